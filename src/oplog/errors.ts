@@ -1,0 +1,235 @@
+/** Canonical status codes that this system answers with (google.rpc.Code). */
+export type Code =
+  | "INVALID_ARGUMENT"
+  | "NOT_FOUND"
+  | "ALREADY_EXISTS"
+  | "ABORTED"
+  | "FAILED_PRECONDITION"
+  | "OUT_OF_RANGE"
+  | "RESOURCE_EXHAUSTED"
+  | "UNAVAILABLE"
+  | "UNIMPLEMENTED"
+  | "DATA_LOSS"
+  | "UNKNOWN";
+
+export type Facts = Readonly<Record<string, string | number | bigint>>;
+
+/**
+ * An expected failure, as the API reports it. `reason` and `facts` become google.rpc.ErrorInfo; the table of them stands
+ * at OpLogService in proto/oplog/v1/oplog.proto.
+ */
+export class OplogError extends Error {
+  constructor(
+    readonly code: Code,
+    readonly reason: string,
+    message: string,
+    readonly facts: Facts = {},
+    /** Set where waiting helps. */
+    readonly retryAfterMs?: number,
+  ) {
+    super(message);
+    this.name = new.target.name;
+  }
+}
+
+export class InvalidArgumentError extends OplogError {
+  constructor(
+    /** Path of the field in the request, like "entries[3].key". */
+    readonly field: string,
+    problem: string,
+    facts: Facts = {},
+  ) {
+    super("INVALID_ARGUMENT", "INVALID_ARGUMENT", `${field}: ${problem}`, { field, ...facts });
+  }
+}
+
+export class TooLargeError extends OplogError {
+  constructor(field: string, received: number, limit: number, facts: Facts = {}) {
+    super("RESOURCE_EXHAUSTED", "TOO_LARGE", `${field}: ${received} bytes, the limit is ${limit}`, {
+      field,
+      received,
+      limit,
+      ...facts,
+    });
+  }
+}
+
+export class TooManyError extends OplogError {
+  constructor(what: string, limit: number, retryAfterMs?: number) {
+    super("RESOURCE_EXHAUSTED", "TOO_MANY", `too many ${what}, the limit is ${limit}`, { what, limit }, retryAfterMs);
+  }
+}
+
+export class QueueFullError extends OplogError {
+  constructor(what: string, received: number, limit: number, retryAfterMs: number) {
+    super(
+      "RESOURCE_EXHAUSTED",
+      "QUEUE_FULL",
+      `the append queue is full (${what}): ${received} more would pass the limit of ${limit}; try again shortly`,
+      { limit, received },
+      retryAfterMs,
+    );
+  }
+}
+
+export class LogNotFoundError extends OplogError {
+  constructor(log: string) {
+    super("NOT_FOUND", "LOG_NOT_FOUND", `log "${log}" does not exist; it comes into being with its first append`, {
+      log,
+    });
+  }
+}
+
+export class CursorNotFoundError extends OplogError {
+  constructor(log: string, consumer: string) {
+    super("NOT_FOUND", "CURSOR_NOT_FOUND", `log "${log}" has no cursor "${consumer}"; UpdateCursor makes one`, {
+      log,
+      consumer,
+    });
+  }
+}
+
+export class OperationIdUsedError extends OplogError {
+  constructor(writerId: string, operationId: bigint, highest: bigint) {
+    super(
+      "ALREADY_EXISTS",
+      "OPERATION_ID_USED",
+      `operation ${operationId} of writer "${writerId}" is not above ${highest}, its highest, and its answer is no longer remembered`,
+      { writer_id: writerId, operation_id: operationId, highest_operation_id: highest },
+    );
+  }
+}
+
+export class OperationContentMismatchError extends OplogError {
+  constructor(writerId: string, operationId: bigint, first: bigint, last: bigint) {
+    super(
+      "ALREADY_EXISTS",
+      "OPERATION_CONTENT_MISMATCH",
+      `operation ${operationId} of writer "${writerId}" was used for other entries, ${first}..${last}`,
+      { writer_id: writerId, operation_id: operationId, first_sequence_id: first, last_sequence_id: last },
+    );
+  }
+}
+
+export class ExpectedSequenceMismatchError extends OplogError {
+  constructor(expected: bigint, head: bigint) {
+    super("ABORTED", "EXPECTED_SEQUENCE_MISMATCH", `expected_sequence_id is ${expected}, the head is ${head}`, {
+      expected,
+      head,
+    });
+  }
+}
+
+export class NotPrimaryError extends OplogError {
+  constructor(primary: string, endpoint: string, term: bigint) {
+    super(
+      "FAILED_PRECONDITION",
+      "NOT_PRIMARY",
+      `this sidecar does not lead the log: "${primary}"${endpoint === "" ? "" : ` at ${endpoint}`} claimed term ${term}`,
+      { primary, endpoint, term },
+    );
+  }
+}
+
+export class StaleTermError extends OplogError {
+  constructor(yours: bigint, current: bigint) {
+    super("FAILED_PRECONDITION", "STALE_TERM", `term is ${yours}, the current one is ${current}`, { yours, current });
+  }
+}
+
+export class TermDivergedError extends OplogError {
+  constructor(sequenceId: bigint, yours: bigint, current: bigint) {
+    super(
+      "FAILED_PRECONDITION",
+      "TERM_DIVERGED",
+      `entry ${sequenceId} has term ${current} in the log and ${yours} at the subscriber: start again from the beginning or a snapshot`,
+      { sequence_id: sequenceId, yours, current },
+    );
+  }
+}
+
+export class LogReplacedError extends OplogError {
+  constructor(yours: string, current: string) {
+    super(
+      "FAILED_PRECONDITION",
+      "LOG_REPLACED",
+      `log_id is ${yours}, this log is ${current}: another log of that name`,
+      {
+        yours,
+        current,
+      },
+    );
+  }
+}
+
+export class CursorRegressedError extends OplogError {
+  constructor(field: string, yours: bigint, current: bigint) {
+    super(
+      "FAILED_PRECONDITION",
+      "CURSOR_REGRESSED",
+      `${field}: ${yours} is below ${current}, where the cursor stands; set rewind to go back`,
+      { field, yours, current },
+    );
+  }
+}
+
+export class TrimmedError extends OplogError {
+  constructor(from: bigint, floor: bigint) {
+    super("OUT_OF_RANGE", "TRIMMED", `entry ${from} is no longer kept, the first readable one is ${floor}`, {
+      from,
+      floor,
+      newest_snapshot: "",
+    });
+  }
+}
+
+export class BeyondHeadError extends OplogError {
+  constructor(from: bigint, head: bigint) {
+    super("OUT_OF_RANGE", "BEYOND_HEAD", `${from} is beyond the head, ${head}`, { from, head });
+  }
+}
+
+export class StoreUnavailableError extends OplogError {
+  constructor(unreachableMs: number) {
+    super(
+      "UNAVAILABLE",
+      "STORE_UNREACHABLE",
+      `the store has not answered for ${unreachableMs} ms; nothing was written`,
+      { unreachable_ms: unreachableMs },
+      1000,
+    );
+  }
+}
+
+export class ShuttingDownError extends OplogError {
+  constructor() {
+    super("UNAVAILABLE", "SHUTTING_DOWN", "this sidecar is shutting down; nothing was written");
+  }
+}
+
+export class NotOfferedError extends OplogError {
+  constructor(field: string, received: string) {
+    super("UNIMPLEMENTED", "NOT_OFFERED", `${field}: ${received} is not offered by this sidecar`, { field, received });
+  }
+}
+
+/** Checksum or contiguity of the stored log is broken. The log stops here. */
+export class DataLossError extends OplogError {
+  constructor(log: string, sequenceId: bigint, problem: string) {
+    super("DATA_LOSS", "DATA_LOSS", `log "${log}" at entry ${sequenceId}: ${problem}`, {
+      log,
+      sequence_id: sequenceId,
+    });
+  }
+}
+
+export class OutcomeUnknownError extends OplogError {
+  constructor(writerId: string, operationId: bigint, because: string) {
+    super(
+      "UNKNOWN",
+      "OUTCOME_UNKNOWN",
+      `${because}; the append may or may not be in the log, ResolveAppend tells`,
+      writerId === "" ? {} : { writer_id: writerId, operation_id: operationId },
+    );
+  }
+}
