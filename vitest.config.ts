@@ -1,5 +1,8 @@
 import { defineConfig } from "vitest/config";
 
+/** Where .ci/run wants the numbers. */
+const report = process.env.TEST_REPORT_FILE;
+
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
@@ -7,6 +10,6 @@ export default defineConfig({
     hookTimeout: 60_000,
     pool: "forks",
     maxWorkers: 2,
-    reporters: ["default"],
+    reporters: report === undefined ? ["default"] : ["default", ["json", { outputFile: report }]],
   },
 });

@@ -36,6 +36,9 @@ export class LogKeys {
   readonly head: string;
   readonly term: string;
   readonly floor: string;
+  /** All keys of the log are in [allFrom, allTo). */
+  readonly allFrom: string;
+  readonly allTo: string;
   readonly recordsFrom: string;
   readonly recordsTo: string;
   readonly cursorsFrom: string;
@@ -50,6 +53,8 @@ export class LogKeys {
     this.head = `${this.root}/head`;
     this.term = `${this.root}/term`;
     this.floor = `${this.root}/floor`;
+    this.allFrom = `${this.root}/`;
+    this.allTo = `${this.root}${AFTER_SLASH}`;
     this.recordsFrom = `${this.root}/records/`;
     this.recordsTo = `${this.root}/records${AFTER_SLASH}`;
     this.cursorsFrom = `${this.root}/cursors/`;

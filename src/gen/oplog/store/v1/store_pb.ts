@@ -266,7 +266,7 @@ export type Term = Message<"oplog.store.v1.Term"> & {
   endpoint: string;
 
   /**
-   * Random, per claim.
+   * Random, per process of the owner.
    *
    * @generated from field: bytes nonce = 4;
    */

@@ -1,0 +1,122 @@
+import { readFile } from "node:fs/promises";
+import { buffer } from "node:stream/consumers";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { Command, Option } from "commander";
+import { OplogRpcError } from "../client/errors.js";
+import type { EntrySchema } from "../gen/oplog/v1/entry_pb.js";
+import { type AppendResponse, AppendResponseSchema } from "../gen/oplog/v1/oplog_pb.js";
+import { OP_NAMES, OP_TYPES, type OpName, parseUint64 } from "./arguments.js";
+import { type EntryInit, entryBatches } from "./entry-lines.js";
+import { CommandFailure, describeFailure, UsageError, unknownOutcomeAdvice } from "./failures.js";
+import { type Session, withSession } from "./session.js";
+
+interface AppendOptions {
+  readonly op: OpName;
+  readonly payloadFile?: string;
+  readonly expect?: bigint;
+  readonly writer?: string;
+  readonly operation?: bigint;
+}
+
+const LINES_HELP = `
+Many entries: \`oplogctl append LOG -\` reads one JSON object per line from stdin, as \`read --json\` and \`tail --json\`
+print them: op_type, key, payload (base64), key_sequence_id, checksum, headers. For people, op may stand for op_type
+(${OP_NAMES.join(", ")}; put-end unless told) and text for payload:
+  {"key": "user/7", "text": "hello"}
+sequence_id, term and timestamp_ms are passed over, for the sidecar gives new ones. Lines are appended in order, at most
+500 entries or 512 KiB at a time, each time all or nothing; the first refusal ends it. --expect holds for the first
+append, and each further one expects the one before. With --writer the appends take --operation, the next number, and so
+on: the same input again commits nothing twice.`;
+
+export function appendCommand(): Command {
+  return new Command("append")
+    .description("Append an entry, or many from stdin; prints the sequence ids once they are durable.")
+    .argument("<log>", "name of the log; the first append makes it")
+    .argument("[key]", "key of the entry, or - for JSON lines from stdin")
+    .argument("[payload]", "payload, as text")
+    .addOption(new Option("--op <op>", "what the entry does").choices(OP_NAMES).default("put-end"))
+    .option("--payload-file <path>", "payload from a file, - for stdin")
+    .option("--expect <id>", "append only if this is the head", parseUint64)
+    .option("--writer <id>", "with --operation: commit at most once, however often it is tried")
+    .option("--operation <n>", "number of this operation; those of a writer rise", parseUint64)
+    .addHelpText("after", LINES_HELP)
+    .action(
+      (log: string, key: string | undefined, payload: string | undefined, options: AppendOptions, command: Command) =>
+        withSession(command, log, (session) => append(session, log, key, payload, options)),
+    );
+}
+
+async function append(
+  session: Session,
+  log: string,
+  key: string | undefined,
+  payload: string | undefined,
+  options: AppendOptions,
+): Promise<void> {
+  const appender = new OrderedAppends(session, log, options);
+  if (key === "-") {
+    if (payload !== undefined || options.payloadFile !== undefined) {
+      throw new UsageError("with -, the payloads come from the lines of stdin: leave PAYLOAD and --payload-file out");
+    }
+    // Cutting by size alone makes the same appends of the same input, which is what a retry under --writer needs.
+    const cutsAtPauses = options.writer === undefined;
+    for await (const entries of entryBatches(process.stdin, cutsAtPauses)) await appender.append(entries);
+    return;
+  }
+  if (key === undefined && options.op !== "event") {
+    throw new UsageError("append needs a KEY, or - to read JSON lines from stdin (only --op event goes without a key)");
+  }
+  const bytes = await payloadBytes(payload, options.payloadFile);
+  await appender.append([{ opType: OP_TYPES[options.op], key: key ?? "", payload: bytes }]);
+}
+
+async function payloadBytes(payload: string | undefined, file: string | undefined): Promise<Uint8Array> {
+  if (file === undefined) return Buffer.from(payload ?? "", "utf8");
+  if (payload !== undefined) throw new UsageError("give PAYLOAD or --payload-file, not both");
+  return file === "-" ? buffer(process.stdin) : readFile(file);
+}
+
+/** One append after the other; each continues the expectation and the operation number of the one before. */
+class OrderedAppends {
+  private expected: bigint | undefined;
+  private operation: bigint | undefined;
+
+  constructor(
+    private readonly session: Session,
+    private readonly log: string,
+    private readonly options: AppendOptions,
+  ) {
+    this.expected = options.expect;
+    this.operation = options.operation;
+  }
+
+  async append(entries: EntryInit[]): Promise<void> {
+    const { writer } = this.options;
+    const request = {
+      log: this.log,
+      entries: entries as MessageInitShape<typeof EntrySchema>[],
+      ...(this.expected === undefined ? {} : { expectedSequenceId: this.expected }),
+      ...(writer === undefined ? {} : { writerId: writer }),
+      ...(this.operation === undefined ? {} : { operationId: this.operation }),
+    };
+    const response = await this.session.client.append(request).catch((error: unknown) => this.refused(error));
+    if (this.expected !== undefined) this.expected = response.lastSequenceId;
+    if (this.operation !== undefined) this.operation += 1n;
+    await this.report(response);
+  }
+
+  private async report(response: AppendResponse): Promise<void> {
+    const { firstSequenceId: first, lastSequenceId: last } = response;
+    if (this.session.isJson) return this.session.printJson(AppendResponseSchema, response);
+    if (response.duplicate) this.session.note("had been committed before; these are the ids of that time");
+    await this.session.print(first === last ? `${first}` : `${first}..${last}`);
+  }
+
+  private refused(error: unknown): never {
+    if (!(error instanceof OplogRpcError) || !error.mayHaveCommitted) throw error;
+    const { target, timeoutMs } = this.session;
+    const failure = describeFailure(error, { target, timeoutMs, log: this.log });
+    failure.lines.push(unknownOutcomeAdvice(this.log, this.options.operation !== undefined));
+    throw new CommandFailure(failure, error);
+  }
+}

@@ -1,0 +1,37 @@
+import { Command } from "commander";
+import { type LogSummary, LogSummarySchema } from "../gen/oplog/v1/oplog_pb.js";
+import { table } from "./render.js";
+import { type Session, withSession } from "./session.js";
+
+const PAGE_LOGS = 1000;
+
+export function logsCommand(): Command {
+  return new Command("logs")
+    .description("List the logs of the store.")
+    .action((_options: object, command: Command) => withSession(command, undefined, logs));
+}
+
+async function logs(session: Session): Promise<void> {
+  let count = 0;
+  let pageToken = "";
+  do {
+    const page = await session.client.listLogs({ pageSize: PAGE_LOGS, pageToken });
+    if (session.isJson) {
+      for (const summary of page.logs) await session.printJson(LogSummarySchema, summary);
+    } else if (page.logs.length > 0) {
+      await session.print(table(["LOG", "HEAD", "TERM", "LOG ID"], page.logs.map(row)).join("\n"));
+    }
+    count += page.logs.length;
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "");
+  if (count === 0) session.note("no log yet; a log comes into being with its first append");
+}
+
+function row(summary: LogSummary): string[] {
+  return [
+    summary.log,
+    summary.headSequenceId.toString(),
+    summary.term.toString(),
+    Buffer.from(summary.logId).toString("hex"),
+  ];
+}

@@ -1,0 +1,77 @@
+import { once } from "node:events";
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { toJsonString } from "@bufbuild/protobuf";
+import type { Command } from "commander";
+import { connect, type OplogClient } from "../client/client.js";
+import { OplogRpcError } from "../client/errors.js";
+import { CommandFailure, describeFailure } from "./failures.js";
+import { nearestNames } from "./names.js";
+
+interface GlobalOptions {
+  readonly target: string;
+  readonly timeout: number;
+  readonly json?: boolean;
+}
+
+/** What a command works with: the sidecar it was pointed at, and where its output goes. */
+export class Session {
+  readonly target: string;
+  readonly timeoutMs: number;
+  readonly isJson: boolean;
+  readonly client: OplogClient;
+
+  constructor(options: GlobalOptions) {
+    this.target = options.target;
+    this.timeoutMs = options.timeout;
+    this.isJson = options.json === true;
+    this.client = connect(this.target, { deadlineMs: this.timeoutMs });
+  }
+
+  /** Data, to stdout. Waits while the reader is slower. */
+  async print(text: string): Promise<void> {
+    if (!process.stdout.write(`${text}\n`)) await once(process.stdout, "drain");
+  }
+
+  printJson<D extends DescMessage>(schema: D, message: MessageShape<D>): Promise<void> {
+    return this.print(toJsonString(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true }));
+  }
+
+  /** A word to the person, on stderr. */
+  note(text: string): void {
+    process.stderr.write(`oplogctl: ${text}\n`);
+  }
+}
+
+/** Runs a command with a session of its own; failures come out with what to do about them. */
+export async function withSession(
+  command: Command,
+  log: string | undefined,
+  run: (session: Session) => Promise<void>,
+): Promise<void> {
+  const session = new Session(command.optsWithGlobals<GlobalOptions>());
+  try {
+    await run(session);
+  } catch (error) {
+    const failure = describeFailure(error, { target: session.target, timeoutMs: session.timeoutMs, log });
+    if (error instanceof OplogRpcError && error.reason === "LOG_NOT_FOUND" && log !== undefined) {
+      failure.lines.push(...(await existingLogs(session.client, log)));
+    }
+    throw new CommandFailure(failure, error);
+  } finally {
+    session.client.close();
+  }
+}
+
+const NAMES_MAX = 1000;
+
+/** The failure being told is another one: if the names cannot be had, it is told without them. */
+async function existingLogs(client: OplogClient, wanted: string): Promise<string[]> {
+  const page = await client.listLogs({ pageSize: NAMES_MAX }).catch(() => undefined);
+  if (page === undefined) return [];
+  if (page.logs.length === 0) return ["This store holds no log yet."];
+  const nearest = nearestNames(
+    wanted,
+    page.logs.map((summary) => summary.log),
+  );
+  return [`The nearest that exist: ${nearest.join(", ")} (all of them: oplogctl logs)`];
+}

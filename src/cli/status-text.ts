@@ -1,0 +1,126 @@
+import { type Duration, durationMs, type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import {
+  type CursorStatus,
+  type GetStatusResponse,
+  type LogStatus,
+  Role,
+  type SidecarStatus,
+  SubscriberPhase,
+  type SubscriberStatus,
+} from "../gen/oplog/v1/oplog_pb.js";
+import { humanBytes, humanDuration, keyText, table } from "./render.js";
+
+const LABEL_WIDTH = 12;
+
+const ROLES: Record<Role, string> = {
+  [Role.UNSPECIFIED]: "unknown",
+  [Role.PRIMARY]: "primary",
+  [Role.STANDBY]: "standby",
+  [Role.FENCED]: "fenced: it has lost the term and refuses appends until it is restarted",
+};
+
+const PHASES: Record<SubscriberPhase, string> = {
+  [SubscriberPhase.UNSPECIFIED]: "unknown",
+  [SubscriberPhase.SNAPSHOT]: "snapshot",
+  [SubscriberPhase.CATCHING_UP]: "catching up",
+  [SubscriberPhase.LIVE]: "live",
+};
+
+export function statusText(status: Pick<GetStatusResponse, "sidecar" | "log">, nowMs: number): string {
+  const lines: string[] = [];
+  if (status.sidecar) lines.push(...sidecarLines(status.sidecar, nowMs));
+  if (status.log) lines.push("", ...logLines(status.log, nowMs));
+  return lines.join("\n");
+}
+
+function sidecarLines(sidecar: SidecarStatus, nowMs: number): string[] {
+  const { store } = sidecar;
+  const up = sidecar.startedAt ? `, up ${since(sidecar.startedAt, nowMs)}` : "";
+  const lines = [labelled("sidecar", `${keyText(sidecar.sidecarId)}, version ${sidecar.version}${up}`)];
+  if (sidecar.shuttingDown) lines.push(labelled("", "shutting down"));
+  if (store) {
+    const kind = `${store.kind} ${store.version}`.trim();
+    const outage = store.unreachableFor ? ` for ${ofDuration(store.unreachableFor)}` : "";
+    const problem = store.error === "" ? "" : `: ${keyText(store.error)}`;
+    lines.push(labelled("store", `${kind}, ${store.reachable ? "reachable" : `NOT REACHABLE${outage}${problem}`}`));
+  }
+  return lines;
+}
+
+function logLines(log: LogStatus, nowMs: number): string[] {
+  const { leader, writer } = log;
+  const readable = log.headSequenceId + 1n - log.floorSequenceId;
+  const lines = [
+    labelled("log", log.log),
+    labelled("head", log.headSequenceId.toString()),
+    labelled("floor", `${log.floorSequenceId} (${readable} readable)`),
+    labelled("role", ROLES[log.role] ?? String(log.role)),
+  ];
+  if (leader) {
+    const at = leader.endpoint === "" ? "" : ` at ${keyText(leader.endpoint)}`;
+    const lease = log.leaseLeft ? `, lease ends in ${ofDuration(log.leaseLeft)}` : "";
+    lines.push(
+      labelled("leader", leader.id === "" ? "none" : `${keyText(leader.id)}${at}, term ${leader.term}${lease}`),
+    );
+  }
+  if (writer) {
+    const bytes = `${humanBytes(writer.queuedBytes)} of ${humanBytes(writer.queueBytesMax)}`;
+    const stalled = writer.stalledSince ? `, STALLED for ${since(writer.stalledSince, nowMs)}` : "";
+    lines.push(labelled("writer", `${writer.queuedAppends} appends queued (${bytes})${stalled}`));
+  }
+  if (log.observedAt) lines.push(labelled("observed", `${since(log.observedAt, nowMs)} ago`));
+  lines.push(...section("subscribers", SUBSCRIBER_HEADER, log.subscribers.map(subscriberRow)));
+  lines.push(
+    ...section(
+      "cursors",
+      CURSOR_HEADER,
+      log.cursors.map((cursor) => cursorRow(cursor, nowMs)),
+    ),
+  );
+  return lines;
+}
+
+const SUBSCRIBER_HEADER = ["ID", "CONSUMER", "PEER", "PHASE", "SENT", "LAG", "BEHIND", "BUFFERED"];
+
+function subscriberRow(subscriber: SubscriberStatus): string[] {
+  return [
+    subscriber.id.toString(),
+    subscriber.consumer || "-",
+    subscriber.peer,
+    PHASES[subscriber.phase] ?? String(subscriber.phase),
+    subscriber.sentSequenceId.toString(),
+    subscriber.lagEntries.toString(),
+    subscriber.lagTime ? ofDuration(subscriber.lagTime) : "-",
+    humanBytes(subscriber.bufferedBytes),
+  ];
+}
+
+const CURSOR_HEADER = ["CONSUMER", "RECEIVED", "FLUSHED", "APPLIED", "LAG", "UPDATED"];
+
+function cursorRow(cursor: CursorStatus, nowMs: number): string[] {
+  return [
+    cursor.consumer,
+    cursor.receivedSequenceId.toString(),
+    cursor.flushedSequenceId.toString(),
+    cursor.appliedSequenceId.toString(),
+    cursor.lagEntries.toString(),
+    cursor.updatedAt ? `${since(cursor.updatedAt, nowMs)} ago` : "-",
+  ];
+}
+
+function section(title: string, header: readonly string[], rows: string[][]): string[] {
+  if (rows.length === 0) return [labelled(title, "none")];
+  return ["", title, ...table(header, rows).map((line) => `  ${line}`)];
+}
+
+function labelled(label: string, text: string): string {
+  return `${label.padEnd(LABEL_WIDTH)} ${text}`;
+}
+
+function since(timestamp: Timestamp, nowMs: number): string {
+  return humanDuration(Math.max(0, nowMs - timestampMs(timestamp)));
+}
+
+function ofDuration(duration: Duration): string {
+  return humanDuration(durationMs(duration));
+}

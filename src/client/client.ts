@@ -1,0 +1,135 @@
+import type { Client } from "@grpc/grpc-js";
+import {
+  type AppendRequestSchema,
+  type AppendResponse,
+  type GetStatusRequestSchema,
+  type GetStatusResponse,
+  type ListLogsRequestSchema,
+  type ListLogsResponse,
+  OpLogService,
+  type ReadRequestSchema,
+  type ReadResponse,
+  type ResolveAppendRequestSchema,
+  type ResolveAppendResponse,
+  type SubscribeRequestSchema,
+  type SubscribeResponse,
+  type UpdateCursorRequestSchema,
+  type UpdateCursorResponse,
+  type WatchStatusRequestSchema,
+  type WatchStatusResponse,
+} from "../gen/oplog/v1/oplog_pb.js";
+import { AppendStream, type AppendStreamOptions } from "./append-stream.js";
+import { Appender } from "./appender.js";
+import { type Request, type StreamOptions, serverStream, type UnaryOptions, unary } from "./calls.js";
+import { openChannel } from "./channel.js";
+import { type FollowEvent, type FollowRequest, follow } from "./follow.js";
+
+export interface ConnectOptions {
+  /** Deadline of unary calls that do not name their own; 10 s unless told. */
+  readonly deadlineMs?: number;
+}
+
+/** A client of the sidecar at "host:port" or "unix:///path". Connects when first used. */
+export function connect(target: string, options: ConnectOptions = {}): OplogClient {
+  return new OplogClient(target, options);
+}
+
+const DEADLINE_MS = 10_000;
+
+/**
+ * Requests are plain objects, messages or their bytes. Every failure is an OplogRpcError; an aborted call fails with
+ * code CANCELLED. Streams that follow have a connection of their own, so that any number of them leaves room for the
+ * other calls.
+ */
+export class OplogClient {
+  private readonly calls: Client;
+  private readonly streams: Client;
+  private readonly deadlineMs: number;
+
+  constructor(
+    readonly target: string,
+    options: ConnectOptions = {},
+  ) {
+    this.deadlineMs = options.deadlineMs ?? DEADLINE_MS;
+    this.calls = openChannel(target);
+    this.streams = openChannel(target);
+  }
+
+  append(request: Request<typeof AppendRequestSchema>, options?: UnaryOptions): Promise<AppendResponse> {
+    return unary(this.calls, OpLogService.method.append, request, this.withDeadline(options));
+  }
+
+  resolveAppend(
+    request: Request<typeof ResolveAppendRequestSchema>,
+    options?: UnaryOptions,
+  ): Promise<ResolveAppendResponse> {
+    return unary(this.calls, OpLogService.method.resolveAppend, request, this.withDeadline(options));
+  }
+
+  read(request: Request<typeof ReadRequestSchema>, options?: UnaryOptions): Promise<ReadResponse> {
+    return unary(this.calls, OpLogService.method.read, request, this.withDeadline(options));
+  }
+
+  updateCursor(
+    request: Request<typeof UpdateCursorRequestSchema>,
+    options?: UnaryOptions,
+  ): Promise<UpdateCursorResponse> {
+    return unary(this.calls, OpLogService.method.updateCursor, request, this.withDeadline(options));
+  }
+
+  getStatus(request: Request<typeof GetStatusRequestSchema> = {}, options?: UnaryOptions): Promise<GetStatusResponse> {
+    return unary(this.calls, OpLogService.method.getStatus, request, this.withDeadline(options));
+  }
+
+  /** One page. */
+  listLogs(request: Request<typeof ListLogsRequestSchema> = {}, options?: UnaryOptions): Promise<ListLogsResponse> {
+    return unary(this.calls, OpLogService.method.listLogs, request, this.withDeadline(options));
+  }
+
+  /** The bare AppendStream call; appender() is easier to use. */
+  appendStream(options?: AppendStreamOptions): AppendStream {
+    return new AppendStream(this.calls, options);
+  }
+
+  appender(options?: AppendStreamOptions): Appender {
+    return new Appender(this.appendStream(options));
+  }
+
+  /** One Subscribe call, as it is; follow() also resumes. With `raw`: the bytes of SubscribeResponse. */
+  subscribe(
+    request: Request<typeof SubscribeRequestSchema>,
+    options: StreamOptions & { readonly raw: true },
+  ): AsyncGenerator<Buffer, void, undefined>;
+  subscribe(
+    request: Request<typeof SubscribeRequestSchema>,
+    options?: StreamOptions & { readonly raw?: false },
+  ): AsyncGenerator<SubscribeResponse, void, undefined>;
+  subscribe(
+    request: Request<typeof SubscribeRequestSchema>,
+    options: StreamOptions & { readonly raw?: boolean } = {},
+  ): AsyncGenerator<SubscribeResponse | Buffer, void, undefined> {
+    return serverStream(this.streams, OpLogService.method.subscribe, request, options);
+  }
+
+  /** Subscribes, and resumes after every break exactly where it stopped. Ends when the signal aborts. */
+  follow(request: FollowRequest, options: StreamOptions = {}): AsyncGenerator<FollowEvent, void, undefined> {
+    return follow((resumed, streamOptions) => this.subscribe(resumed, streamOptions), request, options.signal);
+  }
+
+  watchStatus(
+    request: Request<typeof WatchStatusRequestSchema> = {},
+    options: StreamOptions = {},
+  ): AsyncGenerator<WatchStatusResponse, void, undefined> {
+    return serverStream(this.streams, OpLogService.method.watchStatus, request, options);
+  }
+
+  /** Calls that are open are cancelled. */
+  close(): void {
+    this.calls.close();
+    this.streams.close();
+  }
+
+  private withDeadline(options: UnaryOptions = {}): UnaryOptions & { readonly deadlineMs: number } {
+    return { deadlineMs: options.deadlineMs ?? this.deadlineMs, signal: options.signal };
+  }
+}

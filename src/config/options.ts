@@ -1,0 +1,186 @@
+import { endpoint, listenAddress, storeEndpoint, tcpAddressOrOff } from "./addresses.js";
+import {
+  boolean,
+  bytes,
+  directory,
+  duration,
+  file,
+  integer,
+  type Kind,
+  keyPrefix,
+  list,
+  oneOf,
+  text,
+} from "./kinds.js";
+
+/** One option. Its name is also its path in the YAML file; flag and environment variable follow from it. */
+export interface Option<T> {
+  /** Like "append.bytes-max". */
+  readonly name: string;
+  readonly kind: Kind<T>;
+  /** As an operator would write it; undefined = not set unless given. */
+  readonly default: string | undefined;
+  readonly help: string;
+}
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const GiB = 1024 * MiB;
+const SECOND_MS = 1000;
+const MINUTE_MS = 60 * SECOND_MS;
+
+/** Replaced by the name of the machine. */
+export const HOSTNAME_DEFAULT = "the host name";
+
+const identity = {
+  sidecarId: option(
+    "sidecar.id",
+    text("NAME", /^[A-Za-z0-9_.-]{1,128}$/, "1 to 128 characters of [A-Za-z0-9_.-]"),
+    HOSTNAME_DEFAULT,
+    "Name of this sidecar, unique among those that share a store.",
+  ),
+  listen: option("listen", list(listenAddress), "127.0.0.1:7450", "Where the gRPC API is served."),
+  advertise: optional(
+    "advertise",
+    endpoint,
+    "Where others reach this sidecar; told to those who should talk to the primary. Default: the first TCP address " +
+      "of --listen.",
+  ),
+  adminListen: option(
+    "admin.listen",
+    tcpAddressOrOff,
+    "127.0.0.1:7451",
+    "Where /metrics, /healthz and /readyz are served over HTTP.",
+  ),
+  reflection: option("reflection", boolean, "true", "Serve gRPC reflection, so that grpcurl needs no files."),
+};
+
+const store = {
+  etcdEndpoints: option(
+    "etcd.endpoints",
+    list(storeEndpoint),
+    "",
+    "Members of the etcd cluster that holds the logs. Without any, the logs are kept in --data-dir, for one machine.",
+  ),
+  etcdUsername: optional("etcd.username", text("NAME", /^.+$/, "at least one character"), "User at etcd."),
+  etcdPasswordFile: optional("etcd.password-file", file, "File with the password of that user."),
+  etcdCaFile: optional("etcd.ca-file", file, "Certificates (PEM) that vouch for etcd; needed for https://."),
+  etcdCertFile: optional("etcd.cert-file", file, "Certificate (PEM) that this sidecar shows to etcd."),
+  etcdKeyFile: optional("etcd.key-file", file, "Private key (PEM) of that certificate."),
+  etcdRequestTimeoutMs: option(
+    "etcd.request-timeout",
+    duration(100, MINUTE_MS),
+    "3s",
+    "How long one request to etcd may take before its outcome counts as unknown.",
+  ),
+  dataDir: option("data-dir", directory, "./data", "Where the embedded store keeps its files."),
+  keyPrefix: option(
+    "key-prefix",
+    keyPrefix,
+    "/oplog",
+    "All keys in the store start with this. Sidecars of one system must agree on it.",
+  ),
+};
+
+const append = {
+  leadership: option("leadership", oneOf("auto"), "auto", "Who may append: auto = the first sidecar asked to leads."),
+  appendEntriesMax: option("append.entries-max", integer(1, 10_000), "10000", "Most entries in one append."),
+  appendBytesMax: option(
+    "append.bytes-max",
+    bytes(4 * KiB, 1_200_000),
+    "1MiB",
+    "Most bytes in one append. It must fit one request to etcd, which takes 1.5MiB.",
+  ),
+  appendQueueBytesMax: option(
+    "append.queue-bytes-max",
+    bytes(4 * KiB, 16 * GiB),
+    "64MiB",
+    "Most bytes of appends that wait for the store, per log. More are refused with RESOURCE_EXHAUSTED.",
+  ),
+  appendQueueAppendsMax: option(
+    "append.queue-appends-max",
+    integer(1, 10_000_000),
+    "100000",
+    "Most appends that wait for the store, per log.",
+  ),
+  appendWriteDeadlineMs: option(
+    "append.write-deadline",
+    duration(SECOND_MS, 10 * MINUTE_MS),
+    "30s",
+    "How long a write is tried again while the store is away. After that its appends end in UNKNOWN.",
+  ),
+  appendCompression: option("append.compression", oneOf("lz4", "none"), "lz4", "How records are compressed at rest."),
+};
+
+const subscribe = {
+  subscribeCacheBytesMax: option(
+    "subscribe.cache-bytes-max",
+    bytes(64 * KiB, 16 * GiB),
+    "64MiB",
+    "Memory for the newest entries of one log, from which subscribers are served.",
+  ),
+  subscribeBufferBytesMax: option(
+    "subscribe.buffer-bytes-max",
+    bytes(64 * KiB, GiB),
+    "4MiB",
+    "Most bytes on their way to one subscriber. A slower one falls back to reading history.",
+  ),
+  subscribeStreamsMax: option(
+    "subscribe.streams-max",
+    integer(1, 100_000),
+    "1000",
+    "Most open Subscribe and WatchStatus streams.",
+  ),
+  logsMax: option("logs-max", integer(1, 100_000), "1000", "Most logs that this sidecar has open."),
+  tailHeadPollMs: option(
+    "tail.head-poll",
+    duration(50, MINUTE_MS),
+    "1s",
+    "How often the head of a log is compared with what the watch has delivered.",
+  ),
+};
+
+const operation = {
+  shutdownDeadlineMs: option(
+    "shutdown.deadline",
+    duration(0, 10 * MINUTE_MS),
+    "10s",
+    "How long open work may take to finish after SIGTERM before it is cut off.",
+  ),
+  logLevel: option("log.level", oneOf("trace", "debug", "info", "warn", "error"), "info", "Least severe line logged."),
+  logFormat: option("log.format", oneOf("auto", "json", "pretty"), "auto", "auto = pretty on a terminal, else json."),
+};
+
+/** All options, as the help groups them. */
+export const sections = [
+  { title: "Identity and addresses", options: identity },
+  { title: "Store", options: store },
+  { title: "Appends", options: append },
+  { title: "Subscribers and logs", options: subscribe },
+  { title: "Operation", options: operation },
+] as const;
+
+/** The same by the name of the setting in the program. */
+export const optionTable = { ...identity, ...store, ...append, ...subscribe, ...operation };
+
+export type OptionKey = keyof typeof optionTable;
+export const optionKeys = Object.keys(optionTable) as OptionKey[];
+
+type ValueOf<O> = O extends Option<infer T> ? T : never;
+export type Settings = { readonly [Key in OptionKey]: ValueOf<(typeof optionTable)[Key]> };
+
+export function flagOf(name: string): string {
+  return `--${name.replaceAll(".", "-")}`;
+}
+
+export function environmentVariableOf(name: string): string {
+  return `OPLOG_${name.replaceAll(/[.-]/g, "_").toUpperCase()}`;
+}
+
+function option<T>(name: string, kind: Kind<T>, defaultText: string, help: string): Option<T> {
+  return { name, kind, default: defaultText, help };
+}
+
+function optional<T>(name: string, kind: Kind<T>, help: string): Option<T | undefined> {
+  return { name, kind, default: undefined, help };
+}

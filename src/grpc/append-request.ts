@@ -1,0 +1,142 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { type AppendRequest, AppendRequestSchema, Durability } from "../gen/oplog/v1/oplog_pb.js";
+import { type AppendLimits, contentCrc32c, type Entries, validateEntries } from "../oplog/entries.js";
+import { InvalidArgumentError, NotOfferedError } from "../oplog/errors.js";
+import { requireLogName } from "../oplog/keys.js";
+import { WIRE_BYTES, WIRE_VARINT, WireError, WireReader } from "../oplog/wire.js";
+
+export const WRITER_ID_BYTES_MAX = 128;
+const OPERATION_ID_MAX = 2n ** 63n - 1n;
+const TAG_ENTRIES = (2 << 3) | WIRE_BYTES;
+const TAG_CORRELATION_ID = (1 << 3) | WIRE_VARINT;
+const TAG_APPEND = (2 << 3) | WIRE_BYTES;
+
+/** A checked append, its entries still bytes of the request. */
+export interface ParsedAppend {
+  readonly log: string;
+  readonly entries: Entries;
+  readonly expectedSequenceId: bigint | undefined;
+  readonly expectedTerm: bigint | undefined;
+  readonly writerId: string;
+  readonly operationId: bigint;
+  readonly contentCrc32c: number;
+}
+
+/**
+ * Reads an AppendRequest without decoding its entries. An empty log name stands for `streamLog`.
+ * Throws OplogError.
+ */
+export function parseAppend(
+  bytes: Buffer,
+  limits: AppendLimits,
+  start = 0,
+  end = bytes.length,
+  streamLog = "",
+): ParsedAppend {
+  const { spans, rest } = split(bytes, start, end);
+  const request = decodeRest(rest);
+  const log = request.log === "" && streamLog !== "" ? streamLog : requireLogName(request.log);
+  if (streamLog !== "" && log !== streamLog) {
+    throw new InvalidArgumentError("log", `"${log}"; this stream appends to "${streamLog}"`, { received: log });
+  }
+  requireOperation(request);
+  requireDurability(request);
+  const entries = validateEntries(bytes, spans, limits);
+  return {
+    log,
+    entries,
+    expectedSequenceId: request.expectedSequenceId,
+    expectedTerm: request.term,
+    writerId: request.writerId,
+    operationId: request.operationId,
+    contentCrc32c: request.writerId === "" ? 0 : contentCrc32c(entries),
+  };
+}
+
+/** Where in an AppendStreamRequest the append is. Throws InvalidArgumentError. */
+export function parseStreamRequest(bytes: Buffer): { correlationId: bigint; start: number; end: number } {
+  const reader = new WireReader(bytes);
+  let correlationId = 0n;
+  let start = 0;
+  let end = -1;
+  try {
+    while (!reader.isAtEnd) {
+      const tag = reader.tag();
+      if (tag === TAG_CORRELATION_ID) {
+        correlationId = reader.uint64();
+      } else if (tag === TAG_APPEND) {
+        if (end >= 0) throw new InvalidArgumentError("append", "set more than once");
+        start = reader.span();
+        end = reader.position;
+      } else {
+        reader.skip(tag & 7);
+      }
+    }
+  } catch (error) {
+    throw error instanceof WireError ? new InvalidArgumentError("request", `malformed: ${error.message}`) : error;
+  }
+  return { correlationId, start, end: end < 0 ? start : end };
+}
+
+/** The spans of the entries, and the bytes of everything else. */
+function split(bytes: Buffer, start: number, end: number): { spans: number[]; rest: Buffer } {
+  const spans: number[] = [];
+  const others: Buffer[] = [];
+  const reader = new WireReader(bytes, start, end);
+  try {
+    while (!reader.isAtEnd) {
+      const at = reader.position;
+      const tag = reader.tag();
+      if (tag === TAG_ENTRIES) {
+        spans.push(reader.span(), reader.position);
+        continue;
+      }
+      reader.skip(tag & 7);
+      others.push(bytes.subarray(at, reader.position));
+    }
+  } catch (error) {
+    throw error instanceof WireError ? new InvalidArgumentError("request", `malformed: ${error.message}`) : error;
+  }
+  return { spans, rest: others.length === 1 ? others[0]! : Buffer.concat(others) };
+}
+
+function decodeRest(rest: Buffer): AppendRequest {
+  try {
+    return fromBinary(AppendRequestSchema, rest, { readUnknownFields: false });
+  } catch (error) {
+    throw new InvalidArgumentError("request", `malformed: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function requireOperation({ writerId, operationId }: AppendRequest): void {
+  if (writerId === "" && operationId === 0n) return;
+  if (writerId === "") throw new InvalidArgumentError("writer_id", "empty, though operation_id is set; both or none");
+  if (operationId === 0n) throw new InvalidArgumentError("operation_id", "0, though writer_id is set; both or none");
+  const bytes = Buffer.byteLength(writerId);
+  if (bytes > WRITER_ID_BYTES_MAX) {
+    throw new InvalidArgumentError("writer_id", `${bytes} bytes, the limit is ${WRITER_ID_BYTES_MAX}`, {
+      received: bytes,
+      limit: WRITER_ID_BYTES_MAX,
+    });
+  }
+  if (operationId > OPERATION_ID_MAX) {
+    throw new InvalidArgumentError("operation_id", `${operationId}, the limit is ${OPERATION_ID_MAX}`, {
+      received: operationId,
+      limit: OPERATION_ID_MAX,
+    });
+  }
+}
+
+function requireDurability({ durability, standbyCount }: AppendRequest): void {
+  switch (durability) {
+    case Durability.UNSPECIFIED:
+    case Durability.STORE:
+      if (standbyCount === 0) return;
+      throw new InvalidArgumentError("standby_count", `${standbyCount}, which durability STORE has no use for`);
+    case Durability.STANDBY_RECEIVED:
+    case Durability.STANDBY_APPLIED:
+      throw new NotOfferedError("durability", Durability[durability]);
+    default:
+      throw new InvalidArgumentError("durability", `${durability} is no known durability`, { received: durability });
+  }
+}

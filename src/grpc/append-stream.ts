@@ -1,0 +1,180 @@
+import { create } from "@bufbuild/protobuf";
+import type { ServerDuplexStream } from "@grpc/grpc-js";
+import { AppendStreamResponseSchema } from "../gen/oplog/v1/oplog_pb.js";
+import type { AppendLimits } from "../oplog/entries.js";
+import { OplogError, ShuttingDownError } from "../oplog/errors.js";
+import type { AppendItem, AppendOutcome } from "../replication/append-item.js";
+import type { Logs } from "../replication/logs.js";
+import { type ParsedAppend, parseAppend, parseStreamRequest } from "./append-request.js";
+import { toAppendResponse } from "./convert.js";
+import { toStatus } from "./status.js";
+import { StreamWriter } from "./stream-writer.js";
+
+/** What one stream may have in flight; beyond it the stream is not read. */
+const IN_FLIGHT_BYTES_MAX = 4 * 1024 * 1024;
+const IN_FLIGHT_APPENDS_MAX = 4096;
+const ANSWER_BYTES = 64;
+const ANSWERS_BUFFERED_BYTES_MAX = 256 * 1024;
+
+interface Slot {
+  correlationId: bigint;
+  readonly bytes: number;
+  outcome: AppendOutcome | undefined;
+}
+
+/**
+ * One AppendStream: its requests in order to the writer, the answers in the same order back. Driven by events: async
+ * iteration would destroy the stream at its end, and with it answers that are still to be sent.
+ */
+export class AppendStreamSession {
+  private inbox: Buffer[] = [];
+  private slots: Slot[] = [];
+  private inFlightBytes = 0;
+  private isReading = false;
+  private hasEnded = false;
+  private log = "";
+  private readonly writer: StreamWriter;
+  private readonly gone = new AbortController();
+  private finish: (error?: OplogError) => void = () => undefined;
+
+  constructor(
+    private readonly call: ServerDuplexStream<Buffer, unknown>,
+    private readonly logs: Logs,
+    private readonly limits: AppendLimits,
+    /** Aborts when the sidecar is about to stop. */
+    private readonly draining: AbortSignal,
+  ) {
+    this.writer = new StreamWriter(call, ANSWERS_BUFFERED_BYTES_MAX);
+  }
+
+  /** Resolves when the client has ended the stream and all is answered, or it has left; rejects with OplogError. */
+  async run(): Promise<void> {
+    const { call, draining } = this;
+    const finished = new Promise<void>((resolve, reject) => {
+      this.finish = (error) => (error === undefined ? resolve() : reject(error));
+    });
+    const leave = () => {
+      this.gone.abort();
+      this.finish();
+    };
+    const drain = () => this.finishWhenSettled();
+    call.on("cancelled", leave);
+    call.on("close", leave);
+    call.on("error", leave);
+    draining.addEventListener("abort", drain);
+    call.on("data", (message: Buffer) => {
+      this.inbox.push(message);
+      if (!this.isReading) void this.read().catch((error) => this.finish(error));
+    });
+    call.on("end", () => {
+      this.hasEnded = true;
+      this.finishWhenSettled();
+    });
+    try {
+      if (draining.aborted) drain();
+      await finished;
+    } finally {
+      draining.removeEventListener("abort", drain);
+    }
+  }
+
+  private async read(): Promise<void> {
+    this.isReading = true;
+    while (this.inbox.length > 0 && !this.gone.signal.aborted) {
+      const messages = this.inbox;
+      this.inbox = [];
+      for (const message of messages) {
+        const parsed = this.parse(message);
+        if (parsed !== undefined) await this.append(parsed);
+      }
+      this.pace();
+    }
+    this.isReading = false;
+    this.finishWhenSettled();
+  }
+
+  private parse(message: Buffer): { readonly slot: Slot; readonly append: ParsedAppend } | undefined {
+    const slot = this.openSlot(message.length);
+    try {
+      const { correlationId, start, end } = parseStreamRequest(message);
+      slot.correlationId = correlationId;
+      const append = parseAppend(message, this.limits, start, end, this.log);
+      this.log = append.log;
+      return { slot, append };
+    } catch (error) {
+      this.refuse(slot, error);
+      return undefined;
+    }
+  }
+
+  private async append({ slot, append }: { readonly slot: Slot; readonly append: ParsedAppend }): Promise<void> {
+    try {
+      const { primary } = this.logs.get(append.log);
+      const writer = primary.writer ?? (await primary.lead());
+      const item: AppendItem = {
+        ...append,
+        isAbandoned: () => this.gone.signal.aborted,
+        settle: (outcome) => this.settle(slot, outcome),
+      };
+      // Back-pressure instead of a refusal: what a stream has sent stays in order.
+      while (!writer.hasRoomFor(item) && writer.end === undefined && !this.gone.signal.aborted) await writer.roomMade();
+      writer.append(item);
+    } catch (error) {
+      this.refuse(slot, error);
+    }
+  }
+
+  private openSlot(bytes: number): Slot {
+    const slot: Slot = { correlationId: 0n, bytes, outcome: undefined };
+    this.slots.push(slot);
+    this.inFlightBytes += bytes;
+    return slot;
+  }
+
+  private refuse(slot: Slot, error: unknown): void {
+    if (!(error instanceof OplogError)) throw error;
+    this.settle(slot, { error });
+  }
+
+  private settle(slot: Slot, outcome: AppendOutcome): void {
+    slot.outcome = outcome;
+    if (slot !== this.slots[0]) return;
+    let answered = 0;
+    for (const { correlationId, bytes, outcome: ready } of this.slots) {
+      if (ready === undefined) break;
+      answered++;
+      this.inFlightBytes -= bytes;
+      this.writer.send(answer(correlationId, ready), ANSWER_BYTES);
+    }
+    this.slots.splice(0, answered);
+    this.pace();
+    this.finishWhenSettled();
+  }
+
+  /** Reads only while what is in flight, and what the client has not taken of the answers, is within bounds. */
+  private pace(): void {
+    const isFull = this.inFlightBytes >= IN_FLIGHT_BYTES_MAX || this.slots.length >= IN_FLIGHT_APPENDS_MAX;
+    if (isFull || !this.writer.hasRoom) {
+      this.call.pause();
+      if (!isFull) void this.writer.room().then(() => this.pace());
+    } else if (this.call.isPaused()) {
+      this.call.resume();
+    }
+  }
+
+  private finishWhenSettled(): void {
+    if (this.slots.length > 0 || this.inbox.length > 0 || this.isReading) return;
+    if (this.hasEnded) this.finish();
+    else if (this.draining.aborted) this.finish(new ShuttingDownError());
+  }
+}
+
+function answer(correlationId: bigint, outcome: AppendOutcome) {
+  return create(AppendStreamResponseSchema, {
+    correlationId,
+    outcome:
+      "error" in outcome
+        ? { case: "error", value: toStatus(outcome.error) }
+        : { case: "appended", value: toAppendResponse(outcome.appended) },
+  });
+}

@@ -1,0 +1,245 @@
+import { create } from "@bufbuild/protobuf";
+import { type Duration, durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { OpType } from "../gen/oplog/v1/entry_pb.js";
+import {
+  type AppendResponse,
+  AppendResponseSchema,
+  Durability,
+  type Filter,
+  LogStatusSchema,
+  Role,
+  SidecarStatusSchema,
+  type SubscribeRequest,
+  type SubscribeResponse,
+  SubscribeResponseSchema,
+  SubscriberPhase,
+} from "../gen/oplog/v1/oplog_pb.js";
+import type { EntryFilter } from "../oplog/batch-frame.js";
+import { KEY_BYTES_MAX } from "../oplog/entries.js";
+import { InvalidArgumentError } from "../oplog/errors.js";
+import { requireConsumerName } from "../oplog/keys.js";
+import type { Appended } from "../replication/append-item.js";
+import type { Log, LogState } from "../replication/log.js";
+import type { LeaderView } from "../replication/log-feed.js";
+import type { Start } from "../replication/start-position.js";
+import type { Notice, SubscriptionOptions } from "../replication/subscription.js";
+
+const BATCH_BYTES_MIN = 4 * 1024;
+const BATCH_BYTES_DEFAULT = 1024 * 1024;
+export const BATCH_BYTES_MAX = 3 * 1024 * 1024;
+
+export function toAppendResponse(appended: Appended): AppendResponse {
+  return create(AppendResponseSchema, {
+    firstSequenceId: appended.first,
+    lastSequenceId: appended.last,
+    term: appended.term,
+    duplicate: appended.isDuplicate,
+    durability: Durability.STORE,
+    commitTimeMs: appended.timestampMs,
+  });
+}
+
+export function toStart({ start, previousTerm }: SubscribeRequest): Start {
+  switch (start.case) {
+    case undefined:
+    case "fromBeginning":
+      return { kind: "beginning" };
+    case "fromHead":
+      return { kind: "head" };
+    case "fromSnapshot":
+      return { kind: "snapshot" };
+    case "fromSequenceId":
+      if (start.value === 0n) throw new InvalidArgumentError("from_sequence_id", "0; the first entry has id 1");
+      return { kind: "sequence", from: start.value, previousTerm };
+    case "fromTime":
+      return { kind: "time", timestampMs: start.value.seconds * 1000n + BigInt(Math.ceil(start.value.nanos / 1e6)) };
+    case "fromCursor":
+      return { kind: "cursor", consumer: requireConsumerName(start.value, "from_cursor") };
+  }
+}
+
+export function toOptions(request: SubscribeRequest, peer: string): SubscriptionOptions {
+  const { consumer, filter, maxBatchBytes, linger, heartbeatInterval } = request;
+  return {
+    consumer: consumer === "" ? "" : requireConsumerName(consumer),
+    peer,
+    filter: filter === undefined ? undefined : toFilter(filter),
+    batchBytesMax:
+      maxBatchBytes === 0
+        ? BATCH_BYTES_DEFAULT
+        : requireWithin("max_batch_bytes", maxBatchBytes, BATCH_BYTES_MIN, BATCH_BYTES_MAX, "bytes"),
+    lingerMs: durationMs("linger", linger, 0, 0, 1000),
+    heartbeatMs: durationMs("heartbeat_interval", heartbeatInterval, 1000, 100, 60_000),
+  };
+}
+
+export function durationMs(
+  field: string,
+  value: Duration | undefined,
+  otherwise: number,
+  min: number,
+  max: number,
+): number {
+  if (value === undefined) return otherwise;
+  return requireWithin(field, Number(value.seconds) * 1000 + value.nanos / 1e6, min, max, "ms");
+}
+
+export function requireWithin(field: string, received: number, min: number, max: number, unit: string): number {
+  if (received >= min && received <= max) return received;
+  throw new InvalidArgumentError(field, `${received} ${unit}; ${min} to ${max} ${unit} are allowed`, {
+    received,
+    min,
+    limit: max,
+  });
+}
+
+function toFilter({ keyPrefix, opTypes }: Filter): EntryFilter | undefined {
+  const prefix = Buffer.from(keyPrefix);
+  if (prefix.length > KEY_BYTES_MAX) {
+    throw new InvalidArgumentError("filter.key_prefix", `${prefix.length} bytes, the limit is ${KEY_BYTES_MAX}`, {
+      received: prefix.length,
+      limit: KEY_BYTES_MAX,
+    });
+  }
+  for (const opType of opTypes) {
+    if (opType < OpType.PUT_END || opType > OpType.EVENT) {
+      throw new InvalidArgumentError("filter.op_types", `${opType} is no known type`, { received: opType });
+    }
+  }
+  return prefix.length === 0 && opTypes.length === 0 ? undefined : { keyPrefix: prefix, opTypes: new Set(opTypes) };
+}
+
+/** What a heartbeat says beyond its notice. */
+export interface HeartbeatContext {
+  readonly log: Log;
+  readonly wallMs: number;
+  readonly view: { readonly sidecarId: string; readonly isStoreReachable: boolean } | undefined;
+}
+
+export function toFrame(notice: Notice, context: HeartbeatContext): SubscribeResponse {
+  return create(SubscribeResponseSchema, { frame: frameOf(notice, context) });
+}
+
+function frameOf(notice: Notice, { log, wallMs, view }: HeartbeatContext) {
+  switch (notice.kind) {
+    case "heartbeat": {
+      const { logId, headAgeMs } = log.feedView;
+      const heartbeat = {
+        headSequenceId: notice.head,
+        floorSequenceId: notice.floor,
+        sentSequenceId: notice.sent,
+        timeMs: BigInt(wallMs),
+        logId: logId ?? new Uint8Array(),
+        headAgeMs: BigInt(headAgeMs),
+      };
+      if (view === undefined) return { case: "heartbeat" as const, value: heartbeat };
+      const sidecar = {
+        sidecarId: view.sidecarId,
+        role: toRole(log),
+        leader: toLeader(log.leaderView),
+        storeReachable: view.isStoreReachable,
+      };
+      return { case: "heartbeat" as const, value: { ...heartbeat, sidecar } };
+    }
+    case "caught up":
+      return { case: "caughtUp" as const, value: { headSequenceId: notice.head } };
+    case "fell behind":
+      return { case: "fellBehind" as const, value: { nextSequenceId: notice.next, headSequenceId: notice.head } };
+    case "leader changed":
+      return { case: "leaderChanged" as const, value: { leader: toLeader(notice.leader) } };
+    case "gap":
+      return {
+        case: "gapNotice" as const,
+        value: { firstMissingSequenceId: notice.first, lastMissingSequenceId: notice.last },
+      };
+    case "rebootstrap required":
+      return {
+        case: "rebootstrapRequired" as const,
+        value: { nextSequenceId: notice.next, floorSequenceId: notice.floor },
+      };
+  }
+}
+
+export interface SidecarState {
+  readonly id: string;
+  readonly version: string;
+  readonly startedWallMs: number;
+  readonly isShuttingDown: boolean;
+  readonly store: {
+    readonly kind: string;
+    readonly isReachable: boolean;
+    readonly version: string;
+    readonly error: string;
+    readonly unreachableMs: number;
+  };
+}
+
+export function toSidecarStatus({ id, version, startedWallMs, isShuttingDown, store }: SidecarState) {
+  return create(SidecarStatusSchema, {
+    sidecarId: id,
+    version,
+    startedAt: timestampFromMs(startedWallMs),
+    shuttingDown: isShuttingDown,
+    store: {
+      kind: store.kind,
+      reachable: store.isReachable,
+      version: store.version,
+      error: store.error,
+      ...(store.isReachable ? {} : { unreachableFor: durationFromMs(store.unreachableMs) }),
+    },
+  });
+}
+
+export function toLogStatus(log: Log, state: LogState, queueBytesMax: number) {
+  const writer = log.primary.writer?.status;
+  return create(LogStatusSchema, {
+    log: log.name,
+    logId: state.logId,
+    headSequenceId: state.head,
+    floorSequenceId: state.floor,
+    role: toRole(log),
+    leader: toLeader(state.leader),
+    ...(writer === undefined
+      ? {}
+      : {
+          writer: {
+            queuedAppends: BigInt(writer.queuedAppends),
+            queuedBytes: BigInt(writer.queuedBytes),
+            queueBytesMax: BigInt(queueBytesMax),
+            ...(writer.stalledSinceMs === undefined ? {} : { stalledSince: timestampFromMs(writer.stalledSinceMs) }),
+          },
+        }),
+    subscribers: [...log.subscriptions].map(([id, subscription]) => {
+      const { sent, lag, lagMs, phase, bufferedBytes } = subscription.status;
+      return {
+        id,
+        consumer: subscription.options.consumer,
+        peer: subscription.options.peer,
+        phase: phase === "live" ? SubscriberPhase.LIVE : SubscriberPhase.CATCHING_UP,
+        sentSequenceId: sent,
+        lagEntries: lag,
+        bufferedBytes: BigInt(bufferedBytes),
+        lagTime: durationFromMs(lagMs),
+        connectedAt: timestampFromMs(subscription.connectedWallMs),
+      };
+    }),
+    cursors: state.cursors.map(({ consumer, cursor }) => ({
+      consumer,
+      receivedSequenceId: cursor.receivedSequenceId,
+      flushedSequenceId: cursor.flushedSequenceId,
+      appliedSequenceId: cursor.appliedSequenceId,
+      lagEntries: state.head > cursor.appliedSequenceId ? state.head - cursor.appliedSequenceId : 0n,
+      stateHash: cursor.stateHash,
+      updatedAt: timestampFromMs(Number(cursor.updatedAtMs)),
+    })),
+    observedAt: timestampFromMs(state.observedWallMs),
+  });
+}
+
+function toRole(log: Log): Role {
+  return { primary: Role.PRIMARY, standby: Role.STANDBY, fenced: Role.FENCED }[log.primary.role];
+}
+
+function toLeader({ id, endpoint, term }: LeaderView) {
+  return { id, endpoint, term };
+}

@@ -1,0 +1,270 @@
+import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import {
+  GetStatusRequestSchema,
+  GetStatusResponseSchema,
+  ListLogsRequestSchema,
+  ListLogsResponseSchema,
+  type LogStatus,
+  ResolveAppendResponse_Outcome as Outcome,
+  ReadRequestSchema,
+  ReadResponseSchema,
+  ResolveAppendRequestSchema,
+  type ResolveAppendResponse,
+  ResolveAppendResponseSchema,
+  type SidecarStatus,
+  SubscribeRequestSchema,
+  UpdateCursorRequestSchema,
+  UpdateCursorResponseSchema,
+  WatchStatusRequestSchema,
+  WatchStatusResponseSchema,
+} from "../gen/oplog/v1/oplog_pb.js";
+import type { Clock } from "../oplog/clock.js";
+import type { AppendLimits } from "../oplog/entries.js";
+import { InvalidArgumentError, LogNotFoundError, TooManyError } from "../oplog/errors.js";
+import { requireConsumerName, requireLogName } from "../oplog/keys.js";
+import type { Appended } from "../replication/append-item.js";
+import { STATE_HASH_BYTES_MAX } from "../replication/cursors.js";
+import type { Logs } from "../replication/logs.js";
+import { sleep } from "../replication/timing.js";
+import { parseAppend } from "./append-request.js";
+import { AppendStreamSession } from "./append-stream.js";
+import {
+  BATCH_BYTES_MAX,
+  durationMs,
+  requireWithin,
+  type SidecarState,
+  toAppendResponse,
+  toFrame,
+  toLogStatus,
+  toOptions,
+  toSidecarStatus,
+  toStart,
+} from "./convert.js";
+import { StreamWriter } from "./stream-writer.js";
+
+export interface OpLogServiceParts {
+  readonly logs: Logs;
+  readonly limits: AppendLimits;
+  readonly clock: Clock;
+  readonly sidecar: () => SidecarState;
+  readonly queueBytesMax: number;
+  readonly subscriberBytesMax: number;
+  readonly statusStreamsMax: number;
+  /** Aborts when the sidecar is about to stop: no new work. */
+  readonly draining: AbortSignal;
+}
+
+const READ_ENTRIES_DEFAULT = 1000;
+const READ_ENTRIES_MAX = 10_000;
+const READ_BYTES_DEFAULT = 1024 * 1024;
+const PAGE_SIZE_DEFAULT = 100;
+const PAGE_SIZE_MAX = 1000;
+const STATUS_BYTES_MAX = 1024 * 1024;
+const NOTICE_BYTES = 64;
+
+/** oplog.v1.OpLogService. Each method throws OplogError for what the client is to be told. */
+export class OpLogService {
+  private openStatusStreams = 0;
+
+  constructor(private readonly parts: OpLogServiceParts) {}
+
+  async append(call: ServerUnaryCall<Buffer, unknown>) {
+    const append = parseAppend(call.request, this.parts.limits);
+    const { primary } = this.parts.logs.get(append.log);
+    let hasLeft = false;
+    call.on("cancelled", () => {
+      hasLeft = true;
+    });
+    const writer = primary.writer ?? (await primary.lead());
+    const appended = await new Promise<Appended>((resolve, reject) => {
+      const settle = (outcome: { appended: Appended } | { error: Error }) =>
+        "error" in outcome ? reject(outcome.error) : resolve(outcome.appended);
+      writer.append({ ...append, isAbandoned: () => hasLeft, settle });
+    });
+    return toAppendResponse(appended);
+  }
+
+  appendStream(call: ServerDuplexStream<Buffer, unknown>): Promise<void> {
+    const { logs, limits, draining } = this.parts;
+    return new AppendStreamSession(call, logs, limits, draining).run();
+  }
+
+  async resolveAppend(call: ServerUnaryCall<Buffer, unknown>): Promise<ResolveAppendResponse> {
+    const { log, writerId, operationId } = decode(ResolveAppendRequestSchema, call.request);
+    requireLogName(log);
+    if (writerId === "") throw new InvalidArgumentError("writer_id", "empty");
+    if (operationId === 0n) throw new InvalidArgumentError("operation_id", "0; ids start at 1");
+    const resolution = await this.parts.logs.get(log).resolveAppend(writerId, operationId);
+    if (resolution === "pending") return unknown(0n, "the append is being written at this moment; ask again");
+    if (resolution === undefined) return unknown(0n, "the primary writes too fast to tell from here; ask the primary");
+    switch (resolution.outcome) {
+      case "committed":
+        return create(ResolveAppendResponseSchema, {
+          outcome: Outcome.COMMITTED,
+          firstSequenceId: resolution.operation.first,
+          lastSequenceId: resolution.operation.last,
+          term: resolution.operation.term,
+          highestOperationId: resolution.highest,
+        });
+      case "not committed":
+        return create(ResolveAppendResponseSchema, {
+          outcome: Outcome.NOT_COMMITTED,
+          highestOperationId: resolution.highest,
+        });
+      case "forgotten":
+        return unknown(resolution.highest, "older than the operations that are remembered of this writer");
+    }
+  }
+
+  async read(call: ServerUnaryCall<Buffer, unknown>): Promise<Buffer> {
+    const request = decode(ReadRequestSchema, call.request);
+    const { maxEntries, maxBytes } = request;
+    const entries =
+      maxEntries === 0
+        ? READ_ENTRIES_DEFAULT
+        : requireWithin("max_entries", maxEntries, 1, READ_ENTRIES_MAX, "entries");
+    const bytes =
+      maxBytes === 0 ? READ_BYTES_DEFAULT : requireWithin("max_bytes", maxBytes, 1, BATCH_BYTES_MAX, "bytes");
+    const page = await this.parts.logs.get(request.log).read(request.fromSequenceId, entries, bytes);
+    const rest = create(ReadResponseSchema, {
+      nextSequenceId: page.next,
+      headSequenceId: page.head,
+      floorSequenceId: page.floor,
+    });
+    // ReadResponse.entries has the number of Batch.entries: bodies are parts of the message as they are.
+    return Buffer.concat([...page.bodies, toBinary(ReadResponseSchema, rest)]);
+  }
+
+  async subscribe(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
+    const { logs, clock, sidecar, subscriberBytesMax } = this.parts;
+    const request = decode(SubscribeRequestSchema, call.request);
+    const options = toOptions(request, call.getPeer());
+    const start = toStart(request);
+    const log = logs.get(request.log);
+    const writer = new StreamWriter(call, subscriberBytesMax);
+    const sink = {
+      batch: (frame: Buffer) => writer.write(frame, frame.length),
+      notice: (notice: Parameters<typeof toFrame>[0]) => {
+        const { id, store } = sidecar();
+        const view = request.includeSidecarView ? { sidecarId: id, isStoreReachable: store.isReachable } : undefined;
+        return writer.write(toFrame(notice, { log, wallMs: clock.wallMs(), view }), NOTICE_BYTES);
+      },
+      get bufferedBytes() {
+        return writer.bufferedBytes;
+      },
+    };
+    await log.subscribe(options, start, request.logId, sink, leaving(call));
+  }
+
+  async updateCursor(call: ServerUnaryCall<Buffer, unknown>) {
+    const request = decode(UpdateCursorRequestSchema, call.request);
+    if (request.stateHash.length > STATE_HASH_BYTES_MAX) {
+      throw new InvalidArgumentError(
+        "state_hash",
+        `${request.stateHash.length} bytes, the limit is ${STATE_HASH_BYTES_MAX}`,
+        {
+          received: request.stateHash.length,
+          limit: STATE_HASH_BYTES_MAX,
+        },
+      );
+    }
+    const { head, floor } = await this.parts.logs.get(request.log).updateCursor({
+      consumer: requireConsumerName(request.consumer),
+      received: request.receivedSequenceId,
+      flushed: request.flushedSequenceId,
+      applied: request.appliedSequenceId,
+      stateHash: request.stateHash,
+      isRewindAllowed: request.rewind,
+    });
+    return create(UpdateCursorResponseSchema, { headSequenceId: head, floorSequenceId: floor });
+  }
+
+  async getStatus(call: ServerUnaryCall<Buffer, unknown>) {
+    const { log } = decode(GetStatusRequestSchema, call.request);
+    return create(GetStatusResponseSchema, await this.status(log));
+  }
+
+  async watchStatus(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
+    const { log, minInterval } = decode(WatchStatusRequestSchema, call.request);
+    const intervalMs = durationMs("min_interval", minInterval, 1000, 100, 3_600_000);
+    if (this.openStatusStreams >= this.parts.statusStreamsMax) {
+      throw new TooManyError("status streams", this.parts.statusStreamsMax, 1000);
+    }
+    this.openStatusStreams++;
+    const writer = new StreamWriter(call, STATUS_BYTES_MAX);
+    const left = AbortSignal.any([leaving(call), this.parts.draining]);
+    try {
+      let before = "";
+      while (!left.aborted) {
+        const status = await this.status(log);
+        const content = JSON.stringify(withoutClocks(status), (_, value) =>
+          typeof value === "bigint" ? String(value) : value,
+        );
+        if (content !== before) await writer.write(create(WatchStatusResponseSchema, status), content.length);
+        before = content;
+        await sleep(intervalMs, left);
+      }
+    } finally {
+      this.openStatusStreams--;
+    }
+  }
+
+  async listLogs(call: ServerUnaryCall<Buffer, unknown>) {
+    const { pageSize, pageToken } = decode(ListLogsRequestSchema, call.request);
+    const limit = pageSize === 0 ? PAGE_SIZE_DEFAULT : requireWithin("page_size", pageSize, 1, PAGE_SIZE_MAX, "logs");
+    const { logs, isLast } = await this.parts.logs.list(pageToken, limit);
+    return create(ListLogsResponseSchema, {
+      logs: logs.map(({ log, logId, head, term }) => ({ log, logId, headSequenceId: head, term })),
+      nextPageToken: isLast ? "" : (logs.at(-1)?.log ?? ""),
+    });
+  }
+
+  private async status(name: string): Promise<StatusParts> {
+    const sidecar = toSidecarStatus(this.parts.sidecar());
+    if (name === "") return { sidecar };
+    const log = this.parts.logs.get(name);
+    const state = await log.observe();
+    if (state === undefined) throw new LogNotFoundError(name);
+    return { sidecar, log: toLogStatus(log, state, this.parts.queueBytesMax) };
+  }
+}
+
+interface StatusParts {
+  readonly sidecar: SidecarStatus;
+  readonly log?: LogStatus;
+}
+
+function decode<D extends DescMessage>(schema: D, bytes: Buffer): MessageShape<D> {
+  try {
+    return fromBinary(schema, bytes, { readUnknownFields: false });
+  } catch (error) {
+    throw new InvalidArgumentError("request", `malformed: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** Aborts when the client is gone. */
+function leaving(call: ServerWritableStream<Buffer, unknown>): AbortSignal {
+  const controller = new AbortController();
+  const leave = () => controller.abort();
+  call.on("cancelled", leave);
+  call.on("close", leave);
+  if (call.cancelled || call.destroyed) leave();
+  return controller.signal;
+}
+
+function unknown(highest: bigint, explanation: string): ResolveAppendResponse {
+  return create(ResolveAppendResponseSchema, { outcome: Outcome.UNKNOWN, highestOperationId: highest, explanation });
+}
+
+/** A status is worth sending when more than its clocks has moved. */
+function withoutClocks({ sidecar, log }: StatusParts): unknown {
+  return {
+    sidecar: { ...sidecar, store: { ...sidecar.store, unreachableFor: undefined } },
+    log: log && {
+      ...log,
+      observedAt: undefined,
+      subscribers: log.subscribers.map((each) => ({ ...each, lagTime: undefined })),
+    },
+  };
+}

@@ -1,0 +1,145 @@
+import { type DescFile, toBinary } from "@bufbuild/protobuf";
+import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
+import {
+  status as GrpcCode,
+  type handleUnaryCall,
+  Server,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceError,
+} from "@grpc/grpc-js";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation, service as healthDefinition } from "grpc-health-check";
+import { file_google_rpc_error_details } from "../gen/google/rpc/error_details_pb.js";
+import { file_google_rpc_status } from "../gen/google/rpc/status_pb.js";
+import { OpLogService as OpLogServiceDescriptor } from "../gen/oplog/v1/oplog_pb.js";
+import { OplogError } from "../oplog/errors.js";
+import type { Logger } from "../oplog/logger.js";
+import { serverDefinition } from "./bridge.js";
+import type { OpLogService } from "./oplog-service.js";
+import { toServiceError } from "./status.js";
+
+export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
+
+export interface GrpcServerParts {
+  readonly opLogService: OpLogService;
+  readonly hasReflection: boolean;
+  readonly logger: Logger;
+  readonly onFinished: (method: string, code: string) => void;
+}
+
+/** The gRPC services on one server; addresses are bound by Listeners. */
+export class GrpcServer {
+  readonly server: Server;
+  private readonly health = new HealthImplementation({});
+
+  constructor(private readonly parts: GrpcServerParts) {
+    this.server = new Server({
+      "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
+      "grpc.max_send_message_length": -1,
+      "grpc.keepalive_time_ms": 20_000,
+      "grpc.keepalive_timeout_ms": 5_000,
+      // Costs a quarter of the throughput of small calls, and nobody is offered it.
+      "grpc.enable_channelz": 0,
+      "grpc-node.flow_control_window": 4 * 1024 * 1024,
+    });
+    const service = parts.opLogService;
+    this.server.addService(serverDefinition(OpLogServiceDescriptor), {
+      Append: this.unary("Append", (call) => service.append(call)),
+      AppendStream: this.stream("AppendStream", (call: ServerDuplexStream<Buffer, unknown>) =>
+        service.appendStream(call),
+      ),
+      ResolveAppend: this.unary("ResolveAppend", (call) => service.resolveAppend(call)),
+      Read: this.unary("Read", (call) => service.read(call)),
+      Subscribe: this.stream("Subscribe", (call: ServerWritableStream<Buffer, unknown>) => service.subscribe(call)),
+      UpdateCursor: this.unary("UpdateCursor", (call) => service.updateCursor(call)),
+      GetStatus: this.unary("GetStatus", (call) => service.getStatus(call)),
+      WatchStatus: this.stream("WatchStatus", (call: ServerWritableStream<Buffer, unknown>) =>
+        service.watchStatus(call),
+      ),
+      ListLogs: this.unary("ListLogs", (call) => service.listLogs(call)),
+    });
+    this.health.addToServer(this.server);
+    if (parts.hasReflection) reflection().addToServer(this.server);
+  }
+
+  /** "" is the sidecar as a whole. */
+  setServing(service: string, isServing: boolean): void {
+    this.health.setStatus(service, isServing ? "SERVING" : "NOT_SERVING");
+  }
+
+  /** Ends once all calls have ended; at the deadline those left are cut. */
+  async close(deadlineMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => {
+        this.server.forceShutdown();
+        resolve();
+      }, deadlineMs);
+      this.server.tryShutdown(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+
+  private unary(
+    method: string,
+    handle: (call: ServerUnaryCall<Buffer, unknown>) => Promise<unknown>,
+  ): handleUnaryCall<Buffer, unknown> {
+    return (call, callback) => {
+      handle(call).then(
+        (response) => {
+          this.parts.onFinished(method, "OK");
+          callback(null, response);
+        },
+        (error: unknown) => callback(this.failure(method, error)),
+      );
+    };
+  }
+
+  private stream<C extends ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>>(
+    method: string,
+    handle: (call: C) => Promise<void>,
+  ): (call: C) => void {
+    return (call) => {
+      handle(call).then(
+        () => {
+          this.parts.onFinished(method, call.cancelled ? "CANCELLED" : "OK");
+          call.end();
+        },
+        // For grpc-js an error event is the status to end with, after what has been written.
+        (error: unknown) => call.emit("error", this.failure(method, error)),
+      );
+    };
+  }
+
+  private failure(method: string, error: unknown): ServiceError {
+    if (!(error instanceof OplogError)) {
+      this.parts.logger.error(
+        { event: "call_failed", method, err: error },
+        "a call failed for a reason that is a defect",
+      );
+    }
+    const failure = toServiceError(error);
+    this.parts.onFinished(method, GrpcCode[failure.code]);
+    return failure;
+  }
+}
+
+/** Serves v1 and v1alpha from the descriptors that the generated code carries. */
+function reflection(): ReflectionService {
+  const files = new Map<string, Buffer>();
+  const add = (file: DescFile) => {
+    if (files.has(file.proto.name)) return;
+    files.set(file.proto.name, Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)));
+    for (const dependency of file.dependencies) add(dependency);
+  };
+  add(OpLogServiceDescriptor.file);
+  add(file_google_rpc_status);
+  add(file_google_rpc_error_details);
+  const { fileDescriptorProtos } = healthDefinition.Check!.requestType as { fileDescriptorProtos: Buffer[] };
+  const descriptors = [...files.values(), ...fileDescriptorProtos];
+  const message = { format: "Protocol Buffer 3 DescriptorProto", type: {}, fileDescriptorProtos: descriptors };
+  return new ReflectionService({ descriptors: message as never });
+}

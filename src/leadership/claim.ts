@@ -1,0 +1,75 @@
+import { randomBytes } from "node:crypto";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Head, HeadSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { NotPrimaryError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KeyValue, KvStore } from "../oplog/kv-store.js";
+
+export interface Identity {
+  readonly id: string;
+  readonly endpoint: string;
+  /** Random, per process: tells our own claims from those of a sidecar that was given the same id. */
+  readonly instance: Uint8Array;
+}
+
+/** A term that is ours, and the log as it was after every writer before us had been fenced. */
+export interface Claim {
+  readonly term: bigint;
+  /** The revision of the term key: every append compares it. */
+  readonly termRevision: bigint;
+  readonly head: Head;
+  readonly headRevision: bigint;
+}
+
+const ATTEMPTS_MAX = 16;
+
+/**
+ * Takes the next term and creates the log if need be. From the moment the transaction commits, no append of a lower
+ * term can: each compares the term key's revision. So the head that is read afterwards is final for all terms below.
+ *
+ * With `heldTerm`, the highest term this process has held, somebody else's higher term is respected. StoreError passes
+ * through; then the claim may have been made, and claiming again is safe.
+ */
+export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identity, heldTerm?: bigint): Promise<Claim> {
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    const [termRead, headRead] = await Promise.all([store.get(keys.term), store.get(keys.head)]);
+    const current = decodeTerm(termRead.pair);
+    const isOurs = current !== undefined && Buffer.compare(current.nonce, identity.instance) === 0;
+    if (heldTerm !== undefined && current !== undefined && current.term > heldTerm && !isOurs) {
+      throw new NotPrimaryError(current.owner, current.endpoint, current.term);
+    }
+    const term = create(TermSchema, {
+      term: (current?.term ?? 0n) + 1n,
+      owner: identity.id,
+      endpoint: identity.endpoint,
+      nonce: identity.instance,
+    });
+    const compares = [{ key: keys.term, modRevision: termRead.pair?.modRevision ?? 0n }];
+    const writes = [{ kind: "put" as const, key: keys.term, value: toBinary(TermSchema, term) }];
+    if (headRead.pair === undefined) {
+      compares.push({ key: keys.head, modRevision: 0n });
+      const head = create(HeadSchema, { logId: randomBytes(16), nonce: randomBytes(16), windowFromSequenceId: 1n });
+      writes.push({ kind: "put" as const, key: keys.head, value: toBinary(HeadSchema, head) });
+    }
+    const result = await store.txn({ compares, writes });
+    if (!result.succeeded) continue;
+    const head = await store.get(keys.head);
+    if (head.pair === undefined) continue;
+    return {
+      term: term.term,
+      termRevision: result.revision,
+      head: decodeHead(head.pair),
+      headRevision: head.pair.modRevision,
+    };
+  }
+  const winner = decodeTerm((await store.get(keys.term)).pair);
+  throw new NotPrimaryError(winner?.owner ?? "", winner?.endpoint ?? "", winner?.term ?? 0n);
+}
+
+export function decodeTerm(pair: KeyValue | undefined): Term | undefined {
+  return pair === undefined ? undefined : fromBinary(TermSchema, pair.value);
+}
+
+export function decodeHead(pair: KeyValue): Head {
+  return fromBinary(HeadSchema, pair.value);
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { type Config, describeConfig, parseConfig } from "./config/config.js";
+import { runSidecar } from "./sidecar.js";
+import { createLogger } from "./telemetry/logger.js";
+import { VERSION } from "./telemetry/version.js";
+
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+
+const parsed = parseConfig({
+  argv: process.argv.slice(2),
+  env: process.env,
+  hostname: hostname(),
+  readFile: (path) => readFileSync(path, "utf8"),
+});
+switch (parsed.kind) {
+  case "help":
+  case "print-config":
+    process.stdout.write(parsed.text);
+    break;
+  case "version":
+    process.stdout.write(`oplogd ${VERSION}\n`);
+    break;
+  case "invalid":
+    process.stderr.write(`oplogd: ${parsed.problems.join("\noplogd: ")}\nTry oplogd --help.\n`);
+    process.exitCode = EXIT_USAGE;
+    break;
+  case "run":
+    await run(parsed.config);
+}
+
+async function run(config: Config): Promise<void> {
+  const logger = createLogger({
+    level: config.logLevel,
+    format: config.logFormat,
+    isTerminal: process.stdout.isTTY,
+  });
+  const stop = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const) {
+    process.once(name, () => {
+      logger.info({ event: "signal", signal: name }, `${name} received`);
+      stop.abort();
+    });
+  }
+  logger.debug({ event: "config", config: describeConfig(config) }, "effective configuration");
+  try {
+    await runSidecar(config, logger, stop.signal);
+  } catch (error) {
+    logger.fatal({ event: "failed", err: error }, error instanceof Error ? error.message : String(error));
+    process.exitCode = EXIT_FAILED;
+  }
+}

@@ -1,0 +1,106 @@
+import type { OpType } from "../gen/oplog/v1/entry_pb.js";
+import { type EntryRun, entryOffsets } from "./record.js";
+import { varintBytes, WireReader, writeVarint } from "./wire.js";
+
+const TAG_BATCH = 0x0a;
+const TAG_FIRST = 0x10;
+const TAG_LAST = 0x18;
+const TAG_ENTRY_OP_TYPE = 0x20;
+const TAG_ENTRY_KEY = 0x2a;
+
+export interface EntryFilter {
+  /** UTF-8; empty = any. */
+  readonly keyPrefix: Buffer;
+  /** Empty = any. */
+  readonly opTypes: ReadonlySet<OpType>;
+}
+
+/**
+ * A SubscribeResponse with a Batch that covers first..last, built from bodies without looking into them:
+ * SubscribeResponse.batch = 1, Batch.entries = 1, first_sequence_id = 2, last_sequence_id = 3.
+ */
+export function batchFrame(bodies: readonly Buffer[], first: bigint, last: bigint): Buffer {
+  const firstId = Number(first);
+  const lastId = Number(last);
+  const bodyBytes = bodies.reduce((sum, body) => sum + body.length, 0);
+  const batchBytes = bodyBytes + 2 + varintBytes(firstId) + varintBytes(lastId);
+  const frame = Buffer.allocUnsafeSlow(1 + varintBytes(batchBytes) + batchBytes);
+  frame[0] = TAG_BATCH;
+  let at = writeVarint(frame, 1, batchBytes);
+  for (const body of bodies) {
+    frame.set(body, at);
+    at += body.length;
+  }
+  frame[at] = TAG_FIRST;
+  at = writeVarint(frame, at + 1, firstId);
+  frame[at] = TAG_LAST;
+  writeVarint(frame, at + 1, lastId);
+  return frame;
+}
+
+/** The frame of a whole run, to be sent to any number of subscribers; its body becomes a view into the frame. */
+export function frameRun<R extends EntryRun>(run: R): R & { readonly frame: Buffer } {
+  const frame = batchFrame([run.body], run.first, run.last);
+  const bodyEnd = frame.length - 2 - varintBytes(Number(run.first)) - varintBytes(Number(run.last));
+  return { ...run, frame, body: frame.subarray(bodyEnd - run.body.length, bodyEnd) };
+}
+
+/** The part of a run from `from` on. */
+export function runFrom<R extends EntryRun>(run: R, from: bigint): R {
+  if (from <= run.first) return run;
+  const offsets = entryOffsets(run.body);
+  return { ...run, first: from, body: run.body.subarray(offsets[Number(from - run.first)]) };
+}
+
+/** A run in parts of at most `bytesMax`, or of one entry that is larger. */
+export function splitRun(run: EntryRun, bytesMax: number): EntryRun[] {
+  if (run.body.length <= bytesMax) return [run];
+  const offsets = entryOffsets(run.body);
+  const parts: EntryRun[] = [];
+  let start = 0;
+  for (let index = 1; index < offsets.length; index++) {
+    const isEnd = index === offsets.length - 1;
+    if (isEnd || offsets[index + 1]! - offsets[start]! > bytesMax) {
+      parts.push({
+        first: run.first + BigInt(start),
+        last: run.first + BigInt(index - 1),
+        body: run.body.subarray(offsets[start], offsets[index]),
+      });
+      start = index;
+    }
+  }
+  return parts;
+}
+
+/** The bytes of those entries of a body that pass. */
+export function filterBody(body: Buffer, filter: EntryFilter): Buffer {
+  const offsets = entryOffsets(body);
+  const passing: Buffer[] = [];
+  for (let index = 0; index < offsets.length - 1; index++) {
+    const entry = body.subarray(offsets[index], offsets[index + 1]);
+    if (passes(entry, filter)) passing.push(entry);
+  }
+  return passing.length === offsets.length - 1 ? body : Buffer.concat(passing);
+}
+
+function passes(entry: Buffer, { keyPrefix, opTypes }: EntryFilter): boolean {
+  const outer = new WireReader(entry);
+  outer.tag();
+  const reader = new WireReader(entry, outer.span());
+  let isKeyPassing = keyPrefix.length === 0;
+  let isTypePassing = opTypes.size === 0;
+  while (!reader.isAtEnd) {
+    const tag = reader.tag();
+    if (tag === TAG_ENTRY_OP_TYPE) {
+      const opType = reader.uint32();
+      isTypePassing ||= opTypes.has(opType);
+    } else if (tag === TAG_ENTRY_KEY) {
+      const at = reader.span();
+      const isLongEnough = reader.position - at >= keyPrefix.length;
+      isKeyPassing ||= isLongEnough && entry.compare(keyPrefix, 0, keyPrefix.length, at, at + keyPrefix.length) === 0;
+    } else {
+      reader.skip(tag & 7);
+    }
+  }
+  return isKeyPassing && isTypePassing;
+}

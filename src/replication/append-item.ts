@@ -1,0 +1,65 @@
+import type { Entries } from "../oplog/entries.js";
+import type { OplogError } from "../oplog/errors.js";
+
+/** An append on its way to the log. */
+export interface AppendItem {
+  readonly entries: Entries;
+  readonly expectedSequenceId: bigint | undefined;
+  /** The term the caller believes it leads. */
+  readonly expectedTerm: bigint | undefined;
+  /** "" = none, then operationId and contentCrc32c are 0. */
+  readonly writerId: string;
+  readonly operationId: bigint;
+  readonly contentCrc32c: number;
+  /** The caller is gone; an append that has not been sealed yet is then dropped. */
+  isAbandoned(): boolean;
+  /** Called exactly once, in the order of the appends; must not throw. */
+  settle(outcome: AppendOutcome): void;
+}
+
+export interface Appended {
+  readonly first: bigint;
+  readonly last: bigint;
+  readonly term: bigint;
+  readonly timestampMs: bigint;
+  readonly isDuplicate: boolean;
+}
+
+export type AppendOutcome = { readonly appended: Appended } | { readonly error: OplogError };
+
+/** How much may wait to be written, over all logs. */
+export class QueueBudget {
+  bytes = 0;
+  appends = 0;
+  /** Called when something was given back. */
+  private waiting: (() => void)[] = [];
+
+  constructor(
+    readonly bytesMax: number,
+    readonly appendsMax: number,
+  ) {}
+
+  hasRoomFor(bytes: number): boolean {
+    return this.appends < this.appendsMax && (this.bytes + bytes <= this.bytesMax || this.bytes === 0);
+  }
+
+  take(bytes: number): void {
+    this.bytes += bytes;
+    this.appends++;
+  }
+
+  give(bytes: number): void {
+    this.bytes -= bytes;
+    this.appends--;
+    if (this.waiting.length > 0) {
+      const woken = this.waiting;
+      this.waiting = [];
+      for (const wake of woken) wake();
+    }
+  }
+
+  /** Resolves once something has been given back. */
+  released(): Promise<void> {
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+}

@@ -1,0 +1,87 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { FloorSchema, type Head } from "../gen/oplog/store/v1/store_pb.js";
+import { type Claim, decodeHead, decodeTerm } from "../leadership/claim.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KeyValue, KvStore, TxnResult } from "../oplog/kv-store.js";
+import { decodeRecord } from "../oplog/record.js";
+import type { SealedRecord } from "./seal.js";
+
+/** What one attempt to write a record has shown. */
+export type Verdict =
+  | { readonly kind: "committed"; readonly headRevision: bigint }
+  /** Committed by an earlier attempt, before someone else took the term. */
+  | { readonly kind: "committed, then fenced"; readonly primary: Primary }
+  /** Not committed, and it never will be. */
+  | { readonly kind: "fenced"; readonly primary: Primary }
+  /** Fenced so long ago that the place of the record has been trimmed. */
+  | { readonly kind: "fenced, outcome lost"; readonly primary: Primary }
+  /** The head was put again with the same content (a barrier): try once more on its new revision. */
+  | { readonly kind: "rebase"; readonly headRevision: bigint }
+  /** The head is not what we left though the term is still ours. */
+  | { readonly kind: "foreign head"; readonly problem: string };
+
+export interface Primary {
+  readonly owner: string;
+  readonly endpoint: string;
+  readonly term: bigint;
+}
+
+/**
+ * The fenced compare-and-swap of an append: term unchanged since it was claimed, head unchanged since it was last seen;
+ * put record and head. When it fails, the same transaction reads what decides why. Attempting a record again is safe:
+ * whichever attempt is applied first moves the head and so refuses the others, and the record's nonce in head or record
+ * tells that it was ours.
+ */
+export async function attemptCommit(
+  store: KvStore,
+  keys: LogKeys,
+  claim: Claim,
+  before: { readonly head: Head; readonly headRevision: bigint },
+  record: SealedRecord,
+): Promise<Verdict> {
+  const recordKey = keys.record(record.last);
+  const result = await store.txn({
+    compares: [
+      { key: keys.term, modRevision: claim.termRevision },
+      { key: keys.head, modRevision: before.headRevision },
+    ],
+    writes: [
+      { kind: "put", key: recordKey, value: record.value },
+      { kind: "put", key: keys.head, value: record.headValue },
+    ],
+    readOnFailure: [keys.term, keys.head, recordKey, keys.floor],
+  });
+  return result.succeeded
+    ? { kind: "committed", headRevision: result.revision }
+    : judge(result, claim, before.head, record);
+}
+
+function judge(
+  { reads }: Extract<TxnResult, { succeeded: false }>,
+  claim: Claim,
+  before: Head,
+  record: SealedRecord,
+): Verdict {
+  const [termPair, headPair, recordPair, floorPair] = reads;
+  if (termPair?.modRevision !== claim.termRevision) {
+    const term = decodeTerm(termPair);
+    const primary = { owner: term?.owner ?? "", endpoint: term?.endpoint ?? "", term: term?.term ?? 0n };
+    if (isOurs(recordPair, record)) return { kind: "committed, then fenced", primary };
+    const floor = floorPair === undefined ? 1n : fromBinary(FloorSchema, floorPair.value).sequenceId;
+    return { kind: floor > record.last ? "fenced, outcome lost" : "fenced", primary };
+  }
+  if (headPair === undefined) return { kind: "foreign head", problem: "the head has vanished" };
+  const head = decodeHead(headPair);
+  if (record.nonce.equals(head.nonce)) return { kind: "committed", headRevision: headPair.modRevision };
+  if (head.lastSequenceId === before.lastSequenceId && Buffer.compare(head.nonce, before.nonce) === 0) {
+    return { kind: "rebase", headRevision: headPair.modRevision };
+  }
+  return {
+    kind: "foreign head",
+    problem: `the head is ${head.lastSequenceId} of term ${head.term}, this writer left it at ${before.lastSequenceId} of term ${before.term}`,
+  };
+}
+
+function isOurs(pair: KeyValue | undefined, record: SealedRecord): boolean {
+  return pair !== undefined && record.nonce.equals(decodeRecord(pair.value).header.nonce);
+}

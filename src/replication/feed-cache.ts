@@ -1,0 +1,51 @@
+import { frameRun } from "../oplog/batch-frame.js";
+import type { CommittedRun } from "./seal.js";
+
+export interface FramedRun extends CommittedRun {
+  /** The SubscribeResponse that carries the whole run: serialised once, sent to all. */
+  readonly frame: Buffer;
+}
+
+/** The newest runs of a log, contiguous, bounded in bytes; the newest one is always kept. */
+export class FeedCache {
+  private runs: FramedRun[] = [];
+  private oldest = 0;
+  private bytes = 0;
+
+  constructor(private readonly bytesMax: number) {}
+
+  push(run: CommittedRun): void {
+    const framed = frameRun(run);
+    this.runs.push(framed);
+    this.bytes += framed.frame.length;
+    while (this.bytes > this.bytesMax && this.oldest < this.runs.length - 1) {
+      this.bytes -= this.runs[this.oldest]!.frame.length;
+      // Drops the reference now; the array itself is cut from time to time.
+      this.runs[this.oldest++] = undefined as unknown as FramedRun;
+    }
+    if (this.oldest > 1024 && this.oldest > this.runs.length / 2) {
+      this.runs = this.runs.slice(this.oldest);
+      this.oldest = 0;
+    }
+  }
+
+  /** The run that holds this id. */
+  find(id: bigint): FramedRun | undefined {
+    let low = this.oldest;
+    let high = this.runs.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      const run = this.runs[middle]!;
+      if (id < run.first) high = middle - 1;
+      else if (id > run.last) low = middle + 1;
+      else return run;
+    }
+    return undefined;
+  }
+
+  clear(): void {
+    this.runs = [];
+    this.oldest = 0;
+    this.bytes = 0;
+  }
+}

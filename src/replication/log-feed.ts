@@ -1,0 +1,315 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { decodeHead, decodeTerm } from "../leadership/claim.js";
+import { runFrom } from "../oplog/batch-frame.js";
+import type { Clock } from "../oplog/clock.js";
+import { DataLossError, LogReplacedError, type OplogError, TrimmedError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import { type GetResult, type KvStore, StoreError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+import { FeedCache, type FramedRun } from "./feed-cache.js";
+import { openRecord, openRun, readFloor, readHistory } from "./history.js";
+import type { ReplicationObserver } from "./observer.js";
+import type { CommittedRun } from "./seal.js";
+import { Backoff, Change, sleep } from "./timing.js";
+
+export interface FeedParts {
+  readonly store: KvStore;
+  readonly keys: LogKeys;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly observer: ReplicationObserver;
+  readonly cacheBytesMax: number;
+  readonly headPollMs: number;
+}
+
+export interface LeaderView {
+  readonly id: string;
+  readonly endpoint: string;
+  readonly term: bigint;
+}
+
+const RETRY_FIRST_MS = 20;
+const RETRY_MAX_MS = 1000;
+/** A store may answer with an older state for a moment (etcd #20418); a hole that lasts this long is real. */
+const HOLE_MS_MIN = 3000;
+const HOLE_READS_MIN = 3;
+const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
+
+/**
+ * The tail of one log for all of its subscribers: one watch, and the newest runs in memory.
+ *
+ * Invariant: the runs handed on are contiguous; `last` is the id of the newest. The watch is never trusted to be
+ * complete: what it brings must fit, the head it brings must have been reached, and the head is polled besides, since a
+ * lost tail leaves no hole to see. Whatever does not fit is read from the store again.
+ */
+export class LogFeed {
+  readonly change = new Change();
+  /** Id of the newest run; before the first reading 0n. */
+  last = 0n;
+  /** The highest id known to be durable; above `last` while a gap is being closed. */
+  head = 0n;
+  floor = 1n;
+  leader: LeaderView = NOBODY;
+  logId: Uint8Array | undefined;
+  /** Set for good when the log is broken behind `last`. */
+  broken: OplogError | undefined;
+  /** Ids that are missing while later ones have been seen. */
+  gap: { readonly first: bigint; readonly last: bigint } | undefined;
+  private readonly cache: FeedCache;
+  private isSynced = false;
+  private confirmedMs = 0;
+  private hole: { readonly sinceMs: number; readonly id: bigint; reads: number } | undefined;
+  private isWarned = false;
+
+  constructor(private readonly parts: FeedParts) {
+    this.cache = new FeedCache(parts.cacheBytesMax);
+  }
+
+  get isReady(): boolean {
+    return this.isSynced;
+  }
+
+  /** How long ago the head was confirmed with the store. */
+  get headAgeMs(): number {
+    return Math.round(this.parts.clock.monotonicMs() - this.confirmedMs);
+  }
+
+  /** The run that holds this id, if it is still in memory. */
+  find(id: bigint): FramedRun | undefined {
+    return this.cache.find(id);
+  }
+
+  /** What this process has written itself, ahead of the watch. */
+  publish(run: CommittedRun): void {
+    if (!this.isSynced || run.first > this.last + 1n) return;
+    this.accept(run);
+    this.change.notify();
+  }
+
+  /** Follows the log until the signal aborts, through every break of the store. */
+  async run(signal: AbortSignal): Promise<void> {
+    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    while (!signal.aborted && this.broken === undefined) {
+      try {
+        await this.follow(signal, backoff);
+      } catch (error) {
+        if (signal.aborted) return;
+        this.noteFailure(error);
+      }
+      if (this.broken === undefined) await sleep(backoff.delayMs(), signal);
+    }
+  }
+
+  private async follow(signal: AbortSignal, backoff: Backoff): Promise<void> {
+    const { store, keys } = this.parts;
+    const startRevision = (await this.sync()) + 1n;
+    const stop = new AbortController();
+    const both = AbortSignal.any([signal, stop.signal]);
+    const poll = this.pollHead(both).catch((error: unknown) => stop.abort(error));
+    try {
+      for await (const batch of store.watch({ from: keys.allFrom, to: keys.allTo, startRevision }, both)) {
+        this.confirm();
+        backoff.reset();
+        this.isWarned = false;
+        for (const event of batch.events) await this.apply(event);
+        if (this.head > this.last) await this.fill();
+        if (batch.events.length > 0) this.change.notify();
+      }
+    } finally {
+      stop.abort(stop.signal.reason);
+      await poll;
+    }
+    if (!signal.aborted)
+      throw stop.signal.reason instanceof Error ? stop.signal.reason : new WatchLostError("the watch ended");
+  }
+
+  /** Reads where the log stands; returns the revision up to which everything has been seen. */
+  private async sync(): Promise<bigint> {
+    const { store, keys } = this.parts;
+    const lastBefore = this.last;
+    const [term, floor, head] = await Promise.all([store.get(keys.term), readFloor(store, keys), store.get(keys.head)]);
+    this.noteHead(head, lastBefore);
+    this.noteLeader(decodeTerm(term.pair) ?? { owner: "", endpoint: "", term: 0n });
+    this.noteFloor(floor.sequenceId);
+    if (!this.isSynced) {
+      this.last = this.head;
+      this.isSynced = true;
+    } else if (this.head > this.last) {
+      await this.fill();
+    }
+    this.confirm();
+    this.change.notify();
+    return head.revision < term.revision ? head.revision : term.revision;
+  }
+
+  private async apply(event: WatchEvent): Promise<void> {
+    if (event.kind === "delete") return;
+    const { keys } = this.parts;
+    const { pair } = event;
+    if (pair.key === keys.head) {
+      this.noteHead({ pair, revision: pair.modRevision }, 0n);
+    } else if (pair.key === keys.term) {
+      this.noteLeader(decodeTerm(pair)!);
+    } else if (pair.key === keys.floor) {
+      this.noteFloor(fromBinary(FloorSchema, pair.value).sequenceId);
+    } else {
+      const id = keys.recordId(pair.key);
+      // Most records of a primary have come from its own writer already; they are not decoded again.
+      if (id === undefined || id <= this.last) return;
+      const record = openRecord(keys, pair, this.logId);
+      if (record.header.firstSequenceId > this.last + 1n) {
+        this.noteGap(record.header.firstSequenceId - 1n);
+        await this.fill();
+      } else {
+        this.accept(openRun(keys, record));
+      }
+    }
+  }
+
+  /** Reads from the store what follows `last`. */
+  private async fill(): Promise<void> {
+    const { store, keys } = this.parts;
+    try {
+      for await (const run of readHistory(store, keys, this.last + 1n, this.logId)) {
+        this.accept(run);
+        this.change.notify();
+      }
+    } catch (error) {
+      if (!(error instanceof TrimmedError)) throw error;
+      // Nobody can read what has been trimmed; subscribers that wanted it find out from the floor.
+      this.parts.logger.warn({ event: "feed_trimmed", log: keys.log, last: String(this.last) }, error.message);
+      this.noteFloor((await readFloor(store, keys)).sequenceId);
+      this.cache.clear();
+      this.last = this.floor - 1n;
+      await this.fill();
+      return;
+    }
+    if (this.head > this.last) {
+      throw new DataLossError(
+        keys.log,
+        this.last + 1n,
+        `the head is ${this.head}, the store has nothing after ${this.last}`,
+      );
+    }
+    this.hole = undefined;
+    this.gap = undefined;
+  }
+
+  private accept(run: CommittedRun): void {
+    if (run.last <= this.last) return;
+    this.cache.push(runFrom(run, this.last + 1n));
+    this.last = run.last;
+    if (run.last > this.head) {
+      this.head = run.last;
+      this.parts.observer.headMoved(this.parts.keys.log, run.last, run.term);
+    }
+    if (this.gap !== undefined && this.last >= this.gap.last) this.gap = undefined;
+  }
+
+  private async pollHead(signal: AbortSignal): Promise<void> {
+    const { store, keys, headPollMs } = this.parts;
+    let behindAt: bigint | undefined;
+    while (!signal.aborted) {
+      await sleep(headPollMs, signal);
+      if (signal.aborted) return;
+      const lastBefore = this.last;
+      let head: GetResult;
+      try {
+        head = await store.get(keys.head);
+      } catch (error) {
+        if (error instanceof StoreError) continue;
+        throw error;
+      }
+      this.confirm();
+      this.noteHead(head, lastBefore);
+      if (this.head <= this.last) {
+        behindAt = undefined;
+      } else if (behindAt === this.last) {
+        this.noteGap(this.head);
+        throw new WatchLostError(`the watch is silent at ${this.last} though the head is ${this.head}`);
+      } else {
+        behindAt = this.last;
+      }
+    }
+  }
+
+  /** `lastBefore`: what had been seen before the head was asked for. A head below it means that the store went back. */
+  private noteHead({ pair }: GetResult, lastBefore: bigint): void {
+    const { keys } = this.parts;
+    if (pair === undefined) {
+      if (this.logId !== undefined)
+        throw new DataLossError(keys.log, this.head, "the head has vanished from the store");
+      return;
+    }
+    const head = decodeHead(pair);
+    if (this.logId !== undefined && Buffer.compare(this.logId, head.logId) !== 0) {
+      throw new LogReplacedError(hex(this.logId), hex(head.logId));
+    }
+    this.logId = head.logId;
+    if (head.lastSequenceId < lastBefore) {
+      throw new DataLossError(
+        keys.log,
+        head.lastSequenceId + 1n,
+        `the head went back from ${lastBefore} to ${head.lastSequenceId}`,
+      );
+    }
+    if (head.lastSequenceId > this.head) this.head = head.lastSequenceId;
+  }
+
+  private noteLeader(term: { readonly owner: string; readonly endpoint: string; readonly term: bigint }): void {
+    if (term.term > this.leader.term) this.leader = { id: term.owner, endpoint: term.endpoint, term: term.term };
+  }
+
+  private noteFloor(floor: bigint): void {
+    this.floor = floor;
+    this.parts.observer.floorMoved(this.parts.keys.log, floor);
+  }
+
+  private noteGap(lastMissing: bigint): void {
+    this.gap = { first: this.last + 1n, last: lastMissing };
+    this.parts.observer.gapSeen(this.parts.keys.log);
+    this.change.notify();
+  }
+
+  private noteFailure(error: unknown): void {
+    const { keys, logger, observer } = this.parts;
+    if (error instanceof LogReplacedError) {
+      this.breakFor(error);
+    } else if (error instanceof DataLossError) {
+      this.noteHole(error);
+    } else if (error instanceof StoreError) {
+      observer.watchBroken(keys.log);
+      if (!this.isWarned)
+        logger.warn({ event: "tail_broken", log: keys.log, err: error }, "following the log again from the store");
+      this.isWarned = true;
+    } else {
+      throw error;
+    }
+  }
+
+  private noteHole(error: DataLossError): void {
+    const nowMs = this.parts.clock.monotonicMs();
+    if (this.hole?.id !== this.last) this.hole = { sinceMs: nowMs, id: this.last, reads: 0 };
+    this.hole.reads++;
+    if (this.hole.reads >= HOLE_READS_MIN && nowMs - this.hole.sinceMs >= HOLE_MS_MIN) this.breakFor(error);
+    else if (this.hole.reads === 1) this.noteGap(this.head > this.last ? this.head : this.last + 1n);
+  }
+
+  private breakFor(error: OplogError): void {
+    this.broken = error;
+    this.parts.logger.error(
+      { event: "log_broken", log: this.parts.keys.log, last: String(this.last), err: error },
+      error.message,
+    );
+    this.change.notify();
+  }
+
+  private confirm(): void {
+    this.confirmedMs = this.parts.clock.monotonicMs();
+  }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("hex");
+}

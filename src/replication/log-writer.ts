@@ -1,0 +1,339 @@
+import { randomBytes } from "node:crypto";
+import type { Codec, Head } from "../gen/oplog/store/v1/store_pb.js";
+import type { Claim } from "../leadership/claim.js";
+import type { Clock } from "../oplog/clock.js";
+import {
+  DataLossError,
+  NotPrimaryError,
+  type OplogError,
+  OutcomeUnknownError,
+  QueueFullError,
+  ShuttingDownError,
+  StoreUnavailableError,
+} from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import { type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+import type { OperationWindow } from "../oplog/operation-window.js";
+import type { AppendItem, QueueBudget } from "./append-item.js";
+import { attemptCommit, type Primary } from "./commit.js";
+import type { ReplicationObserver } from "./observer.js";
+import { type CommittedRun, costOf, type RecordLimits, type Sealed, type SealedRecord, seal } from "./seal.js";
+import { Backoff, Change, sleep } from "./timing.js";
+
+export interface WriterSettings {
+  readonly record: RecordLimits;
+  /** How long one record may be tried before the writer gives up. */
+  readonly writeDeadlineMs: number;
+  readonly codec: Codec;
+}
+
+export interface WriterParts {
+  readonly store: KvStore;
+  readonly keys: LogKeys;
+  readonly claim: Claim;
+  readonly window: OperationWindow;
+  readonly budget: QueueBudget;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly observer: ReplicationObserver;
+  readonly settings: WriterSettings;
+  /** Told of every record as soon as it is durable, in order. */
+  readonly onCommitted: (run: CommittedRun) => void;
+}
+
+/** How a writer has ended. "stalled" and "stopped" say nothing about who leads; "fenced" does. */
+export interface WriterEnd {
+  readonly kind: "fenced" | "stalled" | "stopped" | "data loss";
+  /** What an append that was never tried is answered with. */
+  readonly error: OplogError;
+}
+
+const RETRY_FIRST_MS = 10;
+const RETRY_MAX_MS = 1000;
+const QUEUE_RETRY_MS = 100;
+
+/**
+ * Writes one log under one term. Seals whatever has queued up each time the line is free; one transaction is in flight.
+ *
+ * Invariant: head, its revision and the window describe the last durable record, or, from seal to commit, the one in
+ * flight. A record that is not committed ends the writer, so nothing sealed is ever taken back.
+ */
+export class LogWriter {
+  private line: AppendItem[] = [];
+  private lineBytes = 0;
+  private inFlight: Sealed | undefined;
+  private head: Head;
+  private headRevision: bigint;
+  private records = 0n;
+  private readonly noncePrefix = randomBytes(8);
+  private readonly work = new Change();
+  private isDraining = false;
+  private ended: WriterEnd | undefined;
+  private failingSince: { readonly wallMs: number; readonly monotonicMs: number } | undefined;
+
+  constructor(private readonly parts: WriterParts) {
+    this.head = parts.claim.head;
+    this.headRevision = parts.claim.headRevision;
+  }
+
+  get term(): bigint {
+    return this.parts.claim.term;
+  }
+
+  /** Of the last durable record. */
+  get lastSequenceId(): bigint {
+    return this.head.lastSequenceId;
+  }
+
+  get window(): OperationWindow {
+    return this.parts.window;
+  }
+
+  get end(): WriterEnd | undefined {
+    return this.ended;
+  }
+
+  get status(): { queuedAppends: number; queuedBytes: number; stalledSinceMs: number | undefined } {
+    return { queuedAppends: this.line.length, queuedBytes: this.lineBytes, stalledSinceMs: this.failingSince?.wallMs };
+  }
+
+  /** Whether this operation has been accepted and not been settled yet. */
+  isPending(writerId: string, operationId: bigint): boolean {
+    const isIt = (item: AppendItem) => item.writerId === writerId && item.operationId === operationId;
+    return this.line.some(isIt) || (this.inFlight?.settlements.some(({ item }) => isIt(item)) ?? false);
+  }
+
+  hasRoomFor(item: AppendItem): boolean {
+    return this.parts.budget.hasRoomFor(costOf(item));
+  }
+
+  /** Resolves once something has left the queue. */
+  roomMade(): Promise<void> {
+    return this.parts.budget.released();
+  }
+
+  /** Queues the append or throws. What is queued is settled, always. */
+  append(item: AppendItem): void {
+    if (this.ended !== undefined) throw this.ended.error;
+    if (this.isDraining) throw new ShuttingDownError();
+    const { budget } = this.parts;
+    const cost = costOf(item);
+    if (!budget.hasRoomFor(cost)) {
+      throw budget.appends < budget.appendsMax
+        ? new QueueFullError("bytes", cost, budget.bytesMax, QUEUE_RETRY_MS)
+        : new QueueFullError("appends", 1, budget.appendsMax, QUEUE_RETRY_MS);
+    }
+    budget.take(cost);
+    this.line.push(item);
+    this.lineBytes += cost;
+    this.work.notify();
+  }
+
+  /** No further appends; `run` ends once all that are queued have been settled. */
+  drain(): void {
+    this.isDraining = true;
+    this.work.notify();
+  }
+
+  /** Writes until the writer ends. Abort gives up what cannot be written at once. */
+  async run(signal: AbortSignal): Promise<void> {
+    try {
+      while (this.ended === undefined) {
+        const seen = this.work.version;
+        if (this.line.length > 0) await this.writeNext(signal);
+        else if (this.isDraining || signal.aborted) this.ended = { kind: "stopped", error: new ShuttingDownError() };
+        else await this.work.wait(seen, signal);
+      }
+    } catch (error) {
+      // A broken invariant of ours: nothing further may be written, and nobody may be left waiting.
+      const lost = new DataLossError(this.parts.keys.log, this.head.lastSequenceId + 1n, String(error));
+      this.ended = { kind: "data loss", error: lost };
+      if (this.inFlight !== undefined) this.settle(this.inFlight, unknownFor("the writer has failed"));
+      throw error;
+    } finally {
+      this.abandonLine();
+    }
+  }
+
+  private async writeNext(signal: AbortSignal): Promise<void> {
+    const { parts } = this;
+    const sealed = seal(this.line, {
+      head: this.head,
+      term: this.term,
+      window: parts.window,
+      limits: parts.settings.record,
+      codec: parts.settings.codec,
+      wallMs: parts.clock.wallMs(),
+      nonce: this.nextNonce(),
+    });
+    this.inFlight = sealed;
+    this.line.splice(0, sealed.settlements.length);
+    for (const { item } of sealed.settlements) this.lineBytes -= costOf(item);
+    const failure = sealed.record === undefined ? undefined : await this.commit(sealed.record, signal);
+    if (sealed.record !== undefined && failure === undefined) this.publish(sealed.record);
+    this.settle(sealed, failure);
+  }
+
+  /** Tries until the record is durable or the writer has ended; then answers what its appends are told. */
+  private async commit(record: SealedRecord, signal: AbortSignal): Promise<Failure | undefined> {
+    const { store, keys, claim, clock, observer } = this.parts;
+    const startedMs = clock.monotonicMs();
+    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    let mayHaveBeenApplied = false;
+    for (;;) {
+      try {
+        const verdict = await attemptCommit(
+          store,
+          keys,
+          claim,
+          { head: this.head, headRevision: this.headRevision },
+          record,
+        );
+        this.noteWritable();
+        switch (verdict.kind) {
+          case "committed":
+            this.head = record.head;
+            this.headRevision = verdict.headRevision;
+            observer.committed(
+              keys.log,
+              Number(record.last - record.first) + 1,
+              (clock.monotonicMs() - startedMs) / 1000,
+            );
+            return undefined;
+          case "rebase":
+            this.headRevision = verdict.headRevision;
+            continue;
+          case "committed, then fenced":
+            this.head = record.head;
+            this.endFenced(verdict.primary);
+            return undefined;
+          case "fenced":
+            return always(this.endFenced(verdict.primary));
+          case "fenced, outcome lost":
+            this.endFenced(verdict.primary);
+            return mayHaveBeenApplied ? unknownFor("another sidecar took the term") : always(this.ended!.error);
+          case "foreign head":
+            throw new Error(verdict.problem);
+        }
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error;
+        if (!(error instanceof StoreRefusedError)) mayHaveBeenApplied = true;
+        this.noteUnwritable(error);
+        observer.writeRetried(keys.log);
+      }
+      const failedMs = clock.monotonicMs() - this.failingSince!.monotonicMs;
+      if (failedMs >= this.parts.settings.writeDeadlineMs || signal.aborted) {
+        return this.endStalled(failedMs, mayHaveBeenApplied, signal);
+      }
+      await sleep(backoff.delayMs(), signal);
+    }
+  }
+
+  private publish(record: SealedRecord): void {
+    const { keys, observer, onCommitted } = this.parts;
+    observer.headMoved(keys.log, record.last, record.term);
+    onCommitted(record);
+  }
+
+  private settle({ settlements, record }: Sealed, failure: Failure | undefined): void {
+    const { budget, observer, keys } = this.parts;
+    let appends = 0;
+    let entries = 0;
+    let bytes = 0;
+    for (const { item, outcome } of settlements) {
+      budget.give(costOf(item));
+      const isOfRecord = record !== undefined && "appended" in outcome && outcome.appended.last >= record.first;
+      if (failure !== undefined && isOfRecord) {
+        const error = failure(item);
+        observer.refused(keys.log, error.reason);
+        item.settle({ error });
+      } else {
+        if ("error" in outcome) observer.refused(keys.log, outcome.error.reason);
+        else if (!outcome.appended.isDuplicate) {
+          appends++;
+          entries += item.entries.count;
+          bytes += item.entries.costBytes;
+        }
+        item.settle(outcome);
+      }
+    }
+    this.inFlight = undefined;
+    observer.appended(keys.log, appends, entries, bytes);
+  }
+
+  private abandonLine(): void {
+    const { budget, observer, keys } = this.parts;
+    const line = this.line;
+    this.line = [];
+    this.lineBytes = 0;
+    const error = this.ended?.error ?? new ShuttingDownError();
+    for (const item of line) {
+      budget.give(costOf(item));
+      observer.refused(keys.log, error.reason);
+      item.settle({ error });
+    }
+  }
+
+  private endFenced(primary: Primary): OplogError {
+    const error = new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+    this.ended = { kind: "fenced", error };
+    this.parts.logger.warn(
+      {
+        event: "writer_fenced",
+        log: this.parts.keys.log,
+        term: String(this.term),
+        by: primary.owner,
+        byTerm: String(primary.term),
+      },
+      "lost the log to a higher term; this sidecar refuses its appends from now on",
+    );
+    return error;
+  }
+
+  private endStalled(failedMs: number, mayHaveBeenApplied: boolean, signal: AbortSignal): Failure {
+    const error = signal.aborted ? new ShuttingDownError() : new StoreUnavailableError(Math.round(failedMs));
+    this.ended = { kind: signal.aborted ? "stopped" : "stalled", error };
+    this.parts.logger.error(
+      { event: "writer_stalled", log: this.parts.keys.log, term: String(this.term), failedMs: Math.round(failedMs) },
+      "could not write within the deadline; the writer has ended, what was in flight is answered as unknown",
+    );
+    return mayHaveBeenApplied
+      ? unknownFor(`the store has not confirmed it for ${Math.round(failedMs)} ms`)
+      : always(error);
+  }
+
+  private noteWritable(): void {
+    if (this.failingSince === undefined) return;
+    this.failingSince = undefined;
+    this.parts.logger.info({ event: "writer_recovered", log: this.parts.keys.log }, "the store takes writes again");
+  }
+
+  private noteUnwritable(error: StoreError): void {
+    if (this.failingSince !== undefined) return;
+    const { clock, logger, keys } = this.parts;
+    this.failingSince = { wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };
+    logger.warn({ event: "write_failed", log: keys.log, err: error }, "a record could not be written; trying again");
+  }
+
+  /** A random prefix and a counter: unique, without drawing randomness for every record. */
+  private nextNonce(): Buffer {
+    const nonce = Buffer.alloc(16);
+    this.noncePrefix.copy(nonce);
+    nonce.writeBigUInt64BE(++this.records, 8);
+    return nonce;
+  }
+}
+
+/** What an append of a record that failed is told. */
+type Failure = (item: AppendItem) => OplogError;
+
+const always =
+  (error: OplogError): Failure =>
+  () =>
+    error;
+
+const unknownFor =
+  (because: string): Failure =>
+  (item) =>
+    new OutcomeUnknownError(item.writerId, item.operationId, because);

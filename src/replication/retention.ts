@@ -1,0 +1,50 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { decodeHead } from "../leadership/claim.js";
+import { BeyondHeadError, LogNotFoundError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KvStore } from "../oplog/kv-store.js";
+import { openRecord, readFloor, readPages } from "./history.js";
+
+/**
+ * Raises the floor to `floor` and drops the records that end below it. The floor is written before anything is deleted,
+ * so a reader that finds a hole finds the reason for it too; a crash in between leaves records that a repeated trim
+ * drops. A record that holds ids on both sides stays. Returns the floor as it is then.
+ */
+export async function trim(store: KvStore, keys: LogKeys, floor: bigint): Promise<bigint> {
+  for (;;) {
+    const [floorRead, headRead, current] = await Promise.all([
+      store.get(keys.floor),
+      store.get(keys.head),
+      readFloor(store, keys),
+    ]);
+    if (headRead.pair === undefined) throw new LogNotFoundError(keys.log);
+    const head = decodeHead(headRead.pair);
+    if (floor > head.lastSequenceId + 1n) throw new BeyondHeadError(floor, head.lastSequenceId);
+    if (floor > current.sequenceId) {
+      const value = toBinary(
+        FloorSchema,
+        create(FloorSchema, { sequenceId: floor, previousTerm: await termOf(store, keys, floor - 1n, head.logId) }),
+      );
+      const result = await store.txn({
+        compares: [{ key: keys.floor, modRevision: floorRead.pair?.modRevision ?? 0n }],
+        writes: [{ kind: "put", key: keys.floor, value }],
+      });
+      if (!result.succeeded) continue;
+    }
+    const reached = floor > current.sequenceId ? floor : current.sequenceId;
+    await store.txn({
+      compares: [],
+      writes: [{ kind: "delete-range", from: keys.recordsFrom, to: keys.record(reached) }],
+    });
+    return reached;
+  }
+}
+
+async function termOf(store: KvStore, keys: LogKeys, id: bigint, logId: Uint8Array): Promise<bigint> {
+  for await (const page of readPages(store, keys, id, 1)) {
+    const pair = page.pairs[0];
+    if (pair !== undefined) return openRecord(keys, pair, logId).header.term;
+  }
+  return 0n;
+}

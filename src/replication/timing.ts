@@ -1,0 +1,68 @@
+/** Resolves after `ms`, or at once when the signal aborts. */
+export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const finish = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", finish);
+      resolve();
+    };
+    const timer = setTimeout(finish, ms);
+    signal.addEventListener("abort", finish);
+  });
+}
+
+/** Delays that double from `firstMs` to `maxMs`, each between half and the whole of it. */
+export class Backoff {
+  private nextMs: number;
+
+  constructor(
+    private readonly firstMs: number,
+    private readonly maxMs: number,
+  ) {
+    this.nextMs = firstMs;
+  }
+
+  reset(): void {
+    this.nextMs = this.firstMs;
+  }
+
+  delayMs(): number {
+    const delay = this.nextMs * (0.5 + Math.random() / 2);
+    this.nextMs = Math.min(this.nextMs * 2, this.maxMs);
+    return delay;
+  }
+}
+
+/** Wakes everyone who waits for something to change. A change between two waits is not missed: compare `version`. */
+export class Change {
+  version = 0;
+  private waiting: (() => void)[] = [];
+
+  notify(): void {
+    this.version++;
+    const woken = this.waiting;
+    this.waiting = [];
+    for (const wake of woken) wake();
+  }
+
+  /** Resolves when `version` is no longer `seen`, after `timeoutMs`, or when the signal aborts. */
+  async wait(seen: number, signal: AbortSignal, timeoutMs?: number): Promise<void> {
+    if (this.version !== seen || signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      let timer: NodeJS.Timeout | undefined;
+      const wake = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", leave);
+        resolve();
+      };
+      const leave = () => {
+        this.waiting = this.waiting.filter((other) => other !== wake);
+        wake();
+      };
+      if (timeoutMs !== undefined) timer = setTimeout(leave, timeoutMs);
+      signal.addEventListener("abort", leave);
+      this.waiting.push(wake);
+    });
+  }
+}

@@ -1,0 +1,214 @@
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { type Database as Lmdb, open, type RootDatabase } from "lmdb";
+import type { KeyValue, RangeRequest, RangeResult, WatchEvent, Write } from "../../oplog/kv-store.js";
+
+/** A range stops after this many bytes of values: it is read on the event loop, and held in memory by its reader. */
+const RANGE_BYTES_MAX = 4 * 1024 * 1024;
+const LEASE_ID_BYTES = 8;
+const EMPTY = Buffer.alloc(0);
+const REVISION = Buffer.from("revision");
+
+export const LMDB_VERSION: string = JSON.parse(
+  readFileSync(join(dirname(dirname(createRequire(import.meta.url).resolve("lmdb"))), "package.json"), "utf8"),
+).version;
+
+type Bytes = Lmdb<Buffer, Buffer>;
+
+/**
+ * The tables, on LMDB. Keys are plain bytes, so that LMDB's own order is the order of the port.
+ *
+ *   index    key → mod revision, lease id       apart from the values, so that compares, deletions and ranges of keys
+ *   values   key → value                        do not read these
+ *   leases   lease id → TTL
+ *   leased   lease id, key → nothing
+ *   meta     revision, format, owner
+ *
+ * All of it is synchronous. Reads outside a transaction see what was committed last, and reads without an await between
+ * them see the same. Writes belong into `commit`.
+ */
+export class Database {
+  readonly meta: Bytes;
+  private readonly root: RootDatabase<Buffer, Buffer>;
+  private readonly index: Bytes;
+  private readonly values: Bytes;
+  private readonly leases: Bytes;
+  private readonly leased: Bytes;
+
+  constructor(directory: string) {
+    const encodings = { encoding: "binary", keyEncoding: "binary" } as const;
+    this.root = open<Buffer, Buffer>({
+      ...encodings,
+      path: directory,
+      noSubdir: false,
+      maxDbs: 8,
+      // A commit is resolved when it is on disk, not before.
+      overlappingSync: false,
+      // The only writer is one transaction at a time; LMDB's own batching would add a promise that rejects unhandled.
+      eventTurnBatching: false,
+    });
+    const table = (name: string): Bytes => this.root.openDB<Buffer, Buffer>(name, encodings);
+    this.meta = table("meta");
+    this.index = table("index");
+    this.values = table("values");
+    this.leases = table("leases");
+    this.leased = table("leased");
+  }
+
+  /**
+   * Runs `work` in one write transaction and resolves when that is on disk. If it throws, nothing of it was written. The
+   * fsync happens on another thread.
+   */
+  async commit(work: () => void): Promise<void> {
+    try {
+      await this.root.childTransaction(work);
+    } catch (error) {
+      throw await causeOf(error);
+    }
+  }
+
+  /** The same while the event loop stands still: for opening, and to ask LMDB whether it can still write. */
+  commitSync<T>(work: () => T): T {
+    return this.root.transactionSync(work);
+  }
+
+  close(): Promise<void> {
+    return this.root.close();
+  }
+
+  get revision(): bigint {
+    return this.meta.get(REVISION)?.readBigUInt64BE() ?? 0n;
+  }
+
+  set revision(revision: bigint) {
+    this.meta.put(REVISION, uint64(revision));
+  }
+
+  /** 0n for a key that does not exist. */
+  modRevision(key: string): bigint {
+    return this.index.get(bytesOf(key))?.readBigUInt64BE() ?? 0n;
+  }
+
+  get(key: string): KeyValue | undefined {
+    const bytes = bytesOf(key);
+    const entry = this.index.get(bytes);
+    return entry && pairOf(key, entry, this.value(bytes));
+  }
+
+  range({ from, to, limit, keysOnly }: RangeRequest): RangeResult {
+    const pairs: KeyValue[] = [];
+    let bytes = 0;
+    let more = false;
+    for (const { key, value: entry } of this.entries(from, to)) {
+      more = pairs.length === limit || bytes >= RANGE_BYTES_MAX;
+      if (more) break;
+      const value = keysOnly ? EMPTY : this.value(key);
+      bytes += value.length;
+      pairs.push(pairOf(key.toString("latin1"), entry, value));
+    }
+    return { pairs, more, revision: this.revision };
+  }
+
+  /** What changed. Empty for a deletion of nothing. */
+  write(write: Write, modRevision: bigint): WatchEvent[] {
+    switch (write.kind) {
+      case "put":
+        return [this.put(write.key, write.value, modRevision, write.leaseId ?? 0n)];
+      case "delete":
+        return this.delete(write.key, modRevision);
+      case "delete-range": {
+        // Read to the end first: a cursor does not survive the deletion of what it stands on.
+        const keys = [...this.entries(write.from, write.to)].map(({ key }) => key.toString("latin1"));
+        return keys.flatMap((key) => this.delete(key, modRevision));
+      }
+    }
+  }
+
+  putLease(leaseId: bigint, ttlMs: number): void {
+    this.leases.put(uint64(leaseId), uint64(BigInt(ttlMs)));
+  }
+
+  hasLease(leaseId: bigint): boolean {
+    return this.leases.doesExist(uint64(leaseId));
+  }
+
+  /** Deletes the lease, and returns the keys put under it, which are left to the caller to delete. */
+  removeLease(leaseId: bigint): string[] {
+    const id = uint64(leaseId);
+    this.leases.remove(id);
+    const keys = [...this.leased.getKeys({ start: id, end: uint64(leaseId + 1n) })];
+    return keys.map((key) => key.toString("latin1", LEASE_ID_BYTES));
+  }
+
+  allLeases(): { leaseId: bigint; ttlMs: number }[] {
+    return [...this.leases.getRange()].map(({ key, value }) => ({
+      leaseId: key.readBigUInt64BE(),
+      ttlMs: Number(value.readBigUInt64BE()),
+    }));
+  }
+
+  private put(key: string, input: Uint8Array, modRevision: bigint, leaseId: bigint): WatchEvent {
+    const bytes = bytesOf(key);
+    // The event outlives the call, the caller's buffer may not.
+    const value = Buffer.from(input);
+    this.detach(bytes);
+    this.index.put(bytes, Buffer.concat([uint64(modRevision), uint64(leaseId)]));
+    this.values.put(bytes, value);
+    if (leaseId !== 0n) this.leased.put(Buffer.concat([uint64(leaseId), bytes]), EMPTY);
+    return { kind: "put", pair: { key, value, modRevision, leaseId } };
+  }
+
+  private delete(key: string, modRevision: bigint): WatchEvent[] {
+    const bytes = bytesOf(key);
+    if (!this.detach(bytes)) return [];
+    this.index.remove(bytes);
+    this.values.remove(bytes);
+    return [{ kind: "delete", key, modRevision }];
+  }
+
+  /** Takes the key from its lease. False if there is no such key. */
+  private detach(key: Buffer): boolean {
+    const entry = this.index.get(key);
+    if (entry === undefined) return false;
+    const leaseId = leaseIdOf(entry);
+    if (leaseId !== 0n) this.leased.remove(Buffer.concat([uint64(leaseId), key]));
+    return true;
+  }
+
+  private value(key: Buffer): Buffer {
+    const value = this.values.get(key);
+    if (value === undefined) throw new Error(`key ${key.toString("latin1")} is in the index but has no value`);
+    return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  }
+
+  /** Leaving the loop ends the cursor, which would otherwise keep LMDB from using freed pages again. */
+  private entries(from: string, to: string): Iterable<{ key: Buffer; value: Buffer }> {
+    return from < to ? this.index.getRange({ start: bytesOf(from), end: bytesOf(to) }) : [];
+  }
+}
+
+function pairOf(key: string, entry: Buffer, value: Buffer): KeyValue {
+  return { key, value, modRevision: entry.readBigUInt64BE(), leaseId: leaseIdOf(entry) };
+}
+
+function leaseIdOf(entry: Buffer): bigint {
+  return entry.readBigUInt64BE(8);
+}
+
+/** Keys are ASCII. */
+function bytesOf(key: string): Buffer {
+  return Buffer.from(key, "latin1");
+}
+
+function uint64(value: bigint): Buffer {
+  const bytes = Buffer.allocUnsafe(8);
+  bytes.writeBigUInt64BE(value);
+  return bytes;
+}
+
+/** LMDB rejects all of a failed commit with one error that only refers to a promise of the real one. */
+async function causeOf(error: unknown): Promise<unknown> {
+  if (!(error instanceof Error && "commitError" in error)) return error;
+  return Promise.resolve(error.commitError).catch((cause: unknown) => cause);
+}

@@ -1,0 +1,217 @@
+import type { CallOptions, ClientDuplexStream, ClientUnaryCall, Metadata, ServiceError } from "@grpc/grpc-js";
+import type { IStatusResponse } from "etcd3";
+import { type StoreError, StoreRefusedError, StoreUnreachableError } from "../../oplog/kv-store.js";
+import { Deadline } from "./deadline.js";
+import { isMemberFault, isServiceError, isTokenFault, neverReachedTheStore, toStoreError } from "./failures.js";
+import { Login } from "./login.js";
+import { Member, type Service, type Stubs } from "./member.js";
+import type { EtcdLogger, EtcdOptions } from "./options.js";
+import { refuseEtcdVersion } from "./versions.js";
+
+export interface UnaryCall<S extends Service, Response> {
+  readonly service: S;
+  readonly deadlineMs: number;
+  /** Whether it may be sent to a second member when the outcome at the first is unknown. */
+  readonly repeatable: boolean;
+  start(stub: Stubs[S], metadata: Metadata, options: CallOptions, done: Done<Response>): ClientUnaryCall;
+}
+
+export type Done<Response> = (failure: ServiceError | null, response?: Response) => void;
+
+export interface Connection<S extends Service> {
+  readonly member: Member;
+  readonly stub: Stubs[S];
+  readonly metadata: Metadata;
+}
+
+export interface Opened<Request, Response> {
+  readonly member: Member;
+  readonly stream: ClientDuplexStream<Request, Response>;
+}
+
+/**
+ * The endpoints of one etcd cluster, used one at a time.
+ *
+ * A call is sent only over a connection that stands, to a member of an accepted version; until then the next endpoint
+ * is tried, since nothing has been sent. After that a call goes to a second member only if the first provably did not
+ * apply it, or if it is repeatable. A member that fails or does not answer is left for the next one.
+ */
+export class Cluster {
+  private readonly members: readonly Member[];
+  private readonly login: Login;
+  private readonly dialTimeoutMs: number;
+  private readonly logger: EtcdLogger | undefined;
+  /** Members whose version was accepted. A refused one is asked again, so that an upgrade is noticed. */
+  private readonly accepted = new Set<Member>();
+  private readonly running = new Set<{ cancel(): void }>();
+  private current = 0;
+  private closed = false;
+
+  constructor(options: EtcdOptions) {
+    if (options.endpoints.length === 0) throw new Error("etcd needs at least one endpoint");
+    this.members = options.endpoints.map((address) => new Member(address, options.tls));
+    this.login = new Login(options.username, options.password);
+    this.dialTimeoutMs = options.dialTimeoutMs ?? 1_000;
+    this.logger = options.logger;
+  }
+
+  async unary<S extends Service, Response>(call: UnaryCall<S, Response>): Promise<Response> {
+    return (await this.exchange(call)).response;
+  }
+
+  /** Asks a member what it is, and judges its version anew. */
+  async status(deadlineMs: number): Promise<IStatusResponse> {
+    const { member, response } = await this.exchange(statusCall(deadlineMs));
+    this.judge(member, response.version);
+    return response;
+  }
+
+  /** Runs until it is cancelled, has failed, or the other side ends it. Errors of the stream are ServiceErrors. */
+  async stream<S extends Service, Request, Response>(
+    service: S,
+    deadline: Deadline,
+    start: (connection: Connection<S>) => ClientDuplexStream<Request, Response>,
+  ): Promise<Opened<Request, Response>> {
+    const connection = await this.connect(service, deadline);
+    if (this.closed) throw closedError();
+    const stream = start(connection);
+    this.running.add(stream);
+    stream.on("status", () => this.running.delete(stream));
+    // An error reaches whoever reads the stream; one that comes after the last read must not end the process.
+    stream.on("error", () => undefined);
+    return { member: connection.member, stream };
+  }
+
+  /** Draws the conclusions from a failure: leaves the member, forgets the token. */
+  failed(member: Member, failure: ServiceError): StoreError {
+    if (this.closed) return closedError(failure);
+    if (isTokenFault(failure.details)) this.login.forget();
+    if (isMemberFault(failure)) this.leave(member, failure.details);
+    return toStoreError(failure, member.address);
+  }
+
+  forgetToken(): void {
+    this.login.forget();
+  }
+
+  /** Calls and streams that run end with an error. */
+  async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
+    for (const call of this.running) call.cancel();
+    await Promise.all(this.members.map((member) => member.close()));
+  }
+
+  private async exchange<S extends Service, Response>(
+    call: UnaryCall<S, Response>,
+  ): Promise<{ member: Member; response: Response }> {
+    const deadline = new Deadline(call.deadlineMs);
+    for (let attempt = 1; ; attempt++) {
+      const connection = await this.connect(call.service, deadline);
+      if (this.closed) throw closedError();
+      const mayGoElsewhere = attempt === 1 && this.members.length > 1;
+      const shareMs = deadline.remainingMs * (call.repeatable && mayGoElsewhere ? 0.5 : 1);
+      const outcome = await this.send(connection, call, deadline.wallMs(shareMs));
+      if (outcome.failure === undefined) return { member: connection.member, response: outcome.response };
+      const { failure } = outcome;
+      const error = this.failed(connection.member, failure);
+      const notApplied = call.repeatable ? isMemberFault(failure) : neverReachedTheStore(failure);
+      const renewsToken = attempt === 1 && this.login.required && isTokenFault(failure.details);
+      if (this.closed || !(renewsToken || (mayGoElsewhere && notApplied))) throw error;
+    }
+  }
+
+  private send<S extends Service, Response>(
+    { stub, metadata }: Connection<S>,
+    call: UnaryCall<S, Response>,
+    deadline: number,
+  ): Promise<Outcome<Response>> {
+    return new Promise((resolve) => {
+      const running = call.start(stub, metadata, { deadline }, (failure, response) => {
+        this.running.delete(running);
+        resolve(failure === null ? { response: response as Response } : { failure });
+      });
+      this.running.add(running);
+    });
+  }
+
+  /** The current member, or the next one that can be reached. Nothing has been sent for the caller when it rejects. */
+  private async connect<S extends Service>(service: S, deadline: Deadline): Promise<Connection<S>> {
+    const problems: string[] = [];
+    let refused: StoreRefusedError | undefined;
+    for (let step = 0, first = this.current; step < this.members.length; step++) {
+      if (this.closed) throw closedError();
+      const member = this.members[(first + step) % this.members.length]!;
+      const problem = await this.open(member, service, deadline);
+      if (this.closed) throw closedError();
+      if (!(problem instanceof Error)) return problem;
+      if (problem instanceof StoreRefusedError) refused ??= problem;
+      else problems.push(problem.message);
+      this.leave(member, problem.message);
+    }
+    throw refused ?? new StoreUnreachableError(`etcd cannot be reached: ${problems.join("; ")}`);
+  }
+
+  private async open<S extends Service>(
+    member: Member,
+    service: S,
+    deadline: Deadline,
+  ): Promise<Connection<S> | StoreError> {
+    try {
+      const obstacle = await member.dial(service, Math.min(this.dialTimeoutMs, deadline.remainingMs));
+      if (obstacle !== undefined) return new StoreUnreachableError(`${member.address}: ${obstacle}`);
+      const metadata = await this.login.metadata(member, deadline.wallMs());
+      if (!this.accepted.has(member)) await this.askVersion(member, metadata, deadline);
+      return { member, stub: await member.stub(service), metadata };
+    } catch (error) {
+      if (this.closed) return closedError(error);
+      if (error instanceof StoreRefusedError) return error;
+      if (isServiceError(error)) return this.failed(member, error);
+      throw error;
+    }
+  }
+
+  private async askVersion(member: Member, metadata: Metadata, deadline: Deadline): Promise<void> {
+    const connection = { member, stub: await member.stub("Maintenance"), metadata };
+    const outcome = await this.send(connection, statusCall(deadline.remainingMs), deadline.wallMs());
+    if (outcome.failure !== undefined) throw outcome.failure;
+    this.judge(member, outcome.response.version);
+  }
+
+  private judge(member: Member, version: string): void {
+    const refusal = refuseEtcdVersion(version);
+    if (refusal === undefined) {
+      this.accepted.add(member);
+      return;
+    }
+    this.accepted.delete(member);
+    throw new StoreRefusedError(`${refusal} (at ${member.address})`);
+  }
+
+  private leave(member: Member, because: string): void {
+    if (this.members.length === 1 || this.members[this.current] !== member) return;
+    this.current = (this.current + 1) % this.members.length;
+    const next = this.members[this.current]!;
+    this.logger?.warn(
+      { event: "etcd.member_left", member: member.address, next: next.address, because },
+      "leaving an etcd member for the next one",
+    );
+  }
+}
+
+type Outcome<Response> =
+  | { readonly failure: ServiceError; readonly response?: never }
+  | { readonly failure?: never; readonly response: Response };
+
+function statusCall(deadlineMs: number): UnaryCall<"Maintenance", IStatusResponse> {
+  return {
+    service: "Maintenance",
+    deadlineMs,
+    repeatable: true,
+    start: (stub, metadata, options, done) => stub.status({}, metadata, options, done),
+  };
+}
+
+function closedError(cause?: unknown): StoreUnreachableError {
+  return new StoreUnreachableError("this store is closed", { cause });
+}

@@ -1,0 +1,39 @@
+import type { ClientDuplexStream, ServiceError } from "@grpc/grpc-js";
+import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from "etcd3";
+import { type Lease, LeaseNotFoundError, StoreUnreachableError } from "../../oplog/kv-store.js";
+import type { Cluster } from "./cluster.js";
+import { Deadline } from "./deadline.js";
+import { decodeInteger } from "./wire.js";
+
+/** One keepalive on a stream of its own: asked, answered, ended, or over at the deadline. */
+export async function keepLeaseAlive(cluster: Cluster, leaseId: bigint, deadlineMs: number): Promise<Lease> {
+  const deadline = new Deadline(deadlineMs);
+  const { member, stream } = await cluster.stream("Lease", deadline, ({ stub, metadata }) => {
+    const started = stub.leaseKeepAlive(metadata, { deadline: deadline.wallMs() });
+    started.write({ ID: leaseId.toString() });
+    return started;
+  });
+  let answer: ILeaseKeepAliveResponse | undefined;
+  try {
+    answer = await firstAnswer(stream);
+  } catch (failure) {
+    throw cluster.failed(member, failure as ServiceError);
+  } finally {
+    stream.cancel();
+  }
+  if (answer === undefined) throw new StoreUnreachableError(`etcd at ${member.address} ended the keepalive unanswered`);
+  const seconds = decodeInteger(answer.TTL);
+  if (seconds <= 0n) throw new LeaseNotFoundError(`lease ${leaseId} has expired or was revoked`);
+  return { leaseId, ttlMs: Number(seconds) * 1000 };
+}
+
+type KeepAliveStream = ClientDuplexStream<ILeaseKeepAliveRequest, ILeaseKeepAliveResponse>;
+
+/** Undefined when the stream ends first. */
+function firstAnswer(stream: KeepAliveStream): Promise<ILeaseKeepAliveResponse | undefined> {
+  return new Promise((resolve, reject) => {
+    stream.once("data", resolve);
+    stream.once("end", () => resolve(undefined));
+    stream.once("error", reject);
+  });
+}

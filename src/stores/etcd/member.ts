@@ -1,0 +1,167 @@
+import {
+  type CallOptions,
+  type ChannelOptions,
+  type Client,
+  type ClientDuplexStream,
+  type ClientUnaryCall,
+  connectivityState,
+  type Metadata,
+  type ServiceError,
+} from "@grpc/grpc-js";
+import { noop } from "cockatiel";
+import {
+  Etcd3,
+  type ILeaseGrantRequest,
+  type ILeaseGrantResponse,
+  type ILeaseKeepAliveRequest,
+  type ILeaseKeepAliveResponse,
+  type ILeaseRevokeRequest,
+  type ILeaseRevokeResponse,
+  type IRangeRequest,
+  type IRangeResponse,
+  type IStatusResponse,
+  type ITxnRequest,
+  type ITxnResponse,
+  type IWatchResponse,
+} from "etcd3";
+import type { EtcdTls } from "./options.js";
+
+/** The services of etcd that the store uses, as the package's own definitions make them. */
+export interface Stubs {
+  readonly KV: Client & { range: Unary<IRangeRequest, IRangeResponse>; txn: Unary<ITxnRequest, ITxnResponse> };
+  readonly Lease: Client & {
+    leaseGrant: Unary<ILeaseGrantRequest, ILeaseGrantResponse>;
+    leaseRevoke: Unary<ILeaseRevokeRequest, ILeaseRevokeResponse>;
+    leaseKeepAlive: Duplex<ILeaseKeepAliveRequest, ILeaseKeepAliveResponse>;
+  };
+  readonly Watch: Client & { watch: Duplex<WatchMessage, IWatchResponse> };
+  readonly Maintenance: Client & { status: Unary<object, IStatusResponse> };
+  readonly Auth: Client & { authenticate: Unary<{ name: string; password: string }, { token: string }> };
+}
+
+export type Service = keyof Stubs;
+
+export type Unary<Request, Response> = (
+  request: Request,
+  metadata: Metadata,
+  options: CallOptions,
+  done: (failure: ServiceError | null, response?: Response) => void,
+) => ClientUnaryCall;
+
+export type Duplex<Request, Response> = (
+  metadata: Metadata,
+  options: CallOptions,
+) => ClientDuplexStream<Request, Response>;
+
+export interface WatchMessage {
+  readonly create_request: { key: Buffer; range_end: Buffer; start_revision: string; fragment: boolean };
+}
+
+/**
+ * One etcd endpoint. Each service has a connection of its own, so that a watch that catches up holds up neither
+ * writes nor the lease.
+ *
+ * Of the etcd3 package only the stubs are used. Its wrappers retry writes, open circuit breakers, drop the gRPC codes
+ * and close the clients of everybody when one stream is cancelled.
+ */
+export class Member {
+  private readonly client: StubSource;
+  private readonly stubs = new Map<Service, Promise<Stubs[Service]>>();
+
+  constructor(
+    readonly address: string,
+    tls: EtcdTls | undefined,
+  ) {
+    if (!ADDRESS.test(address))
+      throw new Error(`etcd endpoint ${JSON.stringify(address)} is not like http://host:2379`);
+    this.client = new StubSource({
+      hosts: address,
+      grpcOptions: CHANNEL_OPTIONS,
+      faultHandling: { global: noop, host: () => noop },
+      ...(tls && { credentials: credentials(tls) }),
+    });
+  }
+
+  stub<S extends Service>(service: S): Promise<Stubs[S]> {
+    const known = this.stubs.get(service) as Promise<Stubs[S]> | undefined;
+    if (known !== undefined) return known;
+    const made = this.client.stub(service);
+    this.stubs.set(service, made);
+    return made;
+  }
+
+  /** Resolves with undefined once connected, or with what is in the way. Nothing is sent for any caller. */
+  async dial(service: Service, waitMs: number): Promise<string | undefined> {
+    const stub = await this.stub(service);
+    const channel = stub.getChannel();
+    const giveUpAt = Date.now() + waitMs;
+    for (;;) {
+      const state = channel.getConnectivityState(true);
+      if (state === connectivityState.READY) return undefined;
+      if (state === connectivityState.TRANSIENT_FAILURE) return lastProblem(stub);
+      if (state === connectivityState.SHUTDOWN) return "closed";
+      const late = await new Promise((resolve) => channel.watchConnectivityState(state, giveUpAt, resolve));
+      if (late !== undefined) return `no connection within ${Math.round(waitMs)} ms`;
+    }
+  }
+
+  async close(): Promise<void> {
+    // A stub that could not be made has nothing to close.
+    for (const made of await Promise.allSettled(this.stubs.values())) {
+      if (made.status === "fulfilled") made.value.close();
+    }
+    this.client.close();
+  }
+}
+
+class StubSource extends Etcd3 {
+  stub<S extends Service>(service: S): Promise<Stubs[S]> {
+    return this.pool.withConnection(service, ({ client }) => client as unknown as Stubs[S]);
+  }
+}
+
+const ADDRESS = /^(https?:\/\/)?[^/\s]+:\d{1,5}$/;
+const RECEIVE_BYTES_MAX = 64 * 1024 * 1024;
+/** etcd takes no more by default. */
+const SEND_BYTES_MAX = 2 * 1024 * 1024;
+
+const CHANNEL_OPTIONS: ChannelOptions = {
+  "grpc.use_local_subchannel_pool": 1,
+  // A silent peer is noticed within 13 s. etcd answers pings closer than 5 s with GOAWAY.
+  "grpc.keepalive_time_ms": 10_000,
+  "grpc.keepalive_timeout_ms": 3_000,
+  "grpc.keepalive_permit_without_calls": 1,
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": 1_000,
+  "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
+  "grpc.max_send_message_length": SEND_BYTES_MAX,
+  "grpc-node.flow_control_window": 4 * 1024 * 1024,
+  "grpc.enable_channelz": 0,
+  // A service config from DNS could ask for retries of writes.
+  "grpc.service_config_disable_resolution": 1,
+};
+
+function credentials({ ca, cert, key }: EtcdTls) {
+  return { rootCertificate: ca, ...(cert && { certChain: cert }), ...(key && { privateKey: key }) };
+}
+
+/** What gRPC puts around the reason. */
+const WRAPPING = /^No connection established\. Last error: | Resolution note:.*$/gs;
+
+/**
+ * The channel tells that it failed, not why. A call on it does, and fails before anything is sent; should the
+ * connection come up meanwhile, the call is a harmless status request.
+ */
+function lastProblem(stub: Client): Promise<string | undefined> {
+  const bytes = (value: Buffer): Buffer => value;
+  return new Promise((resolve) => {
+    stub.makeUnaryRequest(
+      "/etcdserverpb.Maintenance/Status",
+      bytes,
+      bytes,
+      Buffer.alloc(0),
+      { deadline: Date.now() + 250 },
+      (failure) => resolve(failure?.details.replace(WRAPPING, "").trim()),
+    );
+  });
+}

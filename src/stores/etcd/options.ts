@@ -1,0 +1,25 @@
+export interface EtcdOptions {
+  /** Like "http://10.0.0.1:2379"; with "https://" or `tls`, over TLS. */
+  readonly endpoints: readonly string[];
+  /** A client certificate serves better: tokens expire, and a watch notices only when it breaks. */
+  readonly username?: string;
+  readonly password?: string;
+  /** Contents of PEM files. */
+  readonly tls?: EtcdTls;
+  /** For one endpoint to accept a connection, before the next is tried. */
+  readonly dialTimeoutMs?: number;
+  /** For a whole call, unless the call says otherwise. */
+  readonly requestTimeoutMs?: number;
+  readonly logger?: EtcdLogger;
+}
+
+export interface EtcdTls {
+  readonly ca: Buffer;
+  readonly cert?: Buffer;
+  readonly key?: Buffer;
+}
+
+export interface EtcdLogger {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}

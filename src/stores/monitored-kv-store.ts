@@ -1,0 +1,140 @@
+import type { Clock } from "../oplog/clock.js";
+import {
+  type CallOptions,
+  type KvStore,
+  type RangeRequest,
+  StoreError,
+  type StoreInfo,
+  StoreRefusedError,
+  StoreUnreachableError,
+  type TxnRequest,
+  type WatchRequest,
+} from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+
+export interface StoreHealth {
+  readonly isReachable: boolean;
+  readonly version: string;
+  readonly sizeBytes: number;
+  /** The last failure while it is not reachable. */
+  readonly error: string;
+  readonly unreachableMs: number;
+}
+
+export interface StoreObserver {
+  operation(operation: string, outcome: string, seconds: number): void;
+  reachable(isReachable: boolean): void;
+}
+
+/** Any store, with its calls timed and its health known: from what calls show, and by asking while nobody calls. */
+export class MonitoredKvStore implements KvStore {
+  readonly kind: string;
+  readonly txnBytesMax: number;
+  private error = "not asked yet";
+  private unreachableSinceMs: number | undefined;
+  private info: StoreInfo = { version: "", sizeBytes: 0 };
+
+  constructor(
+    private readonly store: KvStore,
+    private readonly clock: Clock,
+    private readonly logger: Logger,
+    private readonly observer: StoreObserver,
+    private readonly onChange: (isReachable: boolean) => void,
+  ) {
+    this.kind = store.kind;
+    this.txnBytesMax = store.txnBytesMax;
+    this.unreachableSinceMs = clock.monotonicMs();
+  }
+
+  get health(): StoreHealth {
+    const { version, sizeBytes } = this.info;
+    const since = this.unreachableSinceMs;
+    const unreachableMs = since === undefined ? 0 : Math.round(this.clock.monotonicMs() - since);
+    return {
+      isReachable: since === undefined,
+      version,
+      sizeBytes,
+      error: since === undefined ? "" : this.error,
+      unreachableMs,
+    };
+  }
+
+  get(key: string, options?: CallOptions) {
+    return this.measured("get", () => this.store.get(key, options));
+  }
+
+  range(request: RangeRequest, options?: CallOptions) {
+    return this.measured("range", () => this.store.range(request, options));
+  }
+
+  txn(request: TxnRequest, options?: CallOptions) {
+    return this.measured("txn", () => this.store.txn(request, options));
+  }
+
+  watch(request: WatchRequest, signal: AbortSignal) {
+    return this.store.watch(request, signal);
+  }
+
+  grantLease(ttlMs: number, options?: CallOptions) {
+    return this.measured("grant_lease", () => this.store.grantLease(ttlMs, options));
+  }
+
+  keepLeaseAlive(leaseId: bigint, options?: CallOptions) {
+    return this.measured("keep_lease_alive", () => this.store.keepLeaseAlive(leaseId, options));
+  }
+
+  revokeLease(leaseId: bigint, options?: CallOptions) {
+    return this.measured("revoke_lease", () => this.store.revokeLease(leaseId, options));
+  }
+
+  async status(options?: CallOptions): Promise<StoreInfo> {
+    this.info = await this.measured("status", () => this.store.status(options));
+    return this.info;
+  }
+
+  close(): Promise<void> {
+    return this.store.close();
+  }
+
+  private async measured<T>(operation: string, call: () => Promise<T>): Promise<T> {
+    const startedMs = this.clock.monotonicMs();
+    let outcome = "ok";
+    try {
+      const result = await call();
+      this.noteReachable();
+      return result;
+    } catch (error) {
+      outcome =
+        error instanceof StoreUnreachableError ? "unreachable" : error instanceof StoreError ? "refused" : "defect";
+      if (error instanceof StoreUnreachableError || (operation === "status" && error instanceof StoreRefusedError)) {
+        this.noteUnreachable(error);
+      }
+      throw error;
+    } finally {
+      this.observer.operation(operation, outcome, (this.clock.monotonicMs() - startedMs) / 1000);
+    }
+  }
+
+  private noteReachable(): void {
+    if (this.unreachableSinceMs === undefined) return;
+    const { kind } = this;
+    const unreachableMs = Math.round(this.clock.monotonicMs() - this.unreachableSinceMs);
+    this.unreachableSinceMs = undefined;
+    this.observer.reachable(true);
+    this.onChange(true);
+    this.logger.info({ event: "store_reachable", kind, unreachableMs }, "the store answers");
+  }
+
+  private noteUnreachable(error: StoreError): void {
+    const isNews = this.unreachableSinceMs === undefined || this.error === "not asked yet";
+    this.error = error.message;
+    if (!isNews) return;
+    this.unreachableSinceMs ??= this.clock.monotonicMs();
+    this.observer.reachable(false);
+    this.onChange(false);
+    this.logger.error(
+      { event: "store_unreachable", kind: this.kind, err: error },
+      "the store does not answer; trying again until it does",
+    );
+  }
+}

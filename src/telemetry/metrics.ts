@@ -1,0 +1,80 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+
+/** A store answers in a fraction of a millisecond (embedded) to seconds (etcd in trouble). */
+const STORE_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const RECORD_ENTRIES = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+
+/**
+ * The table of all metrics: name, help, labels. Base units; no label but those below, of which `log` is bounded by the
+ * option logs-max and every other by the program text.
+ */
+export class Metrics {
+  readonly registry = new Registry();
+
+  readonly appends = this.counter("appends_total", "Appends, by outcome: OK or the reason of the error.", [
+    "log",
+    "outcome",
+  ]);
+  readonly entriesAppended = this.counter("appended_entries_total", "Entries made durable by this sidecar.", ["log"]);
+  readonly bytesAppended = this.counter("appended_bytes_total", "Bytes of those entries, before compression.", ["log"]);
+  readonly commitSeconds = this.histogram(
+    "commit_duration_seconds",
+    "From sending a record to the store until it is known to be durable.",
+    STORE_SECONDS,
+    ["log"],
+  );
+  readonly recordEntries = this.histogram("record_entries", "Entries per record.", RECORD_ENTRIES, ["log"]);
+  readonly writeRetries = this.counter("write_retries_total", "Records that had to be sent to the store again.", [
+    "log",
+  ]);
+  readonly queueBytes = this.gauge("append_queue_bytes", "Bytes of appends that wait for the store.");
+  readonly queueAppends = this.gauge("append_queue_appends", "Appends that wait for the store.");
+
+  readonly term = this.gauge("term", "Term of the log as last seen.", ["log"]);
+  readonly head = this.gauge("head_sequence_id", "Last durable entry as last seen.", ["log"]);
+  readonly floor = this.gauge("floor_sequence_id", "First readable entry as last seen.", ["log"]);
+  readonly isPrimary = this.gauge("primary", "1 while this sidecar leads the log, else 0.", ["log"]);
+
+  readonly subscribers = this.gauge("subscribers", "Open Subscribe streams.", ["log"]);
+  readonly entriesDelivered = this.counter("delivered_entries_total", "Entries sent to subscribers.", ["log"]);
+  readonly bytesDelivered = this.counter("delivered_bytes_total", "Bytes of batches sent to subscribers.", ["log"]);
+  readonly fellBehind = this.counter(
+    "subscriber_fell_behind_total",
+    "Moves of a subscriber from live to catching up.",
+    ["log"],
+  );
+  readonly gaps = this.counter("tail_gaps_total", "Holes seen in a watch and read again.", ["log"]);
+  readonly watchRestarts = this.counter("tail_watch_restarts_total", "Watches that broke and were begun anew.", [
+    "log",
+  ]);
+
+  readonly storeReachable = this.gauge("store_reachable", "1 if the store answered when last asked, else 0.");
+  readonly storeOperationSeconds = this.histogram(
+    "store_operation_duration_seconds",
+    "Calls to the store, by operation (get, range, txn, …) and outcome (ok, or the kind of the failure).",
+    STORE_SECONDS,
+    ["operation", "outcome"],
+  );
+  readonly grpcRequests = this.counter("grpc_requests_total", "Finished gRPC calls, by method and status code.", [
+    "method",
+    "code",
+  ]);
+  private readonly buildInfo = this.gauge("build_info", "Always 1; what runs.", ["version", "node_version", "store"]);
+
+  constructor(about: { readonly version: string; readonly storeKind: string }) {
+    this.buildInfo.set({ version: about.version, node_version: process.version, store: about.storeKind }, 1);
+    collectDefaultMetrics({ register: this.registry });
+  }
+
+  private counter<L extends string = never>(name: string, help: string, labelNames: L[] = []): Counter<L> {
+    return new Counter({ name: `oplog_${name}`, help, labelNames, registers: [this.registry] });
+  }
+
+  private gauge<L extends string = never>(name: string, help: string, labelNames: L[] = []): Gauge<L> {
+    return new Gauge({ name: `oplog_${name}`, help, labelNames, registers: [this.registry] });
+  }
+
+  private histogram<L extends string>(name: string, help: string, buckets: number[], labelNames: L[]): Histogram<L> {
+    return new Histogram({ name: `oplog_${name}`, help, buckets, labelNames, registers: [this.registry] });
+  }
+}

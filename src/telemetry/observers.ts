@@ -1,0 +1,45 @@
+import type { QueueBudget } from "../replication/append-item.js";
+import type { ReplicationObserver } from "../replication/observer.js";
+import type { StoreObserver } from "../stores/monitored-kv-store.js";
+import type { Metrics } from "./metrics.js";
+
+/** From what the rooms tell to the metrics. */
+export function replicationObserver(metrics: Metrics, budget: QueueBudget): ReplicationObserver {
+  return {
+    appended(log, appends, entries, bytes) {
+      if (appends === 0) return;
+      metrics.appends.inc({ log, outcome: "OK" }, appends);
+      metrics.entriesAppended.inc({ log }, entries);
+      metrics.bytesAppended.inc({ log }, bytes);
+      metrics.queueBytes.set(budget.bytes);
+      metrics.queueAppends.set(budget.appends);
+    },
+    refused: (log, reason) => metrics.appends.inc({ log, outcome: reason }),
+    committed(log, entries, seconds) {
+      metrics.commitSeconds.observe({ log }, seconds);
+      metrics.recordEntries.observe({ log }, entries);
+    },
+    writeRetried: (log) => metrics.writeRetries.inc({ log }),
+    headMoved(log, head, term) {
+      metrics.head.set({ log }, Number(head));
+      metrics.term.set({ log }, Number(term));
+    },
+    leading: (log, isPrimary) => metrics.isPrimary.set({ log }, isPrimary ? 1 : 0),
+    floorMoved: (log, floor) => metrics.floor.set({ log }, Number(floor)),
+    delivered(log, entries, bytes) {
+      metrics.entriesDelivered.inc({ log }, entries);
+      metrics.bytesDelivered.inc({ log }, bytes);
+    },
+    watchBroken: (log) => metrics.watchRestarts.inc({ log }),
+    gapSeen: (log) => metrics.gaps.inc({ log }),
+    fellBehind: (log) => metrics.fellBehind.inc({ log }),
+    subscribers: (log, count) => metrics.subscribers.set({ log }, count),
+  };
+}
+
+export function storeObserver(metrics: Metrics): StoreObserver {
+  return {
+    operation: (operation, outcome, seconds) => metrics.storeOperationSeconds.observe({ operation, outcome }, seconds),
+    reachable: (isReachable) => metrics.storeReachable.set(isReachable ? 1 : 0),
+  };
+}

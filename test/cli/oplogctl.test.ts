@@ -1,0 +1,232 @@
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startOplogd } from "../support/oplogd.js";
+import { Oplogctl, type Outcome, runOplogctl } from "./oplogctl-process.js";
+
+let oplogd: Awaited<ReturnType<typeof startOplogd>>;
+let logCount = 0;
+
+beforeAll(async () => {
+  oplogd = await startOplogd({});
+}, 30_000);
+afterAll(() => oplogd?.stop());
+
+const oplogctl = (...args: string[]) => runOplogctl(oplogd.target, args);
+const oplogctlFed = (input: string, ...args: string[]) => runOplogctl(oplogd.target, args, input);
+const newLog = () => `log-${process.pid}-${++logCount}`;
+const jsonLines = (text: string) =>
+  text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+
+async function logWith(entries: number): Promise<string> {
+  const log = newLog();
+  const lines = Array.from({ length: entries }, (_, index) => `{"key":"k${index + 1}","text":"v${index + 1}"}\n`);
+  expect((await oplogctlFed(lines.join(""), "append", log, "-")).exitCode).toBe(0);
+  return log;
+}
+
+function expectRefused(outcome: Outcome, exitCode: number, ...says: RegExp[]): void {
+  expect(outcome).toMatchObject({ exitCode, stdout: "" });
+  for (const pattern of says) expect(outcome.stderr).toMatch(pattern);
+}
+
+describe("append", () => {
+  it("prints the id once the entry is durable", async () => {
+    const log = newLog();
+    expect(await oplogctl("append", log, "user/7", "hello")).toEqual({ exitCode: 0, stdout: "1\n", stderr: "" });
+    expect((await oplogctl("append", log, "user/7", "--op", "remove")).stdout).toBe("2\n");
+    expect((await oplogctl("append", log, "--op", "event")).stdout).toBe("3\n");
+  });
+
+  it("answers a machine with the whole response, 64-bit numbers as strings", async () => {
+    const { stdout } = await oplogctl("append", newLog(), "k", "v", "--json");
+    expect(jsonLines(stdout)).toEqual([
+      {
+        first_sequence_id: "1",
+        last_sequence_id: "1",
+        term: expect.stringMatching(/^\d+$/),
+        duplicate: false,
+        durability: "DURABILITY_STORE",
+        commit_time_ms: expect.stringMatching(/^\d{13}$/),
+      },
+    ]);
+  });
+
+  it("takes the payload from stdin", async () => {
+    const log = newLog();
+    await oplogctlFed("a\0b", "append", log, "k", "--payload-file", "-");
+    expect((await oplogctl("read", log)).stdout).toContain("<3 bytes> YQBi");
+  });
+
+  it("copies what read printed", async () => {
+    const [from, to] = [await logWith(3), newLog()];
+    const original = await oplogctl("read", from, "--json");
+    expect((await oplogctlFed(original.stdout, "append", to, "-")).exitCode).toBe(0);
+
+    const content = (text: string) => jsonLines(text).map(({ timestamp_ms: _, ...entry }) => entry);
+    expect(content((await oplogctl("read", to, "--json")).stdout)).toEqual(content(original.stdout));
+  });
+
+  it("commits once, however often it is tried under the same operation", async () => {
+    const log = newLog();
+    const once = ["append", log, "k", "v", "--writer", "w", "--operation", "1"];
+    await oplogctl(...once);
+    expect(await oplogctl(...once)).toMatchObject({
+      exitCode: 0,
+      stdout: "1\n",
+      stderr: expect.stringContaining("before"),
+    });
+    expect((await oplogctl("append", log, "k", "v")).stdout).toBe("2\n");
+  });
+
+  it("says what the head is when the expectation fails", async () => {
+    const log = await logWith(2);
+    expectRefused(await oplogctl("append", log, "k", "v", "--expect", "1"), 74, /ABORTED/, /--expect 2/);
+    expect((await oplogctl("append", log, "k", "v", "--expect", "2")).stdout).toBe("3\n");
+  });
+
+  it("leaves the check of names to the sidecar, and wrong usage to itself", async () => {
+    expectRefused(await oplogctl("append", "no/log", "k"), 67, /INVALID_ARGUMENT/, /log/);
+    expectRefused(await oplogctl("append", newLog()), 1, /needs a KEY/);
+    expectRefused(await oplogctl("append", newLog(), "k", "--op", "put"), 1, /put-end/);
+    expectRefused(await oplogctlFed("nonsense\n", "append", newLog(), "-"), 1, /line 1 of stdin/);
+  });
+});
+
+describe("read", () => {
+  it("prints a stretch in columns, and how to go on", async () => {
+    const { exitCode, stdout, stderr } = await oplogctl("read", await logWith(5), "--from", "2", "--limit", "2");
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^ +2 +\d+ {2}\S+Z {2}put-end +k2 +v2\n +3 +\d+ {2}\S+Z {2}put-end +k3 +v3\n$/);
+    expect(stderr).toMatch(/--from 4/);
+  });
+
+  it("names the logs that are like the one that does not exist", async () => {
+    const log = await logWith(1);
+    expectRefused(await oplogctl("read", `${log}x`), 69, /NOT_FOUND/, new RegExp(`${log}\\b`));
+  });
+});
+
+describe("tail", () => {
+  it("ends at the head, or after a count", async () => {
+    const log = await logWith(20);
+    const keys = (outcome: Outcome) => jsonLines(outcome.stdout).map((entry) => entry.key);
+
+    expect(keys(await oplogctl("tail", log, "--from", "-3", "--until-head", "--json"))).toEqual(["k18", "k19", "k20"]);
+    expect(keys(await oplogctl("tail", log, "--from", "5", "-n", "2", "--json"))).toEqual(["k5", "k6"]);
+    expect(
+      keys(await oplogctl("tail", log, "--from", "begin", "--key-prefix", "k1", "--until-head", "--json")),
+    ).toHaveLength(11);
+    expect(keys(await oplogctl("tail", log, "--op", "event", "--from", "begin", "--until-head", "--json"))).toEqual([]);
+  });
+
+  it("prints what is appended meanwhile, and exits 130 on Ctrl-C", async () => {
+    const log = await logWith(1);
+    const tail = new Oplogctl(oplogd.target, ["tail", log]);
+    const outcome = tail.outcome();
+    await tail.printed(/k1/);
+    await oplogctl("append", log, "live", "now");
+    await tail.printed(/live +now/);
+    tail.child.kill("SIGINT");
+
+    expect(await outcome).toMatchObject({ exitCode: 130, stderr: expect.stringContaining("caught up at 1") });
+  });
+
+  it("waits for a log that does not exist yet", async () => {
+    const log = newLog();
+    const tail = new Oplogctl(oplogd.target, ["tail", log, "-n", "1"]);
+    const outcome = tail.outcome();
+    await new Promise((resolve) => tail.child.stderr.once("data", resolve));
+    await oplogctl("append", log, "first", "v");
+
+    expect(await outcome).toMatchObject({ exitCode: 0, stdout: expect.stringContaining("first") });
+    expectRefused(await oplogctl("tail", newLog(), "--until-head"), 69, /NOT_FOUND/);
+  });
+
+  it("is quiet when its reader has seen enough", async () => {
+    const tail = new Oplogctl(oplogd.target, ["tail", await logWith(2_000), "--from", "begin"]);
+    const outcome = tail.outcome();
+    await tail.printed(/k1 /);
+    tail.child.stdout.destroy();
+
+    await oplogctl("append", `log-${process.pid}-${logCount}`, "one", "more");
+    expect(await outcome).toMatchObject({ exitCode: 0, stderr: expect.not.stringMatching(/EPIPE|Error/) });
+  });
+
+  it("exits with the code of what it cannot start from", async () => {
+    const log = await logWith(1);
+    expectRefused(await oplogctl("tail", log, "--from", "9"), 75, /OUT_OF_RANGE/, /entry is 1/);
+    expectRefused(await oplogctl("tail", log, "--from", "cursor:nobody"), 69, /NOT_FOUND/);
+    expectRefused(await oplogctl("tail", log, "--from", "noon"), 1, /RFC 3339/);
+  });
+});
+
+describe("status and logs", () => {
+  it("show the sidecar, its store and a log", async () => {
+    const log = await logWith(4);
+    const { exitCode, stdout } = await oplogctl("status", log);
+    expect(exitCode).toBe(0);
+    for (const line of [/^sidecar +\S+/m, /^store +.*reachable/m, /^head +4$/m, /^floor +1 \(4 readable\)$/m]) {
+      expect(stdout).toMatch(line);
+    }
+  });
+
+  it("answer a machine with the names of the API", async () => {
+    const log = await logWith(1);
+    const [status] = jsonLines((await oplogctl("status", log, "--json")).stdout);
+    expect(status).toMatchObject({ sidecar: { store: { reachable: true } }, log: { head_sequence_id: "1" } });
+    expect(jsonLines((await oplogctl("logs", "--json")).stdout)).toContainEqual(
+      expect.objectContaining({ log, head_sequence_id: "1" }),
+    );
+  });
+
+  it("list logs in columns", async () => {
+    const log = await logWith(3);
+    expect((await oplogctl("logs")).stdout).toMatch(
+      new RegExp(`^LOG +HEAD +TERM +LOG ID\n[^]*^${log} +3 +\\d+ +\\w+$`, "m"),
+    );
+  });
+
+  it("watch until Ctrl-C", async () => {
+    const watch = new Oplogctl(oplogd.target, ["status", "--watch", "--json"]);
+    const outcome = watch.outcome();
+    await watch.printed(/"sidecar"/);
+    watch.child.kill("SIGINT");
+    expect((await outcome).exitCode).toBe(130);
+  });
+});
+
+describe("the program", () => {
+  it("says where it tried to connect and what to do", async () => {
+    const nobody = await runOplogctl("127.0.0.1:1", ["status"]);
+    expectRefused(nobody, 78, /cannot connect to 127\.0\.0\.1:1/, /oplogd --listen/, /OPLOGCTL_TARGET/);
+  });
+
+  it.each([{ args: ["status"] }, { args: ["tail", "l"] }, { args: ["tail", "l", "--from", "begin"] }])(
+    "does not wait for a sidecar that says nothing: $args",
+    async ({ args }) => {
+      const silent = createServer().listen(0, "127.0.0.1");
+      await once(silent, "listening");
+      const target = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
+
+      const outcome = await runOplogctl(target, [...args, "--timeout", "300ms"]);
+      silent.close();
+
+      expectRefused(outcome, 68, new RegExp(`no answer from ${target} within 300 ms`), /--timeout/);
+    },
+  );
+
+  it("suggests the command and the option that were meant", async () => {
+    expectRefused(await oplogctl("stauts"), 1, /Did you mean status\?/);
+    expectRefused(await oplogctl("status", "--jsn"), 1, /Did you mean --json\?/);
+  });
+
+  it("documents its exit codes", async () => {
+    const { exitCode, stdout } = await oplogctl("--help");
+    expect(exitCode).toBe(0);
+    for (const text of ["69 NOT_FOUND", "78 UNAVAILABLE", "130", "OPLOGCTL_TARGET"]) expect(stdout).toContain(text);
+  });
+});

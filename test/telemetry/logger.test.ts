@@ -1,0 +1,90 @@
+import { describe, expect, it } from "vitest";
+import { OperationIdUsedError } from "../../src/oplog/errors.js";
+import { childLogger, createLogger, type LoggerOptions } from "../../src/telemetry/logger.js";
+
+function capture(options: Partial<LoggerOptions> = {}) {
+  const written: string[] = [];
+  const logger = createLogger({
+    level: "info",
+    format: "json",
+    isTerminal: false,
+    destination: { write: (line: string) => void written.push(line) },
+    ...options,
+  });
+  return { logger, written, last: () => JSON.parse(written.at(-1) ?? "null") as Record<string, unknown> };
+}
+
+const BIG = 2n ** 60n + 1n;
+
+describe("the logger", () => {
+  it("writes ids as strings, at every depth", () => {
+    const { logger, last } = capture();
+    logger.info({ head: BIG, window: { floor: 1n, ids: [BIG, 2] }, count: 3 }, "moved");
+    expect(last()).toMatchObject({
+      level: "info",
+      msg: "moved",
+      head: BIG.toString(),
+      window: { floor: "1", ids: [BIG.toString(), 2] },
+      count: 3,
+    });
+  });
+
+  it("writes errors with their facts and cause", () => {
+    const { logger, last } = capture();
+    logger.error({ err: new OperationIdUsedError("w", 1n, BIG), log: "orders" }, "refused");
+    expect(last()).toMatchObject({
+      err: {
+        type: "OperationIdUsedError",
+        reason: "OPERATION_ID_USED",
+        facts: { operation_id: "1", highest_operation_id: BIG.toString() },
+      },
+    });
+    logger.error(new Error("outer", { cause: new Error("inner") }));
+    expect(JSON.stringify(last())).toContain("inner");
+  });
+
+  it("leaves the caller's objects as they are", () => {
+    const { logger } = capture();
+    const fields = { window: { floor: 1n } };
+    logger.info(fields, "moved");
+    expect(fields).toEqual({ window: { floor: 1n } });
+  });
+
+  it("survives circular fields", () => {
+    const { logger, last } = capture();
+    const circular: Record<string, unknown> = { id: 1n };
+    circular.self = circular;
+    logger.info({ circular }, "odd");
+    expect(last()).toMatchObject({ circular: { id: "1" } });
+  });
+
+  it("names the room and what a line is about", () => {
+    const { logger, last } = capture();
+    childLogger(logger, "replication", { log: "orders" }).warn("x");
+    expect(last()).toMatchObject({ room: "replication", log: "orders", level: "warn" });
+    expect(last()).not.toHaveProperty("pid");
+  });
+
+  it("drops lines below its level", () => {
+    const { logger, written } = capture({ level: "warn" });
+    logger.info("quiet");
+    logger.warn("loud");
+    expect(written).toHaveLength(1);
+  });
+
+  it.each([
+    ["auto", false, true],
+    ["json", true, true],
+    ["auto", true, false],
+    ["pretty", false, false],
+  ] as const)("format %s, terminal %s: is JSON %s", (format, isTerminal, isJson) => {
+    const { logger, written } = capture({ format, isTerminal });
+    logger.info({ head: 5n }, "hello");
+    expect(written).toHaveLength(1);
+    const line = written.join("");
+    expect(line).toContain("hello");
+    expect(line.startsWith("{")).toBe(isJson);
+    // Escape sequences belong on a terminal only.
+    expect(line.includes("\u001b[")).toBe(isTerminal && !isJson);
+  });
+});

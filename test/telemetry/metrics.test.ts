@@ -1,0 +1,42 @@
+import { describe, expect, it } from "vitest";
+import { Metrics } from "../../src/telemetry/metrics.js";
+
+const BOUNDED_LABELS = new Set(["log", "outcome", "operation", "method", "code", "version", "node_version", "store"]);
+
+describe("the metrics", () => {
+  const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded" });
+
+  it("are exposed with their help and labels", async () => {
+    metrics.entriesAppended.inc({ log: "orders" }, 3);
+    metrics.appends.inc({ log: "orders", outcome: "QUEUE_FULL" });
+    metrics.commitSeconds.observe({ log: "orders" }, 0.002);
+    metrics.storeReachable.set(1);
+    const text = await metrics.registry.metrics();
+    expect(text).toContain('oplog_appended_entries_total{log="orders"} 3');
+    expect(text).toContain('oplog_appends_total{log="orders",outcome="QUEUE_FULL"} 1');
+    expect(text).toContain('oplog_commit_duration_seconds_bucket{le="0.0025",log="orders"} 1');
+    expect(text).toContain("oplog_store_reachable 1");
+    expect(text).toMatch(/oplog_build_info\{version="1\.2\.3",node_version="v[\d.]+",store="embedded"\} 1/);
+    expect(text).toContain("process_cpu_seconds_total");
+    expect(text).toContain("nodejs_eventloop_lag_p99_seconds");
+  });
+
+  it("are named by the conventions of Prometheus, and labelled by nothing unbounded", async () => {
+    const own = (await metrics.registry.getMetricsAsJSON()).filter(({ name }) => name.startsWith("oplog_"));
+    expect(own.length).toBeGreaterThanOrEqual(20);
+    for (const { name, type, help } of own) {
+      expect(name).toMatch(/^oplog_[a-z_]+$/);
+      expect(help).toMatch(/\.$/);
+      expect(name.endsWith("_total"), name).toBe(String(type) === "counter");
+      expect(name).not.toMatch(/_(ms|millis|kb|mb)(_|$)/);
+    }
+    const labels = Object.values(metrics).flatMap((field) => (field as { labelNames?: string[] }).labelNames ?? []);
+    expect(labels.filter((label) => !BOUNDED_LABELS.has(label))).toEqual([]);
+    expect(labels).toContain("log");
+  });
+
+  it("of one instance are not those of another", async () => {
+    const other = new Metrics({ version: "1", storeKind: "etcd" });
+    expect(await other.registry.metrics()).not.toContain('log="orders"');
+  });
+});
