@@ -22,7 +22,6 @@ import { replicationObserver, storeObserver } from "./telemetry/observers.js";
 import { VERSION } from "./telemetry/version.js";
 
 const HEALTH_POLL_MS = 2000;
-const GRPC_HEALTH_SERVICES = ["", "oplog.v1.OpLogService"];
 
 /**
  * Builds the sidecar and runs it until the signal: the only place that knows every part. Starts before the store is
@@ -35,11 +34,12 @@ export async function runSidecar(config: Config, logger: Logger, stop: AbortSign
   const cutOff = new AbortController();
   const failed = new AbortController();
 
+  /** "" is the sidecar as a whole; each log that exists joins as oplog/<log>. */
+  const healthServices = new Set(["", "oplog.v1.OpLogService"]);
   const grpcOf = { current: undefined as GrpcServer | undefined };
   const announceServing = () => {
     const isServing = store.health.isReachable && !draining.signal.aborted;
-    const logNames = [...logs].map((log) => `oplog/${log.name}`);
-    for (const service of [...GRPC_HEALTH_SERVICES, ...logNames]) grpcOf.current?.setServing(service, isServing);
+    for (const service of healthServices) grpcOf.current?.setServing(service, isServing);
   };
   const store = new MonitoredKvStore(
     await openStore(config, logger),
@@ -69,10 +69,13 @@ export async function runSidecar(config: Config, logger: Logger, stop: AbortSign
       headPollMs: config.tailHeadPollMs,
       subscriptionsMax: { open: 0, max: config.subscribeStreamsMax },
       signal: cutOff.signal,
+      onFound: (log) => {
+        healthServices.add(`oplog/${log}`);
+        announceServing();
+      },
       onBroken: (error) => failed.abort(error),
     },
     config.logsMax,
-    announceServing,
   );
   const opLogService = new OpLogService({
     logs,

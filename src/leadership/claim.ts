@@ -53,17 +53,37 @@ export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identit
     }
     const result = await store.txn({ compares, writes });
     if (!result.succeeded) continue;
-    const head = await store.get(keys.head);
-    if (head.pair === undefined) continue;
-    return {
-      term: term.term,
-      termRevision: result.revision,
-      head: decodeHead(head.pair),
-      headRevision: head.pair.modRevision,
-    };
+    const fenced = await confirmHead(store, keys, result.revision);
+    if (fenced !== undefined) return { term: term.term, termRevision: result.revision, ...fenced };
   }
   const winner = decodeTerm((await store.get(keys.term)).pair);
   throw new NotPrimaryError(winner?.owner ?? "", winner?.endpoint ?? "", winner?.term ?? 0n);
+}
+
+/**
+ * The head as no older writer can change it any more, or undefined when our term has been taken meanwhile. A read alone
+ * may be answered from the past (etcd #20418), so the head is put again as it was read: that succeeds only on the newest.
+ */
+async function confirmHead(
+  store: KvStore,
+  keys: LogKeys,
+  termRevision: bigint,
+): Promise<Pick<Claim, "head" | "headRevision"> | undefined> {
+  let { pair } = await store.get(keys.head);
+  while (pair !== undefined) {
+    const result = await store.txn({
+      compares: [
+        { key: keys.term, modRevision: termRevision },
+        { key: keys.head, modRevision: pair.modRevision },
+      ],
+      writes: [{ kind: "put", key: keys.head, value: pair.value }],
+      readOnFailure: [keys.term, keys.head],
+    });
+    if (result.succeeded) return { head: decodeHead(pair), headRevision: result.revision };
+    if (result.reads[0]?.modRevision !== termRevision) return undefined;
+    pair = result.reads[1];
+  }
+  return undefined;
 }
 
 export function decodeTerm(pair: KeyValue | undefined): Term | undefined {

@@ -31,7 +31,8 @@ export interface KvStore {
    * Changes of [from, to) since startRevision, in order of revision, those of one revision together, and first an empty
    * batch once the watch is established. Completeness is best effort: the reader must check that what it reads has no
    * holes. Ends quietly when `signal` aborts or the consumer breaks out; rejects with CompactedError when the revision
-   * is gone, with WatchLostError when anything else broke it or the consumer was too slow for the store's buffer.
+   * is gone, with WatchLostError when anything else broke it or the consumer was too slow for the store's buffer, with
+   * StoreUnreachableError or StoreRefusedError when it could not be begun.
    */
   watch(request: WatchRequest, signal: AbortSignal): AsyncIterable<WatchBatch>;
 
@@ -56,7 +57,7 @@ export interface CallOptions {
 
 export interface KeyValue {
   readonly key: string;
-  /** Owned by the receiver; empty when only keys were asked for. */
+  /** May be shared: never to be written into. Empty when only keys were asked for. */
   readonly value: Buffer;
   readonly modRevision: bigint;
   /** 0n = none. */

@@ -8,6 +8,8 @@ export interface AutoPrimaryParts extends Omit<WriterParts, "claim" | "window"> 
   readonly identity: Identity;
   /** Aborts what cannot be written any more; a drain comes first. */
   readonly signal: AbortSignal;
+  /** The term has been claimed, so the log exists. */
+  readonly onClaimed: () => void;
   /** A broken invariant: the process must end. */
   readonly onBroken: (error: unknown) => void;
 }
@@ -39,6 +41,11 @@ export class AutoPrimary {
     if (this.state.kind === "fenced" || (this.state.kind === "leading" && this.state.writer.end?.kind === "fenced"))
       return "fenced";
     return this.state.kind === "leading" && this.state.writer.end === undefined ? "primary" : "standby";
+  }
+
+  /** Nothing would be forgotten if this were made anew. */
+  get isIdle(): boolean {
+    return this.state.kind === "idle" && this.heldTerm === 0n;
   }
 
   /** The writer, if this sidecar leads. */
@@ -97,6 +104,7 @@ export class AutoPrimary {
       this.parts.observer.leading(keys.log, true);
       this.state = { kind: "leading", writer, done };
       if (this.isDraining) writer.drain();
+      this.parts.onClaimed();
       logger.info(
         { event: "term_claimed", log: keys.log, term: String(claim.term), head: String(claim.head.lastSequenceId) },
         "leading the log",

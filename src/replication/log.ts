@@ -14,10 +14,12 @@ import { requireLogId, resolveStart, type Start } from "./start-position.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "./subscription.js";
 
 export interface LogParts
-  extends Omit<AutoPrimaryParts, "keys" | "onCommitted">,
+  extends Omit<AutoPrimaryParts, "keys" | "onCommitted" | "onClaimed">,
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
+  /** Told once of each log that turns out to exist. */
+  readonly onFound: (log: string) => void;
 }
 
 /** How many subscriptions are open, over all logs. */
@@ -59,6 +61,7 @@ export class Log {
   private feedIdle: NodeJS.Timeout | undefined;
   private nextSubscriptionId = 1n;
   private lastState: LogState | undefined;
+  private isFound = false;
 
   constructor(
     private readonly parts: LogParts,
@@ -66,11 +69,16 @@ export class Log {
   ) {
     this.keys = new LogKeys(parts.keyPrefix, name);
     this.feed = this.newFeed();
-    this.primary = new AutoPrimary({ ...parts, keys: this.keys, onCommitted: (run) => this.feed.publish(run) });
+    this.primary = new AutoPrimary({
+      ...parts,
+      keys: this.keys,
+      onCommitted: (run) => this.feed.publish(run),
+      onClaimed: () => this.noteFound(),
+    });
   }
 
   get isIdle(): boolean {
-    return this.feedUsers === 0 && this.primary.writer === undefined && this.primary.role === "standby";
+    return this.feedUsers === 0 && this.primary.isIdle;
   }
 
   get leaderView(): LeaderView {
@@ -98,6 +106,7 @@ export class Log {
     try {
       await this.awaitReady(feed, signal);
       if (signal.aborted) return;
+      if (feed.logId !== undefined) this.noteFound();
       requireLogId(feed, logId);
       const next = await throughStore(resolveStart(store, this.keys, feed, start));
       const subscription = new Subscription({ store, keys: this.keys, feed, clock, observer, sink }, options, next);
@@ -160,6 +169,7 @@ export class Log {
         listCursors(store, this.keys),
       ]);
       if (head.pair === undefined) return undefined;
+      this.noteFound();
       const { logId, lastSequenceId } = decodeHead(head.pair);
       const owner = decodeTerm(term.pair);
       this.lastState = {
@@ -187,6 +197,11 @@ export class Log {
   async close(): Promise<void> {
     clearTimeout(this.feedIdle);
     await this.stopFeed();
+  }
+
+  private noteFound(): void {
+    if (!this.isFound) this.parts.onFound(this.name);
+    this.isFound = true;
   }
 
   private async readHead(): Promise<{ head: bigint; floor: bigint; logId: Uint8Array }> {

@@ -18,8 +18,6 @@ export class Logs {
   constructor(
     private readonly parts: LogParts,
     private readonly openMax: number,
-    /** Called when a log is used for the first time. */
-    private readonly onOpen: (log: Log) => void = () => undefined,
   ) {}
 
   get(name: string): Log {
@@ -28,12 +26,7 @@ export class Logs {
     if (this.open.size >= this.openMax) this.closeIdle();
     const log = new Log(this.parts, name);
     this.open.set(name, log);
-    this.onOpen(log);
     return log;
-  }
-
-  *[Symbol.iterator](): Iterator<Log> {
-    yield* this.open.values();
   }
 
   /** By name, after `after`; jumps from log to log without reading what is in them. */

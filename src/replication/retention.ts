@@ -6,6 +6,8 @@ import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { openRecord, readFloor, readPages } from "./history.js";
 
+const DROP_RECORDS_MAX = 1000;
+
 /**
  * Raises the floor to `floor` and drops the records that end below it. The floor is written before anything is deleted,
  * so a reader that finds a hole finds the reason for it too; a crash in between leaves records that a repeated trim
@@ -38,6 +40,16 @@ export async function trim(store: KvStore, keys: LogKeys, floor: bigint): Promis
       writes: [{ kind: "delete-range", from: keys.recordsFrom, to: keys.record(reached) }],
     });
     return reached;
+  }
+}
+
+/** In steps, so that no transaction holds the store up for long. */
+async function dropRecords(store: KvStore, keys: LogKeys, to: string): Promise<void> {
+  for (;;) {
+    const { pairs } = await store.range({ from: keys.recordsFrom, to, limit: DROP_RECORDS_MAX, keysOnly: true });
+    const last = pairs.at(-1);
+    if (last === undefined) return;
+    await store.txn({ compares: [], writes: [{ kind: "delete-range", from: keys.recordsFrom, to: `${last.key}0` }] });
   }
 }
 

@@ -1,3 +1,4 @@
+import { decodeHead } from "../leadership/claim.js";
 import {
   BeyondHeadError,
   LogReplacedError,
@@ -52,7 +53,8 @@ async function requireReadable(
   from: bigint,
   previousTerm: bigint,
 ): Promise<bigint> {
-  if (from > feed.head + 1n) throw new BeyondHeadError(from, feed.head);
+  // The feed may be a moment behind what the subscriber has seen through another sidecar.
+  if (from > feed.head + 1n) await requireStored(store, keys, from - 1n);
   const floor = await readFloor(store, keys);
   if (from < floor.sequenceId) throw new TrimmedError(from, floor.sequenceId);
   if (previousTerm !== 0n && from > 1n) {
@@ -60,6 +62,12 @@ async function requireReadable(
     if (term !== 0n && term !== previousTerm) throw new TermDivergedError(from - 1n, previousTerm, term);
   }
   return from;
+}
+
+async function requireStored(store: KvStore, keys: LogKeys, id: bigint): Promise<void> {
+  const { pair } = await store.get(keys.head);
+  const head = pair === undefined ? 0n : decodeHead(pair).lastSequenceId;
+  if (id > head) throw new BeyondHeadError(id + 1n, head);
 }
 
 /** 0n when the record is gone. */

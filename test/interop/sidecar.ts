@@ -1,48 +1,41 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:net";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { connect, type OplogClient } from "../../src/client/client.js";
 import type { LogStatus } from "../../src/gen/oplog/v1/oplog_pb.js";
+import { type EtcdServer, startEtcd } from "../support/etcd.js";
+import { type Oplogd, startOplogd } from "../support/oplogd.js";
 import { makeTempDir, type TempDir } from "../support/temp-dir.js";
 import { waitFor } from "../support/wait.js";
-import { type Store, type StoreKind, startStore } from "./stores.js";
 
-const MAIN = fileURLToPath(new URL("file:///tmp/fake/dist/main.js"));
-
-/** An oplogd process on free addresses, which it keeps when it is killed and started again. */
+/** An oplogd that serves a TCP and a unix socket, with the store behind it and a client before it. */
 export class Sidecar {
-  readonly tcpTarget: string;
-  readonly unixTarget: string;
   readonly client: OplogClient;
-  private process: ChildProcess | undefined;
-  private messages = "";
 
   private constructor(
-    private readonly directory: TempDir,
-    port: number,
-    private readonly store: Store,
+    private readonly oplogd: Oplogd,
+    readonly unixTarget: string,
+    private readonly socketDir: TempDir,
+    private readonly etcd: EtcdServer | undefined,
   ) {
-    this.tcpTarget = `127.0.0.1:${port}`;
-    this.unixTarget = `unix://${join(directory.path, "oplogd.sock")}`;
-    this.client = connect(this.tcpTarget);
+    this.client = connect(oplogd.target);
   }
 
-  static async start(store: StoreKind): Promise<Sidecar> {
-    const directory = await makeTempDir("interop");
-    const sidecar = new Sidecar(directory, await freePort(), await startStore(store, directory));
-    try {
-      await sidecar.launch();
-      return sidecar;
-    } catch (error) {
-      await sidecar.stop();
-      throw error;
-    }
+  static async start(store: "embedded" | "etcd"): Promise<Sidecar> {
+    const socketDir = await makeTempDir("interop");
+    const unixTarget = `unix://${join(socketDir.path, "oplogd.sock")}`;
+    const args = ["--listen", unixTarget];
+    if (store === "embedded") return new Sidecar(await startOplogd({ args }), unixTarget, socketDir, undefined);
+    const etcd = await startEtcd({ binary: { path: "etcd", version: "of this system" } });
+    const oplogd = await startOplogd({ args, store: { etcd: etcd.endpoint } });
+    return new Sidecar(oplogd, unixTarget, socketDir, etcd);
   }
 
+  get tcpTarget(): string {
+    return this.oplogd.target;
+  }
+
+  /** With SIGKILL; then on the same addresses and data again. */
   async killAndRestart(): Promise<void> {
-    await this.end("SIGKILL");
-    await this.launch();
+    await this.oplogd.restart();
   }
 
   /** Waits until the status of the log is as wanted. */
@@ -56,45 +49,8 @@ export class Sidecar {
 
   async stop(): Promise<void> {
     this.client.close();
-    await this.end("SIGTERM");
-    await this.store.stop();
-    await this.directory.remove();
+    await this.oplogd.stop();
+    await this.etcd?.stop();
+    await this.socketDir.remove();
   }
-
-  private async launch(): Promise<void> {
-    const listen = ["--listen", this.tcpTarget, "--listen", this.unixTarget, "--admin-listen", "off"];
-    const child = spawn(process.execPath, [MAIN, ...listen, ...this.store.args], { stdio: ["ignore", "pipe", "pipe"] });
-    this.process = child;
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (text: string) => {
-        this.messages = (this.messages + text).slice(-4096);
-      });
-    }
-    await waitFor(() => this.isServing(child), { what: "oplogd to serve", deadlineMs: 20_000 });
-  }
-
-  private async isServing(child: ChildProcess): Promise<boolean> {
-    if (child.exitCode !== null) throw new Error(`oplogd has ended with ${child.exitCode}:\n${this.messages}`);
-    return this.client.getStatus({}, { deadlineMs: 1_000 }).then(
-      ({ sidecar }) => sidecar?.store?.reachable === true,
-      () => false,
-    );
-  }
-
-  private async end(signal: "SIGKILL" | "SIGTERM"): Promise<void> {
-    const child = this.process!;
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    child.kill(signal);
-    await new Promise((resolve) => child.once("exit", resolve));
-  }
-}
-
-/** Free when it was asked for. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port was assigned");
-  return address.port;
 }

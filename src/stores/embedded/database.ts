@@ -10,6 +10,7 @@ const LEASE_ID_BYTES = 8;
 const EMPTY = Buffer.alloc(0);
 const REVISION = Buffer.from("revision");
 
+export const DATA_FILE = "data.mdb";
 export const LMDB_VERSION: string = JSON.parse(
   readFileSync(join(dirname(dirname(createRequire(import.meta.url).resolve("lmdb"))), "package.json"), "utf8"),
 ).version;

@@ -24,7 +24,7 @@ import {
 import { LeaseTable } from "../../oplog/lease-table.js";
 import { type Logger, silentLogger } from "../../oplog/logger.js";
 import { WatchHistory } from "../../oplog/watch-history.js";
-import { type Database, LMDB_VERSION } from "./database.js";
+import { DATA_FILE, type Database, LMDB_VERSION } from "./database.js";
 import { openDirectory, requireFormat, writeFormat } from "./directory.js";
 import { GroupCommit, type Job } from "./group-commit.js";
 import { LeaseExpiry } from "./lease-expiry.js";
@@ -146,7 +146,7 @@ export class EmbeddedKvStore implements KvStore {
   async status(): Promise<StoreInfo> {
     this.requireUsable();
     this.read(() => this.database.revision);
-    const { size } = await stat(join(this.directory, "data.mdb"));
+    const { size } = await stat(join(this.directory, DATA_FILE));
     return { version: LMDB_VERSION, sizeBytes: size };
   }
 
