@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { AppendStreamResponseSchema } from "../gen/oplog/v1/oplog_pb.js";
 import type { AppendLimits } from "../oplog/entries.js";
-import { OplogError, ShuttingDownError } from "../oplog/errors.js";
+import { OplogError, OutcomeUnknownError, ShuttingDownError, StreamEndedError } from "../oplog/errors.js";
 import type { AppendItem, AppendOutcome } from "../replication/append-item.js";
 import type { Logs } from "../replication/logs.js";
 import { type ParsedAppend, parseAppend, parseStreamRequest } from "./append-request.js";
@@ -15,6 +15,15 @@ const IN_FLIGHT_BYTES_MAX = 4 * 1024 * 1024;
 const IN_FLIGHT_APPENDS_MAX = 4096;
 const ANSWER_BYTES = 64;
 const ANSWERS_BUFFERED_BYTES_MAX = 256 * 1024;
+
+/** Not the fault of the append itself: the same would happen to the next one, or worse, it would not. */
+const BREAKS_THE_STREAM = new Set([
+  "OUTCOME_UNKNOWN",
+  "STORE_UNREACHABLE",
+  "SHUTTING_DOWN",
+  "NOT_PRIMARY",
+  "DATA_LOSS",
+]);
 
 interface Slot {
   correlationId: bigint;
@@ -33,6 +42,8 @@ export class AppendStreamSession {
   private isReading = false;
   private hasEnded = false;
   private log = "";
+  /** Why nothing further is written: an append was not acknowledged, and those after it must not overtake it. */
+  private failure: OplogError | undefined;
   private readonly writer: StreamWriter;
   private readonly gone = new AbortController();
   private finish: (error?: OplogError) => void = () => undefined;
@@ -111,6 +122,7 @@ export class AppendStreamSession {
     try {
       const { primary } = this.logs.get(append.log);
       const writer = primary.writer ?? (await primary.lead());
+      this.requireUnbroken();
       const item: AppendItem = {
         ...append,
         isAbandoned: () => this.gone.signal.aborted,
@@ -118,10 +130,15 @@ export class AppendStreamSession {
       };
       // Back-pressure instead of a refusal: what a stream has sent stays in order.
       while (!writer.hasRoomFor(item) && writer.end === undefined && !this.gone.signal.aborted) await writer.roomMade();
+      this.requireUnbroken();
       writer.append(item);
     } catch (error) {
       this.refuse(slot, error);
     }
+  }
+
+  private requireUnbroken(): void {
+    if (this.failure !== undefined) throw new StreamEndedError();
   }
 
   private openSlot(bytes: number): Slot {
@@ -138,6 +155,7 @@ export class AppendStreamSession {
 
   private settle(slot: Slot, outcome: AppendOutcome): void {
     slot.outcome = outcome;
+    if ("error" in outcome && BREAKS_THE_STREAM.has(outcome.error.reason)) this.failure ??= outcome.error;
     if (slot !== this.slots[0]) return;
     let answered = 0;
     for (const { correlationId, bytes, outcome: ready } of this.slots) {
@@ -166,6 +184,8 @@ export class AppendStreamSession {
     if (this.slots.length > 0 || this.inbox.length > 0 || this.isReading) return;
     if (this.hasEnded) this.finish();
     else if (this.draining.aborted) this.finish(new ShuttingDownError());
+    else if (this.failure !== undefined)
+      this.finish(this.failure instanceof OutcomeUnknownError ? new StreamEndedError() : this.failure);
   }
 }
 

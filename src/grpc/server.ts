@@ -10,9 +10,10 @@ import {
   type ServiceError,
 } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
-import { HealthImplementation, service as healthDefinition } from "grpc-health-check";
+import { HealthImplementation } from "grpc-health-check";
 import { file_google_rpc_error_details } from "../gen/google/rpc/error_details_pb.js";
 import { file_google_rpc_status } from "../gen/google/rpc/status_pb.js";
+import { file_grpc_health_v1_health } from "../gen/grpc/health/v1/health_pb.js";
 import { OpLogService as OpLogServiceDescriptor } from "../gen/oplog/v1/oplog_pb.js";
 import { OplogError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
@@ -138,8 +139,7 @@ function reflection(): ReflectionService {
   add(OpLogServiceDescriptor.file);
   add(file_google_rpc_status);
   add(file_google_rpc_error_details);
-  const { fileDescriptorProtos } = healthDefinition.Check!.requestType as { fileDescriptorProtos: Buffer[] };
-  const descriptors = [...files.values(), ...fileDescriptorProtos];
-  const message = { format: "Protocol Buffer 3 DescriptorProto", type: {}, fileDescriptorProtos: descriptors };
+  add(file_grpc_health_v1_health);
+  const message = { format: "Protocol Buffer 3 DescriptorProto", type: {}, fileDescriptorProtos: [...files.values()] };
   return new ReflectionService({ descriptors: message as never });
 }

@@ -207,6 +207,18 @@ export class ShuttingDownError extends OplogError {
   }
 }
 
+export class StreamEndedError extends OplogError {
+  constructor() {
+    super(
+      "UNAVAILABLE",
+      "STREAM_ENDED",
+      "an earlier append of this stream was not acknowledged; nothing was written. Open a new stream and send again in order",
+      {},
+      100,
+    );
+  }
+}
+
 export class NotOfferedError extends OplogError {
   constructor(field: string, received: string) {
     super("UNIMPLEMENTED", "NOT_OFFERED", `${field}: ${received} is not offered by this sidecar`, { field, received });

@@ -35,10 +35,7 @@ export async function trim(store: KvStore, keys: LogKeys, floor: bigint): Promis
       if (!result.succeeded) continue;
     }
     const reached = floor > current.sequenceId ? floor : current.sequenceId;
-    await store.txn({
-      compares: [],
-      writes: [{ kind: "delete-range", from: keys.recordsFrom, to: keys.record(reached) }],
-    });
+    await dropRecords(store, keys, keys.record(reached));
     return reached;
   }
 }

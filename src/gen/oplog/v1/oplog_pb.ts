@@ -1645,6 +1645,7 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   RESOURCE_EXHAUSTED   TOO_MANY                      what, limit; also RetryInfo where waiting helps
  *   UNAVAILABLE          STORE_UNREACHABLE             unreachable_ms; also RetryInfo
  *   UNAVAILABLE          SHUTTING_DOWN
+ *   UNAVAILABLE          STREAM_ENDED                  also RetryInfo
  *   UNIMPLEMENTED        NOT_OFFERED                   field, received
  *   DATA_LOSS            DATA_LOSS                     log, sequence_id
  *   UNKNOWN              OUTCOME_UNKNOWN               writer_id, operation_id: ask ResolveAppend
@@ -1669,8 +1670,11 @@ export const OpLogService: GenService<{
     output: typeof AppendResponseSchema;
   },
   /**
-   * The same, pipelined. Answers come in the order of the requests, each with its own status; one refused item does not
-   * end the stream. The stream stops reading while too much is in flight, so HTTP/2 flow control paces the client.
+   * The same, pipelined. Answers come in the order of the requests, each with its own status; one refused for what it
+   * is does not end the stream. Once one cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY,
+   * DATA_LOSS) nothing sent after it is written either: the rest is answered with STREAM_ENDED and the stream ends, so
+   * that sending again on a new stream, in order, keeps the order. The stream stops reading while too much is in
+   * flight, so HTTP/2 flow control paces the client.
    *
    * @generated from rpc oplog.v1.OpLogService.AppendStream
    */
