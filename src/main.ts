@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { type Config, describeConfig, parseConfig } from "./config/config.js";
-import { runSidecar } from "./sidecar.js";
+import { Sidecar } from "./sidecar.js";
 import { createLogger } from "./telemetry/logger.js";
 import { VERSION } from "./telemetry/version.js";
 
@@ -46,7 +46,8 @@ async function run(config: Config): Promise<void> {
   }
   logger.debug({ event: "config", config: describeConfig(config) }, "effective configuration");
   try {
-    await runSidecar(config, logger, stop.signal);
+    const sidecar = await Sidecar.open(config, logger);
+    await sidecar.run(stop.signal);
   } catch (error) {
     logger.fatal({ event: "failed", err: error }, error instanceof Error ? error.message : String(error));
     process.exitCode = EXIT_FAILED;

@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
-import { AdminServer } from "./admin/admin-server.js";
+import { AdminServer, type Readiness } from "./admin/admin-server.js";
 import { defaultAdvertise, formatAddress } from "./config/addresses.js";
 import type { Config } from "./config/config.js";
 import { Codec } from "./gen/oplog/store/v1/store_pb.js";
+import type { SidecarState } from "./grpc/convert.js";
 import { bindAll } from "./grpc/listeners.js";
 import { OpLogService } from "./grpc/oplog-service.js";
 import { GrpcServer } from "./grpc/server.js";
@@ -12,7 +13,7 @@ import { systemClock } from "./oplog/clock.js";
 import type { KvStore } from "./oplog/kv-store.js";
 import { QueueBudget } from "./replication/append-item.js";
 import { Logs } from "./replication/logs.js";
-import { sleep } from "./replication/timing.js";
+import { linkSignals, sleep } from "./replication/timing.js";
 import { EmbeddedKvStore } from "./stores/embedded/embedded-kv-store.js";
 import { EtcdKvStore } from "./stores/etcd/etcd-kv-store.js";
 import { MonitoredKvStore } from "./stores/monitored-kv-store.js";
@@ -22,186 +23,207 @@ import { replicationObserver, storeObserver } from "./telemetry/observers.js";
 import { VERSION } from "./telemetry/version.js";
 
 const HEALTH_POLL_MS = 2000;
+/** Of the shutdown deadline; the rest is for the last answers to reach their clients. */
+const WORK_SHARE = 0.8;
 
 /**
- * Builds the sidecar and runs it until the signal: the only place that knows every part. Starts before the store is
- * reachable and stays up without it. Rejects when something cannot be set up or a part fails for good.
+ * Puts the parts together, runs them until the signal, and shuts them down in order: the only place that knows them all.
+ * Needs no reachable store, neither to start nor to stay up.
  */
-export async function runSidecar(config: Config, logger: Logger, stop: AbortSignal): Promise<void> {
-  const startedWallMs = Date.now();
-  const metrics = new Metrics({ version: VERSION, storeKind: config.storeKind });
-  const draining = new AbortController();
-  const cutOff = new AbortController();
-  const failed = new AbortController();
-
+export class Sidecar {
+  private readonly startedWallMs = Date.now();
+  private readonly metrics: Metrics;
+  private readonly store: MonitoredKvStore;
+  private readonly logs: Logs;
+  private readonly grpc: GrpcServer;
+  private readonly identity: { id: string; endpoint: string; instance: Buffer };
   /** "" is the sidecar as a whole; each log that exists joins as oplog/<log>. */
-  const healthServices = new Set(["", "oplog.v1.OpLogService"]);
-  const grpcOf = { current: undefined as GrpcServer | undefined };
-  const announceServing = () => {
-    const isServing = store.health.isReachable && !draining.signal.aborted;
-    for (const service of healthServices) grpcOf.current?.setServing(service, isServing);
-  };
-  const store = new MonitoredKvStore(
-    await openStore(config, logger),
-    systemClock,
-    childLogger(logger, "store"),
-    storeObserver(metrics),
-    announceServing,
-  );
-  const identity = { id: config.sidecarId, endpoint: config.advertise ?? "", instance: randomBytes(16) };
-  const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
-  const limits = { entriesMax: config.appendEntriesMax, bytesMax: config.appendBytesMax };
-  const logs = new Logs(
-    {
-      store,
-      keyPrefix: config.keyPrefix,
-      identity,
-      budget,
-      clock: systemClock,
-      logger: childLogger(logger, "replication"),
-      observer: replicationObserver(metrics, budget),
-      settings: {
-        record: limits,
-        writeDeadlineMs: config.appendWriteDeadlineMs,
-        codec: config.appendCompression === "lz4" ? Codec.LZ4 : Codec.NONE,
-      },
-      cacheBytesMax: config.subscribeCacheBytesMax,
-      headPollMs: config.tailHeadPollMs,
-      subscriptionsMax: { open: 0, max: config.subscribeStreamsMax },
-      signal: cutOff.signal,
-      onFound: (log) => {
-        healthServices.add(`oplog/${log}`);
-        announceServing();
-      },
-      onBroken: (error) => failed.abort(error),
-    },
-    config.logsMax,
-  );
-  const opLogService = new OpLogService({
-    logs,
-    limits,
-    clock: systemClock,
-    sidecar: () => ({
-      id: config.sidecarId,
-      version: VERSION,
-      startedWallMs,
-      isShuttingDown: draining.signal.aborted,
-      store: { kind: store.kind, ...store.health },
-    }),
-    queueBytesMax: config.appendQueueBytesMax,
-    subscriberBytesMax: config.subscribeBufferBytesMax,
-    statusStreamsMax: config.subscribeStreamsMax,
-    draining: draining.signal,
-  });
-  const grpc = new GrpcServer({
-    opLogService,
-    hasReflection: config.reflection,
-    logger: childLogger(logger, "grpc"),
-    onFinished: (method, code) => metrics.grpcRequests.inc({ method, code }),
-  });
-  grpcOf.current = grpc;
-  announceServing();
+  private readonly healthServices = new Set(["", "oplog.v1.OpLogService"]);
+  /** No new work. */
+  private readonly draining = new AbortController();
+  /** What is still open is given up. */
+  private readonly cutOff = new AbortController();
+  /** A part has failed for good. */
+  private readonly failed = new AbortController();
 
-  const stopping = AbortSignal.any([stop, failed.signal]);
-  const adminStop = new AbortController();
-  try {
-    const bound = await bindAll(grpc.server, config.listen);
-    identity.endpoint ||= defaultAdvertise(bound, hostname());
-    const admin =
-      config.adminListen &&
-      (await AdminServer.listen({
-        ...config.adminListen,
-        registry: metrics.registry,
-        readiness: () => readiness(store, draining.signal),
-        onError: (error) => logger.error({ event: "admin_failed", err: error }, "an admin page failed"),
-      }));
-    const adminRun = admin?.run(adminStop.signal).catch((error: unknown) => failed.abort(error));
-    logger.info(
-      {
-        event: "listening",
-        version: VERSION,
-        store: config.storeKind,
-        listen: bound.map(formatAddress),
-        ...(admin && config.adminListen ? { admin: formatAddress({ ...config.adminListen, port: admin.port }) } : {}),
-      },
-      `oplogd serves ${bound.map(formatAddress).join(", ")}`,
-    );
-    await pollStore(store, stopping);
-    await shutDown();
-    adminStop.abort();
-    await adminRun;
-  } finally {
-    draining.abort();
-    cutOff.abort();
-    adminStop.abort();
-    grpc.server.forceShutdown();
-    await logs.close();
-    await store.close();
+  static async open(config: Config, logger: Logger): Promise<Sidecar> {
+    return new Sidecar(config, logger, await openStore(config, childLogger(logger, "store")));
   }
-  if (failed.signal.aborted) throw failed.signal.reason;
-  logger.info({ event: "stopped" }, "stopped");
+
+  private constructor(
+    private readonly config: Config,
+    private readonly logger: Logger,
+    store: KvStore,
+  ) {
+    this.metrics = new Metrics({ version: VERSION, storeKind: config.storeKind });
+    this.store = new MonitoredKvStore(
+      store,
+      systemClock,
+      childLogger(logger, "store"),
+      storeObserver(this.metrics),
+      () => this.announceHealth(),
+    );
+    this.identity = { id: config.sidecarId, endpoint: config.advertise ?? "", instance: randomBytes(16) };
+    const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
+    const limits = { entriesMax: config.appendEntriesMax, bytesMax: config.appendBytesMax };
+    this.logs = new Logs(
+      {
+        store: this.store,
+        keyPrefix: config.keyPrefix,
+        identity: this.identity,
+        budget,
+        clock: systemClock,
+        logger: childLogger(logger, "replication"),
+        observer: replicationObserver(this.metrics, budget),
+        settings: {
+          record: limits,
+          writeDeadlineMs: config.appendWriteDeadlineMs,
+          codec: config.appendCompression === "lz4" ? Codec.LZ4 : Codec.NONE,
+        },
+        cacheBytesMax: config.subscribeCacheBytesMax,
+        headPollMs: config.tailHeadPollMs,
+        subscriptionsMax: { open: 0, max: config.subscribeStreamsMax },
+        signal: this.cutOff.signal,
+        storeUnreachableMs: () => this.store.health.unreachableMs,
+        onFound: (log) => {
+          this.healthServices.add(`oplog/${log}`);
+          this.announceHealth();
+        },
+        onBroken: (error) => this.failed.abort(error),
+      },
+      config.logsMax,
+    );
+    this.grpc = new GrpcServer({
+      opLogService: new OpLogService({
+        logs: this.logs,
+        limits,
+        clock: systemClock,
+        sidecar: () => this.state,
+        budget,
+        subscriberBytesMax: config.subscribeBufferBytesMax,
+        statusStreamsMax: config.subscribeStreamsMax,
+        draining: this.draining.signal,
+      }),
+      hasReflection: config.reflection,
+      logger: childLogger(logger, "grpc"),
+      onFinished: (method, code) => this.metrics.grpcRequests.inc({ method, code }),
+    });
+    this.announceHealth();
+  }
+
+  /** Serves until the signal, then shuts down. Rejects when an address cannot be bound or a part fails for good. */
+  async run(stop: AbortSignal): Promise<void> {
+    const stopAdmin = new AbortController();
+    try {
+      const bound = await bindAll(this.grpc.server, this.config.listen);
+      this.identity.endpoint ||= defaultAdvertise(bound, hostname());
+      const admin = await this.listenAdmin();
+      const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));
+      this.logListening(bound.map(formatAddress), admin?.port);
+      await this.watchStore(linkSignals(stop, this.failed.signal).signal);
+      await this.drain();
+      stopAdmin.abort();
+      await adminRun;
+    } finally {
+      this.draining.abort();
+      this.cutOff.abort();
+      stopAdmin.abort();
+      this.grpc.server.forceShutdown();
+      await this.logs.close();
+      await this.store.close();
+    }
+    if (this.failed.signal.aborted) throw this.failed.signal.reason;
+    this.logger.info({ event: "stopped" }, "stopped");
+  }
 
   /** Not serving → no new appends → what is in flight is answered → subscribers get the rest → close, by the deadline. */
-  async function shutDown(): Promise<void> {
-    const deadlineMs = performance.now() + config.shutdownDeadlineMs;
-    logger.info({ event: "stopping", deadlineMs: config.shutdownDeadlineMs }, "stopping: finishing what is open");
-    draining.abort();
-    announceServing();
+  private async drain(): Promise<void> {
+    const { shutdownDeadlineMs } = this.config;
+    const cutAtMs = systemClock.monotonicMs() + shutdownDeadlineMs;
+    this.logger.info({ event: "stopping", deadlineMs: shutdownDeadlineMs }, "stopping: finishing what is open");
+    this.draining.abort();
+    this.announceHealth();
     const timer = setTimeout(() => {
-      logger.warn({ event: "stop_deadline" }, "the shutdown deadline has passed; cutting what is left");
-      cutOff.abort();
-    }, config.shutdownDeadlineMs);
+      this.logger.warn({ event: "stop_deadline" }, "the shutdown deadline is near; giving up what is not finished");
+      this.cutOff.abort();
+    }, shutdownDeadlineMs * WORK_SHARE);
     try {
-      const drained = logs.drain();
-      await Promise.race([drained, aborted(cutOff.signal)]);
-      await grpc.close(Math.max(0, deadlineMs - performance.now()));
-      cutOff.abort();
+      const drained = this.logs.drain();
+      await Promise.race([drained, aborted(this.cutOff.signal)]);
+      await this.grpc.close(Math.max(0, cutAtMs - systemClock.monotonicMs()));
+      this.cutOff.abort();
       await drained;
     } finally {
       clearTimeout(timer);
     }
   }
+
+  /** Asks the store how it is until the signal; MonitoredKvStore notes and logs the answers. */
+  private async watchStore(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await Promise.race([this.store.status().catch(() => undefined), aborted(signal)]);
+      await sleep(HEALTH_POLL_MS, signal);
+    }
+  }
+
+  private get state(): SidecarState {
+    return {
+      id: this.config.sidecarId,
+      version: VERSION,
+      startedWallMs: this.startedWallMs,
+      isShuttingDown: this.draining.signal.aborted,
+      store: { kind: this.store.kind, ...this.store.health },
+    };
+  }
+
+  private get readiness(): Readiness {
+    const { isReachable, error, unreachableMs } = this.store.health;
+    const reasons = [
+      ...(this.draining.signal.aborted ? ["shutting down"] : []),
+      ...(isReachable ? [] : [`store unreachable for ${unreachableMs} ms: ${error}`]),
+    ];
+    return { ready: reasons.length === 0, reasons };
+  }
+
+  private announceHealth(): void {
+    const isServing = this.store.health.isReachable && !this.draining.signal.aborted;
+    for (const service of this.healthServices) this.grpc.setServing(service, isServing);
+  }
+
+  private async listenAdmin(): Promise<AdminServer | undefined> {
+    const { adminListen } = this.config;
+    if (adminListen === undefined) return undefined;
+    return AdminServer.listen({
+      host: adminListen.host,
+      port: adminListen.port,
+      registry: this.metrics.registry,
+      readiness: () => this.readiness,
+      onError: (error) => this.logger.error({ event: "admin_failed", err: error }, "an admin page failed"),
+    });
+  }
+
+  private logListening(listen: string[], adminPort: number | undefined): void {
+    const { adminListen, storeKind } = this.config;
+    const admin = adminListen && adminPort ? formatAddress({ ...adminListen, port: adminPort }) : "off";
+    this.logger.info(
+      { event: "listening", version: VERSION, store: storeKind, listen, admin },
+      `serving ${listen.join(", ")}`,
+    );
+  }
 }
 
 async function openStore(config: Config, logger: Logger): Promise<KvStore> {
-  if (config.storeKind === "embedded") {
-    return EmbeddedKvStore.open({ directory: config.dataDir, logger: childLogger(logger, "store") });
-  }
+  if (config.storeKind === "embedded") return EmbeddedKvStore.open({ directory: config.dataDir, logger });
   const { etcdUsername, etcdPasswordFile, etcdCaFile, etcdCertFile, etcdKeyFile } = config;
   const password = etcdPasswordFile && readFileSync(etcdPasswordFile, "utf8").trimEnd();
+  const pair = etcdCertFile && etcdKeyFile ? { cert: readFileSync(etcdCertFile), key: readFileSync(etcdKeyFile) } : {};
   return new EtcdKvStore({
     endpoints: config.etcdEndpoints,
     requestTimeoutMs: config.etcdRequestTimeoutMs,
-    logger: childLogger(logger, "store"),
+    logger,
     ...(etcdUsername && password ? { username: etcdUsername, password } : {}),
-    ...(etcdCaFile
-      ? {
-          tls: {
-            ca: readFileSync(etcdCaFile),
-            ...(etcdCertFile && etcdKeyFile
-              ? { cert: readFileSync(etcdCertFile), key: readFileSync(etcdKeyFile) }
-              : {}),
-          },
-        }
-      : {}),
+    ...(etcdCaFile ? { tls: { ca: readFileSync(etcdCaFile), ...pair } } : {}),
   });
-}
-
-/** Asks the store how it is until the signal; MonitoredKvStore notes the answers. */
-async function pollStore(store: MonitoredKvStore, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted) {
-    await store.status().catch(() => undefined);
-    await sleep(HEALTH_POLL_MS, signal);
-  }
-}
-
-function readiness(store: MonitoredKvStore, draining: AbortSignal): { ready: boolean; reasons: string[] } {
-  const { isReachable, error, unreachableMs } = store.health;
-  const reasons = [
-    ...(draining.aborted ? ["shutting down"] : []),
-    ...(isReachable ? [] : [`store unreachable for ${unreachableMs} ms: ${error}`]),
-  ];
-  return { ready: reasons.length === 0, reasons };
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

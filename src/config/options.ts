@@ -87,7 +87,7 @@ const append = {
   appendEntriesMax: option("append.entries-max", integer(1, 10_000), "10000", "Most entries in one append."),
   appendBytesMax: option(
     "append.bytes-max",
-    bytes(4 * KiB, 1_200_000),
+    bytes(4 * KiB, 1_100_000),
     "1MiB",
     "Most bytes in one append. It must fit one request to etcd, which takes 1.5MiB.",
   ),
@@ -95,13 +95,13 @@ const append = {
     "append.queue-bytes-max",
     bytes(4 * KiB, 16 * GiB),
     "64MiB",
-    "Most bytes of appends that wait for the store, per log. More are refused with RESOURCE_EXHAUSTED.",
+    "Most bytes of appends that wait for the store, over all logs. More are refused with RESOURCE_EXHAUSTED.",
   ),
   appendQueueAppendsMax: option(
     "append.queue-appends-max",
     integer(1, 10_000_000),
     "100000",
-    "Most appends that wait for the store, per log.",
+    "Most appends that wait for the store, over all logs.",
   ),
   appendWriteDeadlineMs: option(
     "append.write-deadline",
@@ -129,9 +129,14 @@ const subscribe = {
     "subscribe.streams-max",
     integer(1, 100_000),
     "1000",
-    "Most open Subscribe and WatchStatus streams.",
+    "Most open Subscribe streams, and most open WatchStatus streams.",
   ),
-  logsMax: option("logs-max", integer(1, 100_000), "1000", "Most logs that this sidecar has open."),
+  logsMax: option(
+    "logs-max",
+    integer(1, 100_000),
+    "1000",
+    "Most logs that are followed or were written here since the start.",
+  ),
   tailHeadPollMs: option(
     "tail.head-poll",
     duration(50, MINUTE_MS),

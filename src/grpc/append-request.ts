@@ -6,6 +6,8 @@ import { requireLogName } from "../oplog/keys.js";
 import { WIRE_BYTES, WIRE_VARINT, WireError, WireReader } from "../oplog/wire.js";
 
 export const WRITER_ID_BYTES_MAX = 128;
+/** Log, writer id and numbers, all at their longest, take a third of it. What is refused here would be kept in memory. */
+const REST_BYTES_MAX = 1024;
 const OPERATION_ID_MAX = 2n ** 63n - 1n;
 const TAG_ENTRIES = (2 << 3) | WIRE_BYTES;
 const TAG_CORRELATION_ID = (1 << 3) | WIRE_VARINT;
@@ -23,7 +25,8 @@ export interface ParsedAppend {
 }
 
 /**
- * Reads an AppendRequest without decoding its entries. An empty log name stands for `streamLog`.
+ * Reads an AppendRequest without decoding its entries. An empty log name stands for `streamLog`; `onLog` hears of the
+ * log before anything else is checked.
  * Throws OplogError.
  */
 export function parseAppend(
@@ -32,6 +35,7 @@ export function parseAppend(
   start = 0,
   end = bytes.length,
   streamLog = "",
+  onLog: (log: string) => void = () => undefined,
 ): ParsedAppend {
   const { spans, rest } = split(bytes, start, end);
   const request = decodeRest(rest);
@@ -39,7 +43,8 @@ export function parseAppend(
   if (streamLog !== "" && log !== streamLog) {
     throw new InvalidArgumentError("log", `"${log}"; this stream appends to "${streamLog}"`, { received: log });
   }
-  requireOperation(request);
+  onLog(log);
+  requireOperation(request.writerId, request.operationId);
   requireDurability(request);
   const entries = validateEntries(bytes, spans, limits);
   return {
@@ -97,7 +102,18 @@ function split(bytes: Buffer, start: number, end: number): { spans: number[]; re
   } catch (error) {
     throw error instanceof WireError ? new InvalidArgumentError("request", `malformed: ${error.message}`) : error;
   }
-  return { spans, rest: others.length === 1 ? others[0]! : Buffer.concat(others) };
+  const rest = others.length === 1 ? others[0]! : Buffer.concat(others);
+  if (rest.length > REST_BYTES_MAX) {
+    throw new InvalidArgumentError(
+      "request",
+      `${rest.length} bytes beside its entries, the limit is ${REST_BYTES_MAX}`,
+      {
+        received: rest.length,
+        limit: REST_BYTES_MAX,
+      },
+    );
+  }
+  return { spans, rest };
 }
 
 function decodeRest(rest: Buffer): AppendRequest {
@@ -108,7 +124,8 @@ function decodeRest(rest: Buffer): AppendRequest {
   }
 }
 
-function requireOperation({ writerId, operationId }: AppendRequest): void {
+/** Throws InvalidArgumentError. */
+export function requireOperation(writerId: string, operationId: bigint): void {
   if (writerId === "" && operationId === 0n) return;
   if (writerId === "") throw new InvalidArgumentError("writer_id", "empty, though operation_id is set; both or none");
   if (operationId === 0n) throw new InvalidArgumentError("operation_id", "0, though writer_id is set; both or none");

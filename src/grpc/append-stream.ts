@@ -22,6 +22,9 @@ const BREAKS_THE_STREAM = new Set([
   "STORE_UNREACHABLE",
   "SHUTTING_DOWN",
   "NOT_PRIMARY",
+  "RULED_OUT",
+  "STORE_REFUSED",
+  "STREAM_ENDED",
   "DATA_LOSS",
 ]);
 
@@ -39,6 +42,9 @@ export class AppendStreamSession {
   private inbox: Buffer[] = [];
   private slots: Slot[] = [];
   private inFlightBytes = 0;
+  /** Received and not yet looked at. */
+  private unread = 0;
+  private unreadBytes = 0;
   private isReading = false;
   private hasEnded = false;
   private log = "";
@@ -75,7 +81,10 @@ export class AppendStreamSession {
     draining.addEventListener("abort", drain);
     call.on("data", (message: Buffer) => {
       this.inbox.push(message);
-      if (!this.isReading) void this.read().catch((error) => this.finish(error));
+      this.unread++;
+      this.unreadBytes += message.length;
+      if (this.isReading) this.pace();
+      else void this.read().catch((error) => this.finish(error));
     });
     call.on("end", () => {
       this.hasEnded = true;
@@ -95,6 +104,8 @@ export class AppendStreamSession {
       const messages = this.inbox;
       this.inbox = [];
       for (const message of messages) {
+        this.unread--;
+        this.unreadBytes -= message.length;
         const parsed = this.parse(message);
         if (parsed !== undefined) await this.append(parsed);
       }
@@ -109,8 +120,9 @@ export class AppendStreamSession {
     try {
       const { correlationId, start, end } = parseStreamRequest(message);
       slot.correlationId = correlationId;
-      const append = parseAppend(message, this.limits, start, end, this.log);
-      this.log = append.log;
+      const append = parseAppend(message, this.limits, start, end, this.log, (log) => {
+        this.log = log;
+      });
       return { slot, append };
     } catch (error) {
       this.refuse(slot, error);
@@ -120,6 +132,7 @@ export class AppendStreamSession {
 
   private async append({ slot, append }: { readonly slot: Slot; readonly append: ParsedAppend }): Promise<void> {
     try {
+      this.requireUnbroken();
       const { primary } = this.logs.get(append.log);
       const writer = primary.writer ?? (await primary.lead());
       this.requireUnbroken();
@@ -171,7 +184,9 @@ export class AppendStreamSession {
 
   /** Reads only while what is in flight, and what the client has not taken of the answers, is within bounds. */
   private pace(): void {
-    const isFull = this.inFlightBytes >= IN_FLIGHT_BYTES_MAX || this.slots.length >= IN_FLIGHT_APPENDS_MAX;
+    const isFull =
+      this.inFlightBytes + this.unreadBytes >= IN_FLIGHT_BYTES_MAX ||
+      this.slots.length + this.unread >= IN_FLIGHT_APPENDS_MAX;
     if (isFull || !this.writer.hasRoom) {
       this.call.pause();
       if (!isFull) void this.writer.room().then(() => this.pace());

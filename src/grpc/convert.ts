@@ -135,7 +135,7 @@ function frameOf(notice: Notice, { log, wallMs, view }: HeartbeatContext) {
       if (view === undefined) return { case: "heartbeat" as const, value: heartbeat };
       const sidecar = {
         sidecarId: view.sidecarId,
-        role: toRole(log),
+        role: toRole(log, log.leaderView.term),
         leader: toLeader(log.leaderView),
         storeReachable: view.isStoreReachable,
       };
@@ -197,7 +197,7 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number) {
     logId: state.logId,
     headSequenceId: state.head,
     floorSequenceId: state.floor,
-    role: toRole(log),
+    role: toRole(log, state.leader.term),
     leader: toLeader(state.leader),
     ...(writer === undefined
       ? {}
@@ -236,7 +236,9 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number) {
   });
 }
 
-function toRole(log: Log): Role {
+/** `term`: the highest one seen. A writer that has not tried to write since does not know yet that it has lost. */
+function toRole(log: Log, term: bigint): Role {
+  if (log.primary.writer !== undefined && term > log.primary.writer.term) return Role.FENCED;
   return { primary: Role.PRIMARY, standby: Role.STANDBY, fenced: Role.FENCED }[log.primary.role];
 }
 

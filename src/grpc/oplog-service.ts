@@ -21,13 +21,15 @@ import {
 } from "../gen/oplog/v1/oplog_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import type { AppendLimits } from "../oplog/entries.js";
-import { InvalidArgumentError, LogNotFoundError, TooManyError } from "../oplog/errors.js";
+import { InvalidArgumentError, LogNotFoundError, QueueFullError, TooManyError } from "../oplog/errors.js";
 import { requireConsumerName, requireLogName } from "../oplog/keys.js";
-import type { Appended } from "../replication/append-item.js";
+import type { Appended, QueueBudget } from "../replication/append-item.js";
+import type { AutoPrimary } from "../replication/auto-primary.js";
 import { STATE_HASH_BYTES_MAX } from "../replication/cursors.js";
+import { type LogWriter, QUEUE_RETRY_MS } from "../replication/log-writer.js";
 import type { Logs } from "../replication/logs.js";
-import { sleep } from "../replication/timing.js";
-import { parseAppend } from "./append-request.js";
+import { linkSignals, sleep } from "../replication/timing.js";
+import { parseAppend, requireOperation } from "./append-request.js";
 import { AppendStreamSession } from "./append-stream.js";
 import {
   BATCH_BYTES_MAX,
@@ -48,7 +50,7 @@ export interface OpLogServiceParts {
   readonly limits: AppendLimits;
   readonly clock: Clock;
   readonly sidecar: () => SidecarState;
-  readonly queueBytesMax: number;
+  readonly budget: QueueBudget;
   readonly subscriberBytesMax: number;
   readonly statusStreamsMax: number;
   /** Aborts when the sidecar is about to stop: no new work. */
@@ -62,6 +64,7 @@ const PAGE_SIZE_DEFAULT = 100;
 const PAGE_SIZE_MAX = 1000;
 const STATUS_BYTES_MAX = 1024 * 1024;
 const NOTICE_BYTES = 64;
+const LOG_ID_BYTES = 16;
 
 /** oplog.v1.OpLogService. Each method throws OplogError for what the client is to be told. */
 export class OpLogService {
@@ -76,13 +79,25 @@ export class OpLogService {
     call.on("cancelled", () => {
       hasLeft = true;
     });
-    const writer = primary.writer ?? (await primary.lead());
+    const writer = primary.writer ?? (await this.lead(primary, call.request.length));
     const appended = await new Promise<Appended>((resolve, reject) => {
       const settle = (outcome: { appended: Appended } | { error: Error }) =>
         "error" in outcome ? reject(outcome.error) : resolve(outcome.appended);
       writer.append({ ...append, isAbandoned: () => hasLeft, settle });
     });
     return toAppendResponse(appended);
+  }
+
+  /** What waits for the term is counted like what waits for the store. */
+  private async lead(primary: AutoPrimary, bytes: number): Promise<LogWriter> {
+    const { budget } = this.parts;
+    if (!budget.hasRoomFor(bytes)) throw new QueueFullError("bytes", bytes, budget.bytesMax, QUEUE_RETRY_MS);
+    budget.take(bytes);
+    try {
+      return await primary.lead();
+    } finally {
+      budget.give(bytes);
+    }
   }
 
   appendStream(call: ServerDuplexStream<Buffer, unknown>): Promise<void> {
@@ -93,8 +108,8 @@ export class OpLogService {
   async resolveAppend(call: ServerUnaryCall<Buffer, unknown>): Promise<ResolveAppendResponse> {
     const { log, writerId, operationId } = decode(ResolveAppendRequestSchema, call.request);
     requireLogName(log);
+    requireOperation(writerId, operationId);
     if (writerId === "") throw new InvalidArgumentError("writer_id", "empty");
-    if (operationId === 0n) throw new InvalidArgumentError("operation_id", "0; ids start at 1");
     const resolution = await this.parts.logs.get(log).resolveAppend(writerId, operationId);
     if (resolution === "pending") return unknown(0n, "the append is being written at this moment; ask again");
     if (resolution === undefined) return unknown(0n, "the primary writes too fast to tell from here; ask the primary");
@@ -139,6 +154,9 @@ export class OpLogService {
   async subscribe(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
     const { logs, clock, sidecar, subscriberBytesMax } = this.parts;
     const request = decode(SubscribeRequestSchema, call.request);
+    if (request.logId.length !== 0 && request.logId.length !== LOG_ID_BYTES) {
+      throw new InvalidArgumentError("log_id", `${request.logId.length} bytes; it has ${LOG_ID_BYTES}, or is left out`);
+    }
     const options = toOptions(request, call.getPeer());
     const start = toStart(request);
     const log = logs.get(request.log);
@@ -152,6 +170,9 @@ export class OpLogService {
       },
       get bufferedBytes() {
         return writer.bufferedBytes;
+      },
+      get hasRoom() {
+        return writer.hasRoom;
       },
     };
     await log.subscribe(options, start, request.logId, sink, leaving(call));
@@ -193,7 +214,7 @@ export class OpLogService {
     }
     this.openStatusStreams++;
     const writer = new StreamWriter(call, STATUS_BYTES_MAX);
-    const left = AbortSignal.any([leaving(call), this.parts.draining]);
+    const { signal: left, unlink } = linkSignals(leaving(call), this.parts.draining);
     try {
       let before = "";
       while (!left.aborted) {
@@ -206,6 +227,7 @@ export class OpLogService {
         await sleep(intervalMs, left);
       }
     } finally {
+      unlink();
       this.openStatusStreams--;
     }
   }
@@ -225,8 +247,9 @@ export class OpLogService {
     if (name === "") return { sidecar };
     const log = this.parts.logs.get(name);
     const state = await log.observe();
-    if (state === undefined) throw new LogNotFoundError(name);
-    return { sidecar, log: toLogStatus(log, state, this.parts.queueBytesMax) };
+    if (state === "missing") throw new LogNotFoundError(name);
+    if (state === "unknown") return { sidecar };
+    return { sidecar, log: toLogStatus(log, state, this.parts.budget.bytesMax) };
   }
 }
 

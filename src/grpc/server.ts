@@ -22,6 +22,10 @@ import type { OpLogService } from "./oplog-service.js";
 import { toServiceError } from "./status.js";
 
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
+/** Each may hold one message of MESSAGE_BYTES_MAX that is still arriving. */
+const STREAMS_PER_CONNECTION_MAX = 1024;
+/** For the last frames to leave, once no call of ours is open. */
+const FLUSH_MS = 250;
 
 export interface GrpcServerParts {
   readonly opLogService: OpLogService;
@@ -34,6 +38,8 @@ export interface GrpcServerParts {
 export class GrpcServer {
   readonly server: Server;
   private readonly health = new HealthImplementation({});
+  private openCalls = 0;
+  private onIdle: () => void = () => undefined;
 
   constructor(private readonly parts: GrpcServerParts) {
     this.server = new Server({
@@ -43,7 +49,7 @@ export class GrpcServer {
       "grpc.keepalive_timeout_ms": 5_000,
       // Costs a quarter of the throughput of small calls, and nobody is offered it.
       "grpc.enable_channelz": 0,
-      "grpc-node.flow_control_window": 4 * 1024 * 1024,
+      "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
     });
     const service = parts.opLogService;
     this.server.addService(serverDefinition(OpLogServiceDescriptor), {
@@ -70,18 +76,33 @@ export class GrpcServer {
     this.health.setStatus(service, isServing ? "SERVING" : "NOT_SERVING");
   }
 
-  /** Ends once all calls have ended; at the deadline those left are cut. */
+  /**
+   * Ends once all calls have ended; at the deadline those left are cut. Health and reflection streams never end by
+   * themselves, so they are cut as soon as no call of the log is open.
+   */
   async close(deadlineMs: number): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(() => {
+      const cut = () => {
         this.server.forceShutdown();
         resolve();
-      }, deadlineMs);
+      };
+      const timers = [setTimeout(cut, deadlineMs)];
+      this.onIdle = () => timers.push(setTimeout(cut, Math.min(FLUSH_MS, deadlineMs)));
       this.server.tryShutdown(() => {
-        clearTimeout(timer);
+        for (const timer of timers) clearTimeout(timer);
         resolve();
       });
+      if (this.openCalls === 0) this.onIdle();
     });
+  }
+
+  private begin(): void {
+    this.openCalls++;
+  }
+
+  private end(method: string, code: string): void {
+    this.parts.onFinished(method, code);
+    if (--this.openCalls === 0) this.onIdle();
   }
 
   private unary(
@@ -89,10 +110,11 @@ export class GrpcServer {
     handle: (call: ServerUnaryCall<Buffer, unknown>) => Promise<unknown>,
   ): handleUnaryCall<Buffer, unknown> {
     return (call, callback) => {
+      this.begin();
       handle(call).then(
         (response) => {
-          this.parts.onFinished(method, "OK");
           callback(null, response);
+          this.end(method, "OK");
         },
         (error: unknown) => callback(this.failure(method, error)),
       );
@@ -104,10 +126,11 @@ export class GrpcServer {
     handle: (call: C) => Promise<void>,
   ): (call: C) => void {
     return (call) => {
+      this.begin();
       handle(call).then(
         () => {
-          this.parts.onFinished(method, call.cancelled ? "CANCELLED" : "OK");
           call.end();
+          this.end(method, call.cancelled ? "CANCELLED" : "OK");
         },
         // For grpc-js an error event is the status to end with, after what has been written.
         (error: unknown) => call.emit("error", this.failure(method, error)),
@@ -123,7 +146,7 @@ export class GrpcServer {
       );
     }
     const failure = toServiceError(error);
-    this.parts.onFinished(method, GrpcCode[failure.code]);
+    this.end(method, GrpcCode[failure.code]);
     return failure;
   }
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { type Head, HeadSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { NotPrimaryError } from "../oplog/errors.js";
+import { DataLossError, NotPrimaryError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore } from "../oplog/kv-store.js";
 
@@ -87,9 +87,18 @@ async function confirmHead(
 }
 
 export function decodeTerm(pair: KeyValue | undefined): Term | undefined {
-  return pair === undefined ? undefined : fromBinary(TermSchema, pair.value);
+  return pair === undefined ? undefined : decodeState(TermSchema, pair);
 }
 
 export function decodeHead(pair: KeyValue): Head {
-  return fromBinary(HeadSchema, pair.value);
+  return decodeState(HeadSchema, pair);
+}
+
+/** A key of the log that is not what we write is DATA_LOSS. */
+export function decodeState<D extends DescMessage>(schema: D, pair: KeyValue): MessageShape<D> {
+  try {
+    return fromBinary(schema, pair.value);
+  } catch (error) {
+    throw new DataLossError(pair.key, 0n, `its value is damaged: ${String(error)}`);
+  }
 }

@@ -190,13 +190,34 @@ export class BeyondHeadError extends OplogError {
 }
 
 export class StoreUnavailableError extends OplogError {
-  constructor(unreachableMs: number) {
+  /** `consequence`: what that means for the call. */
+  constructor(unreachableMs: number, consequence: string) {
     super(
       "UNAVAILABLE",
       "STORE_UNREACHABLE",
-      `the store has not answered for ${unreachableMs} ms; nothing was written`,
+      `the store has not answered for ${unreachableMs} ms; ${consequence}`,
       { unreachable_ms: unreachableMs },
       1000,
+    );
+  }
+}
+
+/** The store answers, and says no: no space left, no permission, a version that loses data. Nothing was done. */
+export class StoreRefusalError extends OplogError {
+  constructor(problem: string) {
+    super("RESOURCE_EXHAUSTED", "STORE_REFUSED", `the store refuses: ${problem}`, {}, 5000);
+  }
+}
+
+/** ResolveAppend was asked elsewhere and has ruled out what was in flight, so that its answer stays true. */
+export class RuledOutError extends OplogError {
+  constructor() {
+    super(
+      "UNAVAILABLE",
+      "RULED_OUT",
+      "a ResolveAppend at another sidecar has ruled out what was in flight here; nothing was written, send it again",
+      {},
+      10,
     );
   }
 }

@@ -1,3 +1,5 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { HeadSchema } from "../gen/oplog/store/v1/store_pb.js";
 import { OperationContentMismatchError, OperationIdUsedError, TooManyError } from "./errors.js";
 
 export interface WindowLimits {
@@ -29,6 +31,7 @@ export interface Operation {
 
 interface Writer {
   last: Operation;
+  encodedMark: Uint8Array | undefined;
   /** In order of commit; always holds `last`. */
   readonly recent: Map<bigint, Operation>;
   /** Lowest id that is certainly still in `recent` if it was ever committed. */
@@ -57,14 +60,14 @@ export class OperationWindow {
   private remembered: Remembered[] = [];
   private oldest = 0;
   private recordBytes = 0;
+  private operations = 0;
   private lastRecordFirst = 0n;
 
   constructor(private readonly limits: WindowLimits = WINDOW_LIMITS) {}
 
   /** The mark of a writer as the head holds it. Comes before the records are read back. */
   restoreMark(writerId: string, operation: Operation): void {
-    const recent = new Map([[operation.operationId, operation]]);
-    this.writers.set(writerId, { last: operation, recent, completeFrom: operation.operationId });
+    this.writers.set(writerId, newWriter(operation));
   }
 
   /** One record's operations, oldest record first. Those of writers that the head has forgotten are passed over. */
@@ -82,7 +85,7 @@ export class OperationWindow {
       writer.recent.set(operation.operationId, operation);
       if (operation.operationId < writer.completeFrom) writer.completeFrom = operation.operationId;
       if (writer.recent.size > this.limits.operationsPerWriterMax) dropOldest(writer);
-      this.remember(writerId, operation.operationId, recordFirst, 0);
+      this.remember(writerId, operation.operationId, recordFirst);
     }
   }
 
@@ -126,14 +129,14 @@ export class OperationWindow {
     const writer = this.writers.get(writerId);
     if (writer === undefined) {
       this.makeRoom(operation.timestampMs);
-      const recent = new Map([[operation.operationId, operation]]);
-      this.writers.set(writerId, { last: operation, recent, completeFrom: operation.operationId });
+      this.writers.set(writerId, newWriter(operation));
     } else {
       writer.last = operation;
+      writer.encodedMark = undefined;
       writer.recent.set(operation.operationId, operation);
       if (writer.recent.size > this.limits.operationsPerWriterMax) dropOldest(writer);
     }
-    this.remember(writerId, operation.operationId, this.lastRecordFirst, 0);
+    this.remember(writerId, operation.operationId, this.lastRecordFirst);
   }
 
   resolve(writerId: string, operationId: bigint): Resolution {
@@ -151,8 +154,12 @@ export class OperationWindow {
     return { outcome: "forgotten", highest };
   }
 
-  marks(): Iterable<[writerId: string, last: Operation]> {
-    return [...this.writers].map(([writerId, writer]) => [writerId, writer.last]);
+  /** Head.writers in wire form: encoded once for each operation, however often the head is written. */
+  encodedMarks(): Uint8Array[] {
+    return Array.from(this.writers, ([writerId, writer]) => {
+      writer.encodedMark ??= encodeMark(writerId, writer.last);
+      return writer.encodedMark;
+    });
   }
 
   /** Where a take-over starts to read records; `head` + 1 when nothing needs to be read. */
@@ -160,8 +167,9 @@ export class OperationWindow {
     return this.remembered[this.oldest]?.recordFirst ?? head + 1n;
   }
 
-  private remember(writerId: string, operationId: bigint, recordFirst: bigint, recordBytes: number): void {
-    this.remembered.push({ writerId, operationId, recordFirst, recordBytes });
+  private remember(writerId: string, operationId: bigint, recordFirst: bigint): void {
+    this.operations++;
+    this.remembered.push({ writerId, operationId, recordFirst, recordBytes: 0 });
     this.evict();
   }
 
@@ -170,12 +178,11 @@ export class OperationWindow {
     // What is not the newest record's own may go, and a record without operations need not be read back.
     while (
       this.oldest < this.remembered.length - 1 &&
-      (this.remembered.length - this.oldest > operationsMax ||
-        this.recordBytes > recordBytesMax ||
-        this.isWithoutOperations(this.oldest))
+      (this.operations > operationsMax || this.recordBytes > recordBytesMax || this.isWithoutOperations(this.oldest))
     ) {
       const gone = this.remembered[this.oldest++]!;
       this.recordBytes -= gone.recordBytes;
+      if (gone.writerId !== "") this.operations--;
       const writer = this.writers.get(gone.writerId);
       if (writer !== undefined && writer.last.operationId !== gone.operationId) {
         if (writer.recent.delete(gone.operationId)) writer.completeFrom = firstKey(writer.recent);
@@ -209,6 +216,24 @@ export class OperationWindow {
     }
     return silent;
   }
+}
+
+function newWriter(last: Operation): Writer {
+  const { operationId } = last;
+  return { last, encodedMark: undefined, recent: new Map([[operationId, last]]), completeFrom: operationId };
+}
+
+function encodeMark(writerId: string, last: Operation): Uint8Array {
+  const mark = {
+    writerId,
+    operationId: last.operationId,
+    firstSequenceId: last.first,
+    lastSequenceId: last.last,
+    contentCrc32c: last.contentCrc32c,
+    term: last.term,
+    timestampMs: last.timestampMs,
+  };
+  return toBinary(HeadSchema, create(HeadSchema, { writers: [mark] }));
 }
 
 function dropOldest(writer: Writer): void {

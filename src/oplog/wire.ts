@@ -28,32 +28,28 @@ export class WireReader {
 
   /** A tag: field number << 3 | wire type. */
   tag(): number {
-    const tag = this.uint32();
+    const tag = this.short();
     if (tag >>> 3 === 0) throw new WireError("field number 0");
     return tag;
   }
 
-  /** A varint of which only the low 32 bits count, as tags, lengths and enums are. */
+  /** A varint of which only the low 32 bits count, as of an enum. */
   uint32(): number {
     const first = this.byte();
     if (first < 0x80) return first;
-    let value = first & 0x7f;
-    for (let shift = 7; shift < 70; shift += 7) {
-      const byte = this.byte();
-      if (shift < 32) value |= (byte & 0x7f) << shift;
-      if (byte < 0x80) return value >>> 0;
-    }
-    throw new WireError("a varint of more than 10 bytes");
+    this.position--;
+    return Number(BigInt.asUintN(32, this.uint64()));
   }
 
   uint64(): bigint {
     let value = 0n;
     for (let shift = 0n; shift < 70n; shift += 7n) {
       const byte = this.byte();
+      if (shift === 63n && byte > 1) break;
       value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return BigInt.asUintN(64, value);
+      if (byte < 0x80) return value;
     }
-    throw new WireError("a varint of more than 10 bytes");
+    throw new WireError("a varint of more than 64 bits");
   }
 
   fixed32(): number {
@@ -63,7 +59,7 @@ export class WireReader {
 
   /** Steps over a length-delimited field and returns where its content starts; it ends at `position`. */
   span(): number {
-    return this.take(this.uint32());
+    return this.take(this.short());
   }
 
   skip(wireType: number): void {
@@ -72,6 +68,20 @@ export class WireReader {
     else if (wireType === WIRE_FIXED32) this.take(4);
     else if (wireType === WIRE_FIXED64) this.take(8);
     else throw new WireError(`wire type ${wireType}`);
+  }
+
+  /** A varint of at most 32 bits in at most 5 bytes: more than that, decoders differ on what it means. */
+  private short(): number {
+    const first = this.byte();
+    if (first < 0x80) return first;
+    let value = first & 0x7f;
+    for (let shift = 7; shift < 35; shift += 7) {
+      const byte = this.byte();
+      if (shift === 28 && byte > 0x0f) break;
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) return value >>> 0;
+    }
+    throw new WireError("a tag or length of more than 32 bits");
   }
 
   private byte(): number {

@@ -1,6 +1,12 @@
 import { claimTerm, type Identity } from "../leadership/claim.js";
-import { NotPrimaryError, type OplogError, ShuttingDownError, StoreUnavailableError } from "../oplog/errors.js";
-import { StoreError } from "../oplog/kv-store.js";
+import {
+  NotPrimaryError,
+  type OplogError,
+  ShuttingDownError,
+  StoreRefusalError,
+  StoreUnavailableError,
+} from "../oplog/errors.js";
+import { StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
 import { restoreWindow } from "./window-restore.js";
 
@@ -27,7 +33,7 @@ type State =
  *   idle ──lead──▶ claiming ──claimed──▶ leading ──higher term──▶ fenced
  *                     └──store away──▶ idle ◀──stalled──┘
  *
- * After a stall the term is claimed again, unless someone else has claimed one meanwhile.
+ * After a stall, or when ResolveAppend elsewhere has ruled out what was in flight, the term is claimed again, unless someone else has claimed one meanwhile.
  */
 export class AutoPrimary {
   private state: State = { kind: "idle" };
@@ -46,6 +52,11 @@ export class AutoPrimary {
   /** Nothing would be forgotten if this were made anew. */
   get isIdle(): boolean {
     return this.state.kind === "idle" && this.heldTerm === 0n;
+  }
+
+  /** Appends may be waiting for the term. */
+  get isClaiming(): boolean {
+    return this.state.kind === "claiming";
   }
 
   /** The writer, if this sidecar leads. */
@@ -121,7 +132,8 @@ export class AutoPrimary {
         { event: "claim_failed", log: keys.log, err: error },
         "could not claim the log; the next append tries again",
       );
-      throw new StoreUnavailableError(Math.round(this.parts.clock.monotonicMs() - startedMs));
+      if (error instanceof StoreRefusedError) throw new StoreRefusalError(error.message);
+      throw new StoreUnavailableError(Math.round(this.parts.clock.monotonicMs() - startedMs), "nothing was written");
     }
   }
 }

@@ -1,9 +1,8 @@
-import { fromBinary } from "@bufbuild/protobuf";
-import { FloorSchema, type Head } from "../gen/oplog/store/v1/store_pb.js";
+import type { Head } from "../gen/oplog/store/v1/store_pb.js";
 import { type Claim, decodeHead, decodeTerm } from "../leadership/claim.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore, TxnResult } from "../oplog/kv-store.js";
-import { decodeRecord } from "../oplog/record.js";
+import { decodeFloor, openRecord } from "./history.js";
 import type { SealedRecord } from "./seal.js";
 
 /** What one attempt to write a record has shown. */
@@ -15,8 +14,8 @@ export type Verdict =
   | { readonly kind: "fenced"; readonly primary: Primary }
   /** Fenced so long ago that the place of the record has been trimmed. */
   | { readonly kind: "fenced, outcome lost"; readonly primary: Primary }
-  /** The head was put again with the same content (a barrier): try once more on its new revision. */
-  | { readonly kind: "rebase"; readonly headRevision: bigint }
+  /** ResolveAppend has put a barrier (see resolve.ts): not committed, and it never will be. */
+  | { readonly kind: "ruled out" }
   /** The head is not what we left though the term is still ours. */
   | { readonly kind: "foreign head"; readonly problem: string };
 
@@ -29,8 +28,8 @@ export interface Primary {
 /**
  * The fenced compare-and-swap of an append: term unchanged since it was claimed, head unchanged since it was last seen;
  * put record and head. When it fails, the same transaction reads what decides why. Attempting a record again is safe:
- * whichever attempt is applied first moves the head and so refuses the others, and the record's nonce in head or record
- * tells that it was ours.
+ * whichever attempt is applied first moves the head and so refuses the others, and the nonce of the record in its place
+ * tells whether it is ours.
  */
 export async function attemptCommit(
   store: KvStore,
@@ -53,10 +52,11 @@ export async function attemptCommit(
   });
   return result.succeeded
     ? { kind: "committed", headRevision: result.revision }
-    : judge(result, claim, before.head, record);
+    : judge(keys, result, claim, before.head, record);
 }
 
 function judge(
+  keys: LogKeys,
   { reads }: Extract<TxnResult, { succeeded: false }>,
   claim: Claim,
   before: Head,
@@ -66,15 +66,16 @@ function judge(
   if (termPair?.modRevision !== claim.termRevision) {
     const term = decodeTerm(termPair);
     const primary = { owner: term?.owner ?? "", endpoint: term?.endpoint ?? "", term: term?.term ?? 0n };
-    if (isOurs(recordPair, record)) return { kind: "committed, then fenced", primary };
-    const floor = floorPair === undefined ? 1n : fromBinary(FloorSchema, floorPair.value).sequenceId;
+    if (isOurs(keys, recordPair, record)) return { kind: "committed, then fenced", primary };
+    const floor = decodeFloor(floorPair).sequenceId;
     return { kind: floor > record.last ? "fenced, outcome lost" : "fenced", primary };
   }
   if (headPair === undefined) return { kind: "foreign head", problem: "the head has vanished" };
   const head = decodeHead(headPair);
-  if (record.nonce.equals(head.nonce)) return { kind: "committed", headRevision: headPair.modRevision };
-  if (head.lastSequenceId === before.lastSequenceId && Buffer.compare(head.nonce, before.nonce) === 0) {
-    return { kind: "rebase", headRevision: headPair.modRevision };
+  // The head's own nonce may be that of a barrier put since.
+  if (isOurs(keys, recordPair, record)) return { kind: "committed", headRevision: headPair.modRevision };
+  if (head.lastSequenceId === before.lastSequenceId && Buffer.compare(head.logId, before.logId) === 0) {
+    return { kind: "ruled out" };
   }
   return {
     kind: "foreign head",
@@ -82,6 +83,6 @@ function judge(
   };
 }
 
-function isOurs(pair: KeyValue | undefined, record: SealedRecord): boolean {
-  return pair !== undefined && record.nonce.equals(decodeRecord(pair.value).header.nonce);
+function isOurs(keys: LogKeys, pair: KeyValue | undefined, record: SealedRecord): boolean {
+  return pair !== undefined && record.nonce.equals(openRecord(keys, pair, undefined).header.nonce);
 }

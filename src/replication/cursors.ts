@@ -68,8 +68,16 @@ export async function readCursor(store: KvStore, keys: LogKeys, consumer: string
 }
 
 export async function listCursors(store: KvStore, keys: LogKeys): Promise<{ consumer: string; cursor: Cursor }[]> {
-  const { pairs } = await store.range({ from: keys.cursorsFrom, to: keys.cursorsTo, limit: CURSORS_MAX });
-  return pairs.map(({ key, value }) => ({ consumer: key.slice(keys.cursorsFrom.length), cursor: decodeCursor(value) }));
+  const cursors: { consumer: string; cursor: Cursor }[] = [];
+  for (let from = keys.cursorsFrom, more = true; more && cursors.length < CURSORS_MAX; ) {
+    const page = await store.range({ from, to: keys.cursorsTo, limit: CURSORS_MAX });
+    for (const { key, value } of page.pairs) {
+      cursors.push({ consumer: key.slice(keys.cursorsFrom.length), cursor: decodeCursor(value) });
+      from = `${key}\0`;
+    }
+    more = page.more;
+  }
+  return cursors;
 }
 
 function decodeCursor(value: Uint8Array): Cursor {

@@ -6,6 +6,9 @@ export interface FramedRun extends CommittedRun {
   readonly frame: Buffer;
 }
 
+/** What a run takes beside its frame: objects, ids, the allocation of a buffer. */
+const RUN_OVERHEAD_BYTES = 512;
+
 /** The newest runs of a log, contiguous, bounded in bytes; the newest one is always kept. */
 export class FeedCache {
   private runs: FramedRun[] = [];
@@ -14,12 +17,13 @@ export class FeedCache {
 
   constructor(private readonly bytesMax: number) {}
 
-  push(run: CommittedRun): void {
-    const framed = frameRun(run);
+  /** Takes only what is listed: a writer's run carries more, which must not live as long as the cache. */
+  push({ first, last, term, timestampMs, body }: CommittedRun): void {
+    const framed = { ...frameRun({ first, last, body }), term, timestampMs };
     this.runs.push(framed);
-    this.bytes += framed.frame.length;
+    this.bytes += framed.frame.length + RUN_OVERHEAD_BYTES;
     while (this.bytes > this.bytesMax && this.oldest < this.runs.length - 1) {
-      this.bytes -= this.runs[this.oldest]!.frame.length;
+      this.bytes -= this.runs[this.oldest]!.frame.length + RUN_OVERHEAD_BYTES;
       // Drops the reference now; the array itself is cut from time to time.
       this.runs[this.oldest++] = undefined as unknown as FramedRun;
     }

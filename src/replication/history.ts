@@ -1,5 +1,6 @@
-import { fromBinary } from "@bufbuild/protobuf";
 import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { decodeState } from "../leadership/claim.js";
+import type { Clock } from "../oplog/clock.js";
 import { DataLossError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore, RangeResult } from "../oplog/kv-store.js";
@@ -11,6 +12,8 @@ const PAGE_BYTES = 1024 * 1024;
 const PAGE_RECORDS_FIRST = 8;
 /** Also bounds what a page holds if small records are followed by large ones. */
 const PAGE_RECORDS_MAX = 128;
+const HOLE_MS_MIN = 3000;
+const HOLE_READS_MIN = 3;
 
 export interface HistoryPage {
   readonly pairs: readonly KeyValue[];
@@ -26,10 +29,30 @@ export interface Floor {
 }
 
 export async function readFloor(store: KvStore, keys: LogKeys): Promise<Floor> {
-  const { pair } = await store.get(keys.floor);
+  return decodeFloor((await store.get(keys.floor)).pair);
+}
+
+export function decodeFloor(pair: KeyValue | undefined): Floor {
   if (pair === undefined) return { sequenceId: 1n, previousTerm: 0n };
-  const floor = fromBinary(FloorSchema, pair.value);
-  return { sequenceId: floor.sequenceId, previousTerm: floor.previousTerm };
+  const { sequenceId, previousTerm } = decodeState(FloorSchema, pair);
+  return { sequenceId, previousTerm };
+}
+
+/** The term of an entry; 0n when it is gone. */
+export async function readTerm(
+  store: KvStore,
+  keys: LogKeys,
+  id: bigint,
+  logId: Uint8Array | undefined,
+): Promise<bigint> {
+  const header = await readHeader(store, keys, id, logId);
+  return header !== undefined && header.firstSequenceId <= id ? header.term : 0n;
+}
+
+/** The header of the record that holds this id, or of the next one there is. */
+export async function readHeader(store: KvStore, keys: LogKeys, id: bigint, logId: Uint8Array | undefined) {
+  const { pairs } = await store.range({ from: keys.record(id), to: keys.recordsTo, limit: 1 });
+  return pairs[0] === undefined ? undefined : openRecord(keys, pairs[0], logId).header;
 }
 
 /** Decodes a record of this log; a damaged or foreign one is DATA_LOSS. */
@@ -66,13 +89,8 @@ export function openRun(keys: LogKeys, record: StoredRecord): CommittedRun {
  * not pinned to a revision, so compaction cannot break them: records never change, and the last page tells as of which
  * revision it was the last. Ends after that page.
  */
-export async function* readPages(
-  store: KvStore,
-  keys: LogKeys,
-  from: bigint,
-  recordsMax = Infinity,
-): AsyncGenerator<HistoryPage> {
-  let limit = Math.min(PAGE_RECORDS_FIRST, recordsMax);
+export async function* readPages(store: KvStore, keys: LogKeys, from: bigint): AsyncGenerator<HistoryPage> {
+  let limit = PAGE_RECORDS_FIRST;
   let start = keys.record(from);
   let pending: Promise<RangeResult> | undefined;
   for (;;) {
@@ -82,7 +100,7 @@ export async function* readPages(
     if (page.more && lastPair !== undefined) {
       const bytes = page.pairs.reduce((sum, { value }) => sum + value.length, 0);
       const fitting = Math.floor(PAGE_BYTES / (bytes / page.pairs.length + 1));
-      limit = Math.max(1, Math.min(fitting, page.pairs.length * 4, PAGE_RECORDS_MAX, recordsMax));
+      limit = Math.max(1, Math.min(fitting, page.pairs.length * 4, PAGE_RECORDS_MAX));
       start = `${lastPair.key}0`;
       pending = store.range({ from: start, to: keys.recordsTo, limit });
       // If the consumer stops early nobody awaits it; a failure then concerns nobody.
@@ -128,7 +146,23 @@ export async function* readHistory(
   return { next, revision };
 }
 
-async function holeAt(store: KvStore, keys: LogKeys, missing: bigint, found: bigint): Promise<Error> {
+/** Tells a hole that the store itself has from an answer out of the past, which etcd may give for a moment (#20418). */
+export class HoleWatch {
+  private seen: { readonly at: bigint; readonly sinceMs: number; reads: number } | undefined;
+
+  constructor(private readonly clock: Clock) {}
+
+  /** Call each time the entry `at` was found missing: true once it has been so for long enough. */
+  isLasting(at: bigint): boolean {
+    const nowMs = this.clock.monotonicMs();
+    if (this.seen?.at !== at) this.seen = { at, sinceMs: nowMs, reads: 0 };
+    this.seen.reads++;
+    return this.seen.reads >= HOLE_READS_MIN && nowMs - this.seen.sinceMs >= HOLE_MS_MIN;
+  }
+}
+
+/** Why entries that must be there are not: trimmed, or lost. */
+export async function holeAt(store: KvStore, keys: LogKeys, missing: bigint, found: bigint): Promise<Error> {
   const floor = await readFloor(store, keys);
   return floor.sequenceId > missing
     ? new TrimmedError(missing, floor.sequenceId)

@@ -1,5 +1,3 @@
-import { fromBinary } from "@bufbuild/protobuf";
-import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import { decodeHead, decodeTerm } from "../leadership/claim.js";
 import { runFrom } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
@@ -8,10 +6,10 @@ import type { LogKeys } from "../oplog/keys.js";
 import { type GetResult, type KvStore, StoreError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import { FeedCache, type FramedRun } from "./feed-cache.js";
-import { openRecord, openRun, readFloor, readHistory } from "./history.js";
+import { decodeFloor, HoleWatch, holeAt, openRecord, openRun, readFloor, readHistory } from "./history.js";
 import type { ReplicationObserver } from "./observer.js";
 import type { CommittedRun } from "./seal.js";
-import { Backoff, Change, sleep } from "./timing.js";
+import { Backoff, Change, linkSignals, sleep } from "./timing.js";
 
 export interface FeedParts {
   readonly store: KvStore;
@@ -31,9 +29,6 @@ export interface LeaderView {
 
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 1000;
-/** A store may answer with an older state for a moment (etcd #20418); a hole that lasts this long is real. */
-const HOLE_MS_MIN = 3000;
-const HOLE_READS_MIN = 3;
 const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
 
 /**
@@ -59,11 +54,12 @@ export class LogFeed {
   private readonly cache: FeedCache;
   private isSynced = false;
   private confirmedMs = 0;
-  private hole: { readonly sinceMs: number; readonly id: bigint; reads: number } | undefined;
+  private readonly hole: HoleWatch;
   private isWarned = false;
 
   constructor(private readonly parts: FeedParts) {
     this.cache = new FeedCache(parts.cacheBytesMax);
+    this.hole = new HoleWatch(parts.clock);
   }
 
   get isReady(): boolean {
@@ -105,20 +101,23 @@ export class LogFeed {
     const { store, keys } = this.parts;
     const startRevision = (await this.sync()) + 1n;
     const stop = new AbortController();
-    const both = AbortSignal.any([signal, stop.signal]);
+    const { signal: both, unlink } = linkSignals(signal, stop.signal);
     const poll = this.pollHead(both).catch((error: unknown) => stop.abort(error));
     try {
       for await (const batch of store.watch({ from: keys.allFrom, to: keys.allTo, startRevision }, both)) {
         this.confirm();
         backoff.reset();
         this.isWarned = false;
+        const before = this.seen;
         for (const event of batch.events) await this.apply(event);
         if (this.head > this.last) await this.fill();
-        if (batch.events.length > 0) this.change.notify();
+        // A primary has told of its own records already, and cursors concern nobody here.
+        if (this.seen !== before) this.change.notify();
       }
     } finally {
       stop.abort(stop.signal.reason);
       await poll;
+      unlink();
     }
     if (!signal.aborted)
       throw stop.signal.reason instanceof Error ? stop.signal.reason : new WatchLostError("the watch ended");
@@ -128,10 +127,10 @@ export class LogFeed {
   private async sync(): Promise<bigint> {
     const { store, keys } = this.parts;
     const lastBefore = this.last;
-    const [term, floor, head] = await Promise.all([store.get(keys.term), readFloor(store, keys), store.get(keys.head)]);
+    const [term, floor, head] = await Promise.all([store.get(keys.term), store.get(keys.floor), store.get(keys.head)]);
     this.noteHead(head, lastBefore);
     this.noteLeader(decodeTerm(term.pair) ?? { owner: "", endpoint: "", term: 0n });
-    this.noteFloor(floor.sequenceId);
+    this.noteFloor(decodeFloor(floor.pair).sequenceId);
     if (!this.isSynced) {
       this.last = this.head;
       this.isSynced = true;
@@ -140,7 +139,12 @@ export class LogFeed {
     }
     this.confirm();
     this.change.notify();
-    return head.revision < term.revision ? head.revision : term.revision;
+    return [head.revision, floor.revision].reduce((least, each) => (each < least ? each : least), term.revision);
+  }
+
+  /** Changes whenever there is something to tell. */
+  private get seen(): string {
+    return `${this.last} ${this.head} ${this.floor} ${this.leader.term}`;
   }
 
   private async apply(event: WatchEvent): Promise<void> {
@@ -152,7 +156,7 @@ export class LogFeed {
     } else if (pair.key === keys.term) {
       this.noteLeader(decodeTerm(pair)!);
     } else if (pair.key === keys.floor) {
-      this.noteFloor(fromBinary(FloorSchema, pair.value).sequenceId);
+      this.noteFloor(decodeFloor(pair).sequenceId);
     } else {
       const id = keys.recordId(pair.key);
       // Most records of a primary have come from its own writer already; they are not decoded again.
@@ -175,6 +179,7 @@ export class LogFeed {
         this.accept(run);
         this.change.notify();
       }
+      if (this.head > this.last) throw await holeAt(store, keys, this.last + 1n, this.head + 1n);
     } catch (error) {
       if (!(error instanceof TrimmedError)) throw error;
       // Nobody can read what has been trimmed; subscribers that wanted it find out from the floor.
@@ -185,14 +190,6 @@ export class LogFeed {
       await this.fill();
       return;
     }
-    if (this.head > this.last) {
-      throw new DataLossError(
-        keys.log,
-        this.last + 1n,
-        `the head is ${this.head}, the store has nothing after ${this.last}`,
-      );
-    }
-    this.hole = undefined;
     this.gap = undefined;
   }
 
@@ -289,11 +286,8 @@ export class LogFeed {
   }
 
   private noteHole(error: DataLossError): void {
-    const nowMs = this.parts.clock.monotonicMs();
-    if (this.hole?.id !== this.last) this.hole = { sinceMs: nowMs, id: this.last, reads: 0 };
-    this.hole.reads++;
-    if (this.hole.reads >= HOLE_READS_MIN && nowMs - this.hole.sinceMs >= HOLE_MS_MIN) this.breakFor(error);
-    else if (this.hole.reads === 1) this.noteGap(this.head > this.last ? this.head : this.last + 1n);
+    if (this.hole.isLasting(this.last + 1n)) this.breakFor(error);
+    else if (this.gap === undefined) this.noteGap(this.head > this.last ? this.head : this.last + 1n);
   }
 
   private breakFor(error: OplogError): void {

@@ -8,7 +8,9 @@ import {
   type OplogError,
   OutcomeUnknownError,
   QueueFullError,
+  RuledOutError,
   ShuttingDownError,
+  StoreRefusalError,
   StoreUnavailableError,
 } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
@@ -51,7 +53,7 @@ export interface WriterEnd {
 
 const RETRY_FIRST_MS = 10;
 const RETRY_MAX_MS = 1000;
-const QUEUE_RETRY_MS = 100;
+export const QUEUE_RETRY_MS = 100;
 
 /**
  * Writes one log under one term. Seals whatever has queued up each time the line is free; one transaction is in flight.
@@ -86,6 +88,10 @@ export class LogWriter {
     return this.head.lastSequenceId;
   }
 
+  get termRevision(): bigint {
+    return this.parts.claim.termRevision;
+  }
+
   get window(): OperationWindow {
     return this.parts.window;
   }
@@ -98,9 +104,9 @@ export class LogWriter {
     return { queuedAppends: this.line.length, queuedBytes: this.lineBytes, stalledSinceMs: this.failingSince?.wallMs };
   }
 
-  /** Whether this operation has been accepted and not been settled yet. */
-  isPending(writerId: string, operationId: bigint): boolean {
-    const isIt = (item: AppendItem) => item.writerId === writerId && item.operationId === operationId;
+  /** Whether an append of this writer has been accepted and not been settled yet. */
+  hasUnsettled(writerId: string): boolean {
+    const isIt = (item: AppendItem) => item.writerId === writerId;
     return this.line.some(isIt) || (this.inFlight?.settlements.some(({ item }) => isIt(item)) ?? false);
   }
 
@@ -181,6 +187,7 @@ export class LogWriter {
     const startedMs = clock.monotonicMs();
     const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
     let mayHaveBeenApplied = false;
+    let lastError: StoreError | undefined;
     for (;;) {
       try {
         const verdict = await attemptCommit(
@@ -201,9 +208,8 @@ export class LogWriter {
               (clock.monotonicMs() - startedMs) / 1000,
             );
             return undefined;
-          case "rebase":
-            this.headRevision = verdict.headRevision;
-            continue;
+          case "ruled out":
+            return always(this.endRuledOut());
           case "committed, then fenced":
             this.head = record.head;
             this.endFenced(verdict.primary);
@@ -214,17 +220,19 @@ export class LogWriter {
             this.endFenced(verdict.primary);
             return mayHaveBeenApplied ? unknownFor("another sidecar took the term") : always(this.ended!.error);
           case "foreign head":
-            throw new Error(verdict.problem);
+            return this.endDataLoss(verdict.problem);
         }
       } catch (error) {
+        if (error instanceof DataLossError) return this.endDataLoss(error.message);
         if (!(error instanceof StoreError)) throw error;
         if (!(error instanceof StoreRefusedError)) mayHaveBeenApplied = true;
+        lastError = error;
         this.noteUnwritable(error);
         observer.writeRetried(keys.log);
       }
       const failedMs = clock.monotonicMs() - this.failingSince!.monotonicMs;
       if (failedMs >= this.parts.settings.writeDeadlineMs || signal.aborted) {
-        return this.endStalled(failedMs, mayHaveBeenApplied, signal);
+        return this.endStalled(Math.round(failedMs), mayHaveBeenApplied, lastError, signal);
       }
       await sleep(backoff.delayMs(), signal);
     }
@@ -291,16 +299,48 @@ export class LogWriter {
     return error;
   }
 
-  private endStalled(failedMs: number, mayHaveBeenApplied: boolean, signal: AbortSignal): Failure {
-    const error = signal.aborted ? new ShuttingDownError() : new StoreUnavailableError(Math.round(failedMs));
+  private endRuledOut(): OplogError {
+    const error = new RuledOutError();
+    this.ended = { kind: "stalled", error };
+    this.parts.logger.warn(
+      { event: "writer_ruled_out", log: this.parts.keys.log, term: String(this.term) },
+      "a ResolveAppend elsewhere has ruled out what was in flight; the next append claims the log again",
+    );
+    return error;
+  }
+
+  private endDataLoss(problem: string): Failure {
+    const error = new DataLossError(this.parts.keys.log, this.head.lastSequenceId + 1n, problem);
+    this.ended = { kind: "data loss", error };
+    this.parts.logger.error(
+      {
+        event: "log_broken",
+        log: this.parts.keys.log,
+        term: String(this.term),
+        head: String(this.head.lastSequenceId),
+      },
+      `${error.message}; this sidecar writes the log no more`,
+    );
+    return unknownFor(error.message);
+  }
+
+  private endStalled(
+    failedMs: number,
+    mayHaveBeenApplied: boolean,
+    cause: StoreError | undefined,
+    signal: AbortSignal,
+  ): Failure {
+    const error = signal.aborted
+      ? new ShuttingDownError()
+      : cause instanceof StoreRefusedError
+        ? new StoreRefusalError(cause.message)
+        : new StoreUnavailableError(failedMs, "nothing was written");
     this.ended = { kind: signal.aborted ? "stopped" : "stalled", error };
     this.parts.logger.error(
-      { event: "writer_stalled", log: this.parts.keys.log, term: String(this.term), failedMs: Math.round(failedMs) },
+      { event: "writer_stalled", log: this.parts.keys.log, term: String(this.term), failedMs },
       "could not write within the deadline; the writer has ended, what was in flight is answered as unknown",
     );
-    return mayHaveBeenApplied
-      ? unknownFor(`the store has not confirmed it for ${Math.round(failedMs)} ms`)
-      : always(error);
+    return mayHaveBeenApplied ? unknownFor(`the store has not confirmed it for ${failedMs} ms`) : always(error);
   }
 
   private noteWritable(): void {

@@ -1,16 +1,16 @@
 import { decodeHead, decodeTerm } from "../leadership/claim.js";
-import { runFrom } from "../oplog/batch-frame.js";
-import { LogNotFoundError, StoreUnavailableError, TooManyError, TrimmedError } from "../oplog/errors.js";
+import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
-import { entryOffsets } from "../oplog/record.js";
 import { AutoPrimary, type AutoPrimaryParts } from "./auto-primary.js";
 import { type CursorUpdate, listCursors, updateCursor } from "./cursors.js";
-import { readFloor, readHistory } from "./history.js";
+import { readFloor } from "./history.js";
 import { type FeedParts, type LeaderView, LogFeed } from "./log-feed.js";
+import { type ReadPage, readPage } from "./read-page.js";
 import { resolveFromStore } from "./resolve.js";
 import { requireLogId, resolveStart, type Start } from "./start-position.js";
+import { throughStore } from "./store-failures.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "./subscription.js";
 
 export interface LogParts
@@ -18,6 +18,7 @@ export interface LogParts
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
+  readonly storeUnreachableMs: () => number;
   /** Told once of each log that turns out to exist. */
   readonly onFound: (log: string) => void;
 }
@@ -38,14 +39,6 @@ export interface LogState {
   readonly observedWallMs: number;
 }
 
-export interface ReadPage {
-  /** Entries in wire form: Batch.entries. */
-  readonly bodies: Buffer[];
-  readonly next: bigint;
-  readonly head: bigint;
-  readonly floor: bigint;
-}
-
 /** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
 const FEED_IDLE_MS = 5000;
 const FEED_READY_MS_MAX = 5000;
@@ -60,8 +53,9 @@ export class Log {
   private feedRun: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
   private feedIdle: NodeJS.Timeout | undefined;
   private nextSubscriptionId = 1n;
-  private lastState: LogState | undefined;
+  private lastState: LogState | "missing" | "unknown" = "unknown";
   private isFound = false;
+  private isDraining = false;
 
   constructor(
     private readonly parts: LogParts,
@@ -98,6 +92,7 @@ export class Log {
     signal: AbortSignal,
   ): Promise<void> {
     const { store, clock, observer, subscriptionsMax } = this.parts;
+    if (this.isDraining) throw new ShuttingDownError();
     if (subscriptionsMax.open >= subscriptionsMax.max)
       throw new TooManyError("subscriptions", subscriptionsMax.max, 1000);
     subscriptionsMax.open++;
@@ -108,9 +103,10 @@ export class Log {
       if (signal.aborted) return;
       if (feed.logId !== undefined) this.noteFound();
       requireLogId(feed, logId);
-      const next = await throughStore(resolveStart(store, this.keys, feed, start));
+      const next = await this.throughStore(resolveStart(store, this.keys, feed, start));
       const subscription = new Subscription({ store, keys: this.keys, feed, clock, observer, sink }, options, next);
       this.subscriptions.set(id, subscription);
+      if (this.isDraining) subscription.drain();
       observer.subscribers(this.name, this.subscriptions.size);
       await subscription.run(signal);
     } finally {
@@ -121,76 +117,46 @@ export class Log {
     }
   }
 
-  async read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage> {
-    const { store } = this.parts;
-    const state = await this.readHead();
-    if (from !== 0n && from < state.floor) throw new TrimmedError(from, state.floor);
-    let next = from === 0n ? state.floor : from;
-    let entriesLeft = entriesMax;
-    let bytesLeft = bytesMax;
-    const bodies: Buffer[] = [];
-    for await (const run of readHistory(store, this.keys, next, state.logId)) {
-      const rest = runFrom(run, next);
-      const offsets = entryOffsets(rest.body);
-      let count = 0;
-      const isFirst = () => bodies.length === 0 && count === 0;
-      while (count < offsets.length - 1 && count < entriesLeft && (offsets[count + 1]! <= bytesLeft || isFirst()))
-        count++;
-      if (count > 0) bodies.push(rest.body.subarray(0, offsets[count]));
-      next += BigInt(count);
-      entriesLeft -= count;
-      bytesLeft -= offsets[count]!;
-      if (count < offsets.length - 1 || entriesLeft === 0) break;
-    }
-    return { bodies, next, head: next - 1n > state.head ? next - 1n : state.head, floor: state.floor };
+  read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage> {
+    return this.throughStore(readPage(this.parts.store, this.keys, from, entriesMax, bytesMax));
   }
 
   /** Undefined: cannot be told now. */
   async resolveAppend(writerId: string, operationId: bigint): Promise<Resolution | "pending" | undefined> {
+    if (this.primary.isClaiming) return "pending";
     const { writer } = this.primary;
-    if (writer === undefined) return throughStore(resolveFromStore(this.parts.store, this.keys, writerId, operationId));
-    return writer.isPending(writerId, operationId) ? "pending" : writer.window.resolve(writerId, operationId);
+    if (writer !== undefined) {
+      const { pair } = await this.throughStore(this.parts.store.get(this.keys.term));
+      // Only while the term is still ours does what we know of the log hold.
+      if (writer.end === undefined && pair?.modRevision === writer.termRevision) {
+        return writer.hasUnsettled(writerId) ? "pending" : writer.window.resolve(writerId, operationId);
+      }
+    }
+    return this.throughStore(resolveFromStore(this.parts.store, this.keys, writerId, operationId));
   }
 
   async updateCursor(update: CursorUpdate): Promise<{ head: bigint; floor: bigint }> {
     const { store, clock } = this.parts;
-    const head = await throughStore(updateCursor(store, this.keys, update, clock.wallMs()));
-    return { head, floor: (await throughStore(readFloor(store, this.keys))).sequenceId };
+    const isUnknown = "the position may have been stored or not: send it again";
+    const head = await this.throughStore(updateCursor(store, this.keys, update, clock.wallMs()), isUnknown);
+    return { head, floor: (await this.throughStore(readFloor(store, this.keys))).sequenceId };
   }
 
-  /** From the store; while that is away, what was seen last. Undefined when the log does not exist. */
-  async observe(): Promise<LogState | undefined> {
-    const { store, clock } = this.parts;
+  /** From the store; while that is away, what was seen last, or "unknown". */
+  async observe(): Promise<LogState | "missing" | "unknown"> {
     try {
-      const [head, term, floor, cursors] = await Promise.all([
-        store.get(this.keys.head),
-        store.get(this.keys.term),
-        readFloor(store, this.keys),
-        listCursors(store, this.keys),
-      ]);
-      if (head.pair === undefined) return undefined;
-      this.noteFound();
-      const { logId, lastSequenceId } = decodeHead(head.pair);
-      const owner = decodeTerm(term.pair);
-      this.lastState = {
-        logId,
-        head: lastSequenceId,
-        floor: floor.sequenceId,
-        leader: { id: owner?.owner ?? "", endpoint: owner?.endpoint ?? "", term: owner?.term ?? 0n },
-        cursors,
-        observedWallMs: clock.wallMs(),
-      };
-      return this.lastState;
+      this.lastState = await this.readState();
+      if (this.lastState !== "missing") this.noteFound();
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      if (this.lastState === undefined) throw new StoreUnavailableError(0);
-      return this.lastState;
     }
+    return this.lastState;
   }
 
   /** Settles what has been appended, then sends subscribers what is left and ends them. */
   async drain(): Promise<void> {
     await this.primary.drain();
+    this.isDraining = true;
     for (const subscription of this.subscriptions.values()) subscription.drain();
   }
 
@@ -199,17 +165,34 @@ export class Log {
     await this.stopFeed();
   }
 
+  private async readState(): Promise<LogState | "missing"> {
+    const { store, clock } = this.parts;
+    const [head, term, floor, cursors] = await Promise.all([
+      store.get(this.keys.head),
+      store.get(this.keys.term),
+      readFloor(store, this.keys),
+      listCursors(store, this.keys),
+    ]);
+    if (head.pair === undefined) return "missing";
+    const { logId, lastSequenceId } = decodeHead(head.pair);
+    const owner = decodeTerm(term.pair);
+    return {
+      logId,
+      head: lastSequenceId,
+      floor: floor.sequenceId,
+      leader: { id: owner?.owner ?? "", endpoint: owner?.endpoint ?? "", term: owner?.term ?? 0n },
+      cursors,
+      observedWallMs: clock.wallMs(),
+    };
+  }
+
   private noteFound(): void {
     if (!this.isFound) this.parts.onFound(this.name);
     this.isFound = true;
   }
 
-  private async readHead(): Promise<{ head: bigint; floor: bigint; logId: Uint8Array }> {
-    const { store } = this.parts;
-    const [head, floor] = await throughStore(Promise.all([store.get(this.keys.head), readFloor(store, this.keys)]));
-    if (head.pair === undefined) throw new LogNotFoundError(this.name);
-    const { lastSequenceId, logId } = decodeHead(head.pair);
-    return { head: lastSequenceId, floor: floor.sequenceId, logId };
+  private throughStore<T>(work: Promise<T>, consequence?: string): Promise<T> {
+    return throughStore(work, this.parts.storeUnreachableMs, consequence);
   }
 
   private async awaitReady(feed: LogFeed, signal: AbortSignal): Promise<void> {
@@ -220,7 +203,7 @@ export class Log {
       if (feed.isReady || signal.aborted) return;
       if (feed.broken !== undefined) throw feed.broken;
       const waitedMs = clock.monotonicMs() - startedMs;
-      if (waitedMs >= FEED_READY_MS_MAX) throw new StoreUnavailableError(Math.round(waitedMs));
+      if (waitedMs >= FEED_READY_MS_MAX) throw new StoreUnavailableError(Math.round(waitedMs), "try again");
       await feed.change.wait(seen, signal, FEED_READY_MS_MAX - waitedMs);
     }
   }
@@ -253,13 +236,5 @@ export class Log {
 
   private newFeed(): LogFeed {
     return new LogFeed({ ...this.parts, keys: this.keys });
-  }
-}
-
-async function throughStore<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    throw error instanceof StoreError ? new StoreUnavailableError(0) : error;
   }
 }

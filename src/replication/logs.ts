@@ -1,8 +1,8 @@
 import { decodeHead, decodeTerm } from "../leadership/claim.js";
-import { StoreUnavailableError, TooManyError } from "../oplog/errors.js";
+import { ShuttingDownError, TooManyError } from "../oplog/errors.js";
 import { LogKeys, logListing, requireLogName } from "../oplog/keys.js";
-import { StoreError } from "../oplog/kv-store.js";
 import { Log, type LogParts } from "./log.js";
+import { throughStore } from "./store-failures.js";
 
 export interface LogSummary {
   readonly log: string;
@@ -14,6 +14,7 @@ export interface LogSummary {
 /** The logs that this sidecar has to do with, and the listing of those in the store. */
 export class Logs {
   private readonly open = new Map<string, Log>();
+  private isDraining = false;
 
   constructor(
     private readonly parts: LogParts,
@@ -23,6 +24,7 @@ export class Logs {
   get(name: string): Log {
     const known = this.open.get(requireLogName(name));
     if (known !== undefined) return known;
+    if (this.isDraining) throw new ShuttingDownError();
     if (this.open.size >= this.openMax) this.closeIdle();
     const log = new Log(this.parts, name);
     this.open.set(name, log);
@@ -30,31 +32,33 @@ export class Logs {
   }
 
   /** By name, after `after`; jumps from log to log without reading what is in them. */
-  async list(after: string, limit: number): Promise<{ logs: LogSummary[]; isLast: boolean }> {
-    const { store, keyPrefix } = this.parts;
-    const logs: LogSummary[] = [];
-    let from =
+  list(after: string, limit: number): Promise<{ logs: LogSummary[]; isLast: boolean }> {
+    const { keyPrefix, storeUnreachableMs } = this.parts;
+    const from =
       after === "" ? logListing.from(keyPrefix) : logListing.after(keyPrefix, requireLogName(after, "page_token"));
-    try {
-      for (;;) {
-        const { pairs } = await store.range({ from, to: logListing.to(keyPrefix), limit: 1, keysOnly: true });
-        const name = pairs[0] === undefined ? undefined : logListing.logOf(keyPrefix, pairs[0].key);
-        if (pairs[0] === undefined) return { logs, isLast: true };
-        if (logs.length >= limit) return { logs, isLast: false };
-        from = name === undefined ? `${pairs[0].key}\0` : logListing.after(keyPrefix, name);
-        if (name !== undefined) logs.push(...(await this.summary(name)));
-      }
-    } catch (error) {
-      throw error instanceof StoreError ? new StoreUnavailableError(0) : error;
-    }
+    return throughStore(this.listFrom(from, limit), storeUnreachableMs);
   }
 
   async drain(): Promise<void> {
+    this.isDraining = true;
     await Promise.all([...this.open.values()].map((log) => log.drain()));
   }
 
   async close(): Promise<void> {
     await Promise.all([...this.open.values()].map((log) => log.close()));
+  }
+
+  private async listFrom(start: string, limit: number): Promise<{ logs: LogSummary[]; isLast: boolean }> {
+    const { store, keyPrefix } = this.parts;
+    const logs: LogSummary[] = [];
+    for (let from = start; ; ) {
+      const { pairs } = await store.range({ from, to: logListing.to(keyPrefix), limit: 1, keysOnly: true });
+      if (pairs[0] === undefined) return { logs, isLast: true };
+      if (logs.length >= limit) return { logs, isLast: false };
+      const name = logListing.logOf(keyPrefix, pairs[0].key);
+      from = name === undefined ? `${pairs[0].key}\0` : logListing.after(keyPrefix, name);
+      if (name !== undefined) logs.push(...(await this.summary(name)));
+    }
   }
 
   private async summary(name: string): Promise<LogSummary[]> {
@@ -72,6 +76,6 @@ export class Logs {
       void log.close();
       return;
     }
-    throw new TooManyError("logs in use at this sidecar", this.openMax);
+    throw new TooManyError("logs in use at this sidecar since its start (--logs-max)", this.openMax);
   }
 }

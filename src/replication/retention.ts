@@ -4,7 +4,7 @@ import { decodeHead } from "../leadership/claim.js";
 import { BeyondHeadError, LogNotFoundError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
-import { openRecord, readFloor, readPages } from "./history.js";
+import { decodeFloor, readTerm } from "./history.js";
 
 const DROP_RECORDS_MAX = 1000;
 
@@ -15,18 +15,18 @@ const DROP_RECORDS_MAX = 1000;
  */
 export async function trim(store: KvStore, keys: LogKeys, floor: bigint): Promise<bigint> {
   for (;;) {
-    const [floorRead, headRead, current] = await Promise.all([
-      store.get(keys.floor),
-      store.get(keys.head),
-      readFloor(store, keys),
-    ]);
+    const [floorRead, headRead] = await Promise.all([store.get(keys.floor), store.get(keys.head)]);
+    const current = decodeFloor(floorRead.pair);
     if (headRead.pair === undefined) throw new LogNotFoundError(keys.log);
     const head = decodeHead(headRead.pair);
     if (floor > head.lastSequenceId + 1n) throw new BeyondHeadError(floor, head.lastSequenceId);
     if (floor > current.sequenceId) {
       const value = toBinary(
         FloorSchema,
-        create(FloorSchema, { sequenceId: floor, previousTerm: await termOf(store, keys, floor - 1n, head.logId) }),
+        create(FloorSchema, {
+          sequenceId: floor,
+          previousTerm: await readTerm(store, keys, floor - 1n, head.logId),
+        }),
       );
       const result = await store.txn({
         compares: [{ key: keys.floor, modRevision: floorRead.pair?.modRevision ?? 0n }],
@@ -48,12 +48,4 @@ async function dropRecords(store: KvStore, keys: LogKeys, to: string): Promise<v
     if (last === undefined) return;
     await store.txn({ compares: [], writes: [{ kind: "delete-range", from: keys.recordsFrom, to: `${last.key}0` }] });
   }
-}
-
-async function termOf(store: KvStore, keys: LogKeys, id: bigint, logId: Uint8Array): Promise<bigint> {
-  for await (const page of readPages(store, keys, id, 1)) {
-    const pair = page.pairs[0];
-    if (pair !== undefined) return openRecord(keys, pair, logId).header.term;
-  }
-  return 0n;
 }

@@ -3,7 +3,6 @@ import {
   type Codec,
   type Head,
   HeadSchema,
-  WriterMarkSchema,
   type WriterOperations,
   WriterOperationsSchema,
 } from "../gen/oplog/store/v1/store_pb.js";
@@ -28,6 +27,7 @@ export interface CommittedRun extends EntryRun {
 export interface SealedRecord extends CommittedRun {
   readonly nonce: Buffer;
   readonly value: Buffer;
+  /** Without the marks of writers, which `headValue` has. */
   readonly head: Head;
   readonly headValue: Uint8Array;
 }
@@ -124,20 +124,10 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
     term,
     nonce,
     timestampMs,
-    writers: [...window.marks()].map(([writerId, mark]) =>
-      create(WriterMarkSchema, {
-        writerId,
-        operationId: mark.operationId,
-        firstSequenceId: mark.first,
-        lastSequenceId: mark.last,
-        contentCrc32c: mark.contentCrc32c,
-        term: mark.term,
-        timestampMs: mark.timestampMs,
-      }),
-    ),
     windowFromSequenceId: window.windowFrom(last),
   });
-  return { settlements, record: { ...run, nonce, value, head: newHead, headValue: toBinary(HeadSchema, newHead) } };
+  const headValue = Buffer.concat([toBinary(HeadSchema, newHead), ...window.encodedMarks()]);
+  return { settlements, record: { ...run, nonce, value, head: newHead, headValue } };
 }
 
 interface Turn {

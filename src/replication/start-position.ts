@@ -9,7 +9,7 @@ import {
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { readCursor } from "./cursors.js";
-import { openRecord, readFloor, readPages } from "./history.js";
+import { readFloor, readHeader, readTerm } from "./history.js";
 import type { LogFeed } from "./log-feed.js";
 
 export type Start =
@@ -27,7 +27,7 @@ export async function resolveStart(store: KvStore, keys: LogKeys, feed: LogFeed,
     case "beginning":
       return feed.floor;
     case "head":
-      return feed.head + 1n;
+      return (await storedHead(store, keys, feed)) + 1n;
     case "sequence":
       return requireReadable(store, keys, feed, start.from, start.previousTerm);
     case "cursor": {
@@ -54,7 +54,7 @@ async function requireReadable(
   previousTerm: bigint,
 ): Promise<bigint> {
   // The feed may be a moment behind what the subscriber has seen through another sidecar.
-  if (from > feed.head + 1n) await requireStored(store, keys, from - 1n);
+  if (from > feed.head + 1n) await requireStored(store, keys, feed, from - 1n);
   const floor = await readFloor(store, keys);
   if (from < floor.sequenceId) throw new TrimmedError(from, floor.sequenceId);
   if (previousTerm !== 0n && from > 1n) {
@@ -64,23 +64,20 @@ async function requireReadable(
   return from;
 }
 
-async function requireStored(store: KvStore, keys: LogKeys, id: bigint): Promise<void> {
+async function requireStored(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint): Promise<void> {
+  const head = await storedHead(store, keys, feed);
+  if (id > head) throw new BeyondHeadError(id + 1n, head);
+}
+
+async function storedHead(store: KvStore, keys: LogKeys, feed: LogFeed): Promise<bigint> {
   const { pair } = await store.get(keys.head);
   const head = pair === undefined ? 0n : decodeHead(pair).lastSequenceId;
-  if (id > head) throw new BeyondHeadError(id + 1n, head);
+  return head > feed.head ? head : feed.head;
 }
 
 /** 0n when the record is gone. */
 async function termOf(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint): Promise<bigint> {
-  return feed.find(id)?.term ?? (await headerAt(store, keys, feed, id))?.term ?? 0n;
-}
-
-async function headerAt(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint) {
-  for await (const page of readPages(store, keys, id, 1)) {
-    const pair = page.pairs[0];
-    return pair === undefined ? undefined : openRecord(keys, pair, feed.logId).header;
-  }
-  return undefined;
+  return feed.find(id)?.term ?? (await readTerm(store, keys, id, feed.logId));
 }
 
 /** Bisects over ids: timestamps never decrease along a log. All entries of a record have the same one. */
@@ -89,7 +86,7 @@ async function findTime(store: KvStore, keys: LogKeys, feed: LogFeed, timestampM
   let high = feed.head + 1n;
   while (low < high) {
     const middle = (low + high) / 2n;
-    const header = await headerAt(store, keys, feed, middle);
+    const header = await readHeader(store, keys, middle, feed.logId);
     if (header === undefined) return high;
     if (header.timestampMs < timestampMs) low = header.lastSequenceId + 1n;
     else high = header.firstSequenceId < middle ? header.firstSequenceId : middle;

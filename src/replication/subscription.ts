@@ -4,10 +4,10 @@ import { DataLossError, ShuttingDownError, TrimmedError } from "../oplog/errors.
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import type { EntryRun } from "../oplog/record.js";
-import { readHistory } from "./history.js";
+import { HoleWatch, holeAt, readHistory } from "./history.js";
 import type { LeaderView, LogFeed } from "./log-feed.js";
 import type { ReplicationObserver } from "./observer.js";
-import { Backoff, sleep } from "./timing.js";
+import { Backoff, linkSignals, sleep } from "./timing.js";
 
 export interface SubscriptionOptions {
   readonly consumer: string;
@@ -23,6 +23,7 @@ export interface FrameSink {
   batch(frame: Buffer): Promise<void>;
   notice(notice: Notice): Promise<void>;
   readonly bufferedBytes: number;
+  readonly hasRoom: boolean;
 }
 
 export type Notice =
@@ -48,7 +49,6 @@ const HISTORY_FRAME_BYTES = 128 * 1024;
 const COVERED_ENTRIES_MAX = 10_000n;
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 1000;
-const HOLE_READS_MAX = 5;
 
 /**
  * Sends one subscriber everything from `next` on. It pulls: live frames from the feed, where they have been serialised
@@ -60,7 +60,6 @@ export class Subscription {
   private phaseNow: "catching up" | "live" = "catching up";
   private leaderTerm: bigint;
   private gapNoticed = 0n;
-  private heartbeatDueMs = 0;
   private isDraining = false;
   private atHeadMs: number;
   readonly connectedWallMs: number;
@@ -97,8 +96,21 @@ export class Subscription {
 
   /** Returns when the signal aborts; throws OplogError where the log cannot be followed. */
   async run(signal: AbortSignal): Promise<void> {
-    const { feed } = this.parts;
     await this.heartbeat();
+    const ended = new AbortController();
+    const { signal: both, unlink } = linkSignals(signal, ended.signal);
+    const heartbeats = this.sendHeartbeats(both);
+    try {
+      await this.send(signal);
+    } finally {
+      ended.abort();
+      unlink();
+      await heartbeats;
+    }
+  }
+
+  private async send(signal: AbortSignal): Promise<void> {
+    const { feed } = this.parts;
     while (!signal.aborted) {
       const seen = feed.change.version;
       await this.sendNotices();
@@ -106,9 +118,9 @@ export class Subscription {
         await this.sendFromFeed(signal);
       } else if (this.next > feed.last) {
         if (feed.broken !== undefined) throw feed.broken;
-        await this.enterLive();
+        if (feed.head < this.next) await this.enterLive();
         if (this.isDraining) throw new ShuttingDownError();
-        if (feed.change.version === seen) await feed.change.wait(seen, signal, this.heartbeatDueInMs());
+        if (feed.change.version === seen) await feed.change.wait(seen, signal);
       } else {
         await this.enterCatchUp();
         await this.sendFromStore(signal);
@@ -121,9 +133,10 @@ export class Subscription {
     const { lingerMs, batchBytesMax, filter } = this.options;
     if (lingerMs > 0 && this.phaseNow === "live") await sleep(lingerMs, signal);
     const assembler = lingerMs > 0 ? this.assembler(batchBytesMax) : undefined;
-    for (let run = feed.find(this.next); run !== undefined && !signal.aborted; run = feed.find(this.next)) {
+    const position = () => assembler?.next ?? this.next;
+    for (let run = feed.find(position()); run !== undefined && !signal.aborted; run = feed.find(position())) {
       if (assembler !== undefined) {
-        await assembler.add(runFrom(run, this.next));
+        await assembler.add(runFrom(run, assembler.next));
       } else if (filter === undefined && run.first === this.next && run.body.length <= batchBytesMax) {
         await sink.batch(run.frame);
         this.advance(run.first, run.last, run.frame.length);
@@ -132,38 +145,34 @@ export class Subscription {
         await single.add(runFrom(run, this.next));
         await single.flush();
       }
-      if (this.heartbeatDueInMs() <= 0) break;
     }
     await assembler?.flush();
   }
 
   /** Sends history until the feed has what comes next, or there is no more. */
   private async sendFromStore(signal: AbortSignal): Promise<void> {
-    const { store, keys, feed } = this.parts;
+    const { store, keys, feed, clock } = this.parts;
     const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
-    for (let holes = 0; !signal.aborted; ) {
+    const hole = new HoleWatch(clock);
+    while (!signal.aborted) {
       const assembler = this.assembler(Math.min(HISTORY_FRAME_BYTES, this.options.batchBytesMax));
       const from = this.next;
       try {
         for await (const run of readHistory(store, keys, this.next, feed.logId)) {
           await assembler.add(runFrom(run, assembler.next));
           if (signal.aborted || feed.find(assembler.next) !== undefined) break;
-          if (this.heartbeatDueInMs() <= 0) await this.sendNotices();
         }
         await assembler.flush();
         if (this.next > feed.last || feed.find(this.next) !== undefined) return;
-        if (this.next === from && ++holes >= HOLE_READS_MAX) {
-          throw new DataLossError(keys.log, from, `the store has nothing from here though the head is ${feed.head}`);
-        }
+        if (this.next === from) throw await holeAt(store, keys, from, feed.head + 1n);
       } catch (error) {
         await assembler.flush();
         if (error instanceof TrimmedError) {
           const floor = BigInt(error.facts.floor ?? 0);
           await this.parts.sink.notice({ kind: "rebootstrap required", next: this.next, floor });
         }
-        const isWorthRetry =
-          error instanceof StoreError || (error instanceof DataLossError && ++holes < HOLE_READS_MAX);
-        if (!isWorthRetry) throw error;
+        const isPassing = error instanceof DataLossError && !hole.isLasting(this.next);
+        if (!isPassing && !(error instanceof StoreError)) throw error;
       }
       await this.sendNotices();
       await sleep(backoff.delayMs(), signal);
@@ -209,17 +218,20 @@ export class Subscription {
       this.gapNoticed = gap.last;
       await sink.notice({ kind: "gap", first: gap.first, last: gap.last });
     }
-    if (this.heartbeatDueInMs() <= 0) await this.heartbeat();
+  }
+
+  /** Beside the sending, so that they come also while the store is slow to answer. */
+  private async sendHeartbeats(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      await sleep(this.options.heartbeatMs, signal);
+      if (signal.aborted) return;
+      if (this.parts.sink.hasRoom) await this.heartbeat();
+    }
   }
 
   private async heartbeat(): Promise<void> {
-    const { feed, sink, clock } = this.parts;
-    this.heartbeatDueMs = clock.monotonicMs() + this.options.heartbeatMs;
+    const { feed, sink } = this.parts;
     await sink.notice({ kind: "heartbeat", head: feed.head, floor: feed.floor, sent: this.next - 1n });
-  }
-
-  private heartbeatDueInMs(): number {
-    return this.heartbeatDueMs - this.parts.clock.monotonicMs();
   }
 }
 

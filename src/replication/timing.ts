@@ -12,6 +12,25 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/**
+ * A signal that aborts with the first of several. AbortSignal.any leaves a trace in each of its sources for as long as
+ * that lives (Node 20); here `unlink` takes it away.
+ */
+export function linkSignals(...sources: AbortSignal[]): { readonly signal: AbortSignal; unlink(): void } {
+  const controller = new AbortController();
+  const abort = (event: Event) => controller.abort((event.target as AbortSignal).reason);
+  for (const source of sources) {
+    if (source.aborted) controller.abort(source.reason);
+    source.addEventListener("abort", abort);
+  }
+  return {
+    signal: controller.signal,
+    unlink() {
+      for (const source of sources) source.removeEventListener("abort", abort);
+    },
+  };
+}
+
 /** Delays that double from `firstMs` to `maxMs`, each between half and the whole of it. */
 export class Backoff {
   private nextMs: number;

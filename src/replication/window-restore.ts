@@ -4,8 +4,8 @@ import type { KvStore } from "../oplog/kv-store.js";
 import { type Operation, OperationWindow } from "../oplog/operation-window.js";
 import { openRecord, readPages } from "./history.js";
 
-/** What earlier writers have committed: the marks in the head, and the records since its window starts. */
-export async function restoreWindow(store: KvStore, keys: LogKeys, head: Head): Promise<OperationWindow> {
+/** The last operation of each writer. */
+export function restoreMarks(head: Head): OperationWindow {
   const window = new OperationWindow();
   for (const mark of head.writers) {
     window.restoreMark(mark.writerId, {
@@ -17,6 +17,12 @@ export async function restoreWindow(store: KvStore, keys: LogKeys, head: Head): 
       contentCrc32c: mark.contentCrc32c,
     });
   }
+  return window;
+}
+
+/** What earlier writers have committed: the marks in the head, and the records since its window starts. */
+export async function restoreWindow(store: KvStore, keys: LogKeys, head: Head): Promise<OperationWindow> {
+  const window = restoreMarks(head);
   if (head.windowFromSequenceId > head.lastSequenceId || head.writers.length === 0) return window;
   for await (const page of readPages(store, keys, head.windowFromSequenceId)) {
     for (const pair of page.pairs) {

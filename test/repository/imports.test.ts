@@ -16,8 +16,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   config: ["oplog"],
   client: ["gen", "src/grpc/bridge.ts"],
   cli: ["gen", "client"],
-  bench: ["gen", "client"],
-  demo: ["gen", "client"],
+  launch: [],
+  bench: ["gen", "client", "launch"],
+  demo: ["gen", "client", "launch"],
 };
 
 const COMPOSITION_ROOT = ["src/sidecar.ts", "src/main.ts"];

@@ -48,8 +48,9 @@ export type AppendRequest = Message<"oplog.v1.AppendRequest"> & {
    * The operation ids of a writer must rise, not necessarily by one. Appends of one writer may be in flight together
    * only on one AppendStream: sent by several calls at once they may arrive out of order, and an id below one that has
    * been committed is refused with ALREADY_EXISTS. The answers of the most recent operations (4,096 per writer, 65,536
-   * in all) are kept, that of the last one always; an older id is refused as used, and never applied again. A log
-   * remembers 1,024 writers; beyond that the writer that has been silent longest, for over an hour, is forgotten.
+   * in all, within the last 64 MiB of records) are kept, that of a writer's last one always; an older id is refused as
+   * used, and never applied again. A log remembers 1,024 writers; beyond that the writer that has been silent longest,
+   * for over an hour, is forgotten.
    *
    * @generated from field: string writer_id = 4;
    */
@@ -318,7 +319,8 @@ export enum ResolveAppendResponse_Outcome {
   COMMITTED = 1,
 
   /**
-   * Not in the log, and no attempt that had reached a sidecar before this call can commit any more.
+   * Not in the log, and no attempt that a sidecar had accepted before this call can commit any more. The same ids may
+   * be sent again.
    *
    * @generated from enum value: OUTCOME_NOT_COMMITTED = 2;
    */
@@ -1644,13 +1646,17 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   RESOURCE_EXHAUSTED   TOO_LARGE                     field, entry_index, limit, received
  *   RESOURCE_EXHAUSTED   TOO_MANY                      what, limit; also RetryInfo where waiting helps
  *   UNAVAILABLE          STORE_UNREACHABLE             unreachable_ms; also RetryInfo
+ *   RESOURCE_EXHAUSTED   STORE_REFUSED                 also RetryInfo: no space, no permission, a version that loses data
  *   UNAVAILABLE          SHUTTING_DOWN
+ *   UNAVAILABLE          RULED_OUT                     also RetryInfo
+ *   ABORTED              ABANDONED                     (only where the caller has left)
  *   UNAVAILABLE          STREAM_ENDED                  also RetryInfo
  *   UNIMPLEMENTED        NOT_OFFERED                   field, received
  *   DATA_LOSS            DATA_LOSS                     log, sequence_id
  *   UNKNOWN              OUTCOME_UNKNOWN               writer_id, operation_id: ask ResolveAppend
  *
- * A message above 4 MiB is refused by the transport with RESOURCE_EXHAUSTED before it is read.
+ * A message above 4 MiB is refused by the transport with RESOURCE_EXHAUSTED before it is read. Any other status without
+ * an ErrorInfo comes from the transport too: of an append it leaves the outcome unknown.
  *
  * @generated from service oplog.v1.OpLogService
  */
@@ -1684,7 +1690,8 @@ export const OpLogService: GenService<{
     output: typeof AppendStreamResponseSchema;
   },
   /**
-   * What became of an append whose answer was lost.
+   * What became of an append whose answer was lost. At a sidecar that does not lead, an append that is not in the log is
+   * ruled out for good before that is answered: what the primary has in flight at that moment is refused with RULED_OUT.
    *
    * @generated from rpc oplog.v1.OpLogService.ResolveAppend
    */
