@@ -9,15 +9,17 @@ export interface Etcd {
   readonly endpoints: string;
   /** For the report. */
   readonly description: string;
+  /** Ends what was started for this; an etcd that ran before runs on. */
+  stop(): Promise<void>;
 }
 
 /** There is no etcd here and none could be brought. */
 export class EtcdMissingError extends Error {
   constructor() {
     super(
-      "there is no etcd on the PATH. Install one, or start those of docker-compose.yml and point at them:\n" +
+      "there is no etcd on the PATH. Install one, or start those of docker-compose.yml and name one of them:\n" +
         "  docker compose up -d etcd-1 etcd-2 etcd-3\n" +
-        "  … --etcd-endpoints http://HOST:2379 (the compose file publishes no etcd port; add one, or use the containers' addresses)",
+        "  … --etcd-endpoints http://127.0.0.1:2379",
     );
     this.name = "EtcdMissingError";
   }
@@ -28,14 +30,14 @@ export class EtcdMissingError extends Error {
  * missing is installed from Debian if this process may do that.
  */
 export async function provideEtcd(endpoints: string | undefined, tell: (message: string) => void): Promise<Etcd> {
-  if (endpoints !== undefined) return { endpoints, description: `etcd at ${endpoints}` };
+  if (endpoints !== undefined) return { endpoints, description: `etcd at ${endpoints}`, stop: async () => undefined };
   let version = await installedVersion();
   if (version === undefined) {
     await installFromDebian(tell);
     version = await installedVersion();
   }
   if (version === undefined) throw new EtcdMissingError();
-  return { endpoints: await startMember(), description: `etcd ${version}, one member` };
+  return startMember(`etcd ${version}, one member`);
 }
 
 async function installedVersion(): Promise<string | undefined> {
@@ -60,7 +62,7 @@ async function installFromDebian(tell: (message: string) => void): Promise<void>
   }
 }
 
-async function startMember(): Promise<string> {
+async function startMember(description: string): Promise<Etcd> {
   const [client, peer] = await freePorts(2);
   const clientUrl = `http://127.0.0.1:${client}`;
   const peerUrl = `http://127.0.0.1:${peer}`;
@@ -75,8 +77,8 @@ async function startMember(): Promise<string> {
     const answer = await fetch(`${clientUrl}/health`, { signal: AbortSignal.timeout(1_000) }).catch(() => undefined);
     return answer?.ok ?? false;
   };
-  await ServerProcess.start({ command: "etcd", args, isReady });
-  return clientUrl;
+  const server = await ServerProcess.start({ command: "etcd", args, isReady });
+  return { endpoints: clientUrl, description, stop: () => server.kill() };
 }
 
 function hasCode(error: unknown, code: string): boolean {

@@ -50,7 +50,11 @@ export class Oplogd {
 export async function ensureBuilt(tell: (message: string) => void): Promise<void> {
   if (existsSync(PROGRAM) && statSync(PROGRAM).mtimeMs >= newestSourceMs()) return;
   tell(`${existsSync(PROGRAM) ? "the build is older than the sources" : "there is no build yet"}: npm run build`);
-  await promisify(execFile)("npm", ["run", "build"], { cwd: ROOT, shell: process.platform === "win32" });
+  const build = promisify(execFile)("npm", ["run", "build"], { cwd: ROOT, shell: process.platform === "win32" });
+  await build.catch((error: { stdout?: string }) => {
+    // The compiler says on stdout what is wrong.
+    throw new Error(`npm run build has failed\n${error.stdout ?? ""}`, { cause: error });
+  });
 }
 
 function newestSourceMs(): number {

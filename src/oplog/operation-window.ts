@@ -30,11 +30,12 @@ export interface Operation {
 }
 
 interface Writer {
+  /** Known also when it has left the window. */
   last: Operation;
   encodedMark: Uint8Array | undefined;
-  /** In order of commit; always holds `last`. */
+  /** Those in the window, in order of commit. */
   readonly recent: Map<bigint, Operation>;
-  /** Lowest id that is certainly still in `recent` if it was ever committed. */
+  /** Whatever was committed from this id on is in `recent`, or is `last`. */
   completeFrom: bigint;
 }
 
@@ -42,7 +43,7 @@ interface Remembered {
   readonly writerId: string;
   readonly operationId: bigint;
   readonly recordFirst: bigint;
-  readonly recordBytes: number;
+  recordBytes: number;
 }
 
 export type Resolution =
@@ -61,13 +62,13 @@ export class OperationWindow {
   private oldest = 0;
   private recordBytes = 0;
   private operations = 0;
-  private lastRecordFirst = 0n;
+  private lastRecord: Remembered = { writerId: "", operationId: 0n, recordFirst: 0n, recordBytes: 0 };
 
   constructor(private readonly limits: WindowLimits = WINDOW_LIMITS) {}
 
   /** The mark of a writer as the head holds it. Comes before the records are read back. */
   restoreMark(writerId: string, operation: Operation): void {
-    this.writers.set(writerId, newWriter(operation));
+    this.writers.set(writerId, newWriter(operation, operation.operationId));
   }
 
   /** One record's operations, oldest record first. Those of writers that the head has forgotten are passed over. */
@@ -76,17 +77,14 @@ export class OperationWindow {
     recordBytes: number,
     operations: Iterable<[writerId: string, operation: Operation]>,
   ): void {
-    this.startRecord(recordFirst, recordBytes);
+    this.startRecord(recordFirst);
     for (const [writerId, operation] of operations) {
       const writer = this.writers.get(writerId);
       if (writer === undefined) continue;
-      // The mark stands first in the map from restoreMark; ids rise, so putting it again keeps the order of commit.
-      writer.recent.delete(operation.operationId);
-      writer.recent.set(operation.operationId, operation);
       if (operation.operationId < writer.completeFrom) writer.completeFrom = operation.operationId;
-      if (writer.recent.size > this.limits.operationsPerWriterMax) dropOldest(writer);
-      this.remember(writerId, operation.operationId, recordFirst);
+      this.remember(writerId, writer, operation, recordFirst);
     }
+    this.endRecord(recordBytes);
   }
 
   /**
@@ -108,7 +106,7 @@ export class OperationWindow {
       return undefined;
     }
     if (operationId > writer.last.operationId) return undefined;
-    const known = writer.recent.get(operationId);
+    const known = find(writer, operationId);
     if (known === undefined) throw new OperationIdUsedError(writerId, operationId, writer.last.operationId);
     if (known.contentCrc32c !== contentCrc32c || known.last - known.first + 1n !== BigInt(count)) {
       throw new OperationContentMismatchError(writerId, operationId, known.first, known.last);
@@ -116,27 +114,32 @@ export class OperationWindow {
     return known;
   }
 
-  /** Call once before the operations of a new record. */
-  startRecord(recordFirst: bigint, recordBytes: number): void {
-    this.lastRecordFirst = recordFirst;
+  /** Call before the operations of a new record. */
+  startRecord(recordFirst: bigint): void {
     // Bytes are charged also for records without operations: a take-over has to read past them.
-    this.remembered.push({ writerId: "", operationId: 0n, recordFirst, recordBytes });
+    this.lastRecord = { writerId: "", operationId: 0n, recordFirst, recordBytes: 0 };
+    this.remembered.push(this.lastRecord);
+  }
+
+  /** Call after the last operation of the record. */
+  endRecord(recordBytes: number): void {
+    this.lastRecord.recordBytes = recordBytes;
     this.recordBytes += recordBytes;
     this.evict();
   }
 
   add(writerId: string, operation: Operation): void {
-    const writer = this.writers.get(writerId);
+    let writer = this.writers.get(writerId);
     if (writer === undefined) {
+      // Writers are only forgotten while the table is full, so one that is not in it has committed nothing before.
+      const completeFrom = this.writers.size < this.limits.writersMax ? 0n : operation.operationId;
       this.makeRoom(operation.timestampMs);
-      this.writers.set(writerId, newWriter(operation));
-    } else {
-      writer.last = operation;
-      writer.encodedMark = undefined;
-      writer.recent.set(operation.operationId, operation);
-      if (writer.recent.size > this.limits.operationsPerWriterMax) dropOldest(writer);
+      writer = newWriter(operation, completeFrom);
+      this.writers.set(writerId, writer);
     }
-    this.remember(writerId, operation.operationId, this.lastRecordFirst);
+    writer.last = operation;
+    writer.encodedMark = undefined;
+    this.remember(writerId, writer, operation, this.lastRecord.recordFirst);
   }
 
   resolve(writerId: string, operationId: bigint): Resolution {
@@ -147,10 +150,10 @@ export class OperationWindow {
       return { outcome: mayBeForgotten ? "forgotten" : "not committed", highest: 0n };
     }
     const highest = writer.last.operationId;
-    const operation = writer.recent.get(operationId);
+    const operation = find(writer, operationId);
     if (operation !== undefined) return { outcome: "committed", operation, highest };
-    // An id that was passed over can never commit any more, ids rise.
-    if (operationId > highest || operationId > writer.completeFrom) return { outcome: "not committed", highest };
+    // One below the highest was passed over and can never commit any more, ids rise.
+    if (operationId >= writer.completeFrom) return { outcome: "not committed", highest };
     return { outcome: "forgotten", highest };
   }
 
@@ -167,7 +170,10 @@ export class OperationWindow {
     return this.remembered[this.oldest]?.recordFirst ?? head + 1n;
   }
 
-  private remember(writerId: string, operationId: bigint, recordFirst: bigint): void {
+  private remember(writerId: string, writer: Writer, operation: Operation, recordFirst: bigint): void {
+    const { operationId } = operation;
+    writer.recent.set(operationId, operation);
+    if (writer.recent.size > this.limits.operationsPerWriterMax) forget(writer, writer.recent.keys().next().value!);
     this.operations++;
     this.remembered.push({ writerId, operationId, recordFirst, recordBytes: 0 });
     this.evict();
@@ -184,9 +190,7 @@ export class OperationWindow {
       this.recordBytes -= gone.recordBytes;
       if (gone.writerId !== "") this.operations--;
       const writer = this.writers.get(gone.writerId);
-      if (writer !== undefined && writer.last.operationId !== gone.operationId) {
-        if (writer.recent.delete(gone.operationId)) writer.completeFrom = firstKey(writer.recent);
-      }
+      if (writer?.recent.has(gone.operationId)) forget(writer, gone.operationId);
     }
     if (this.oldest > 4096 && this.oldest > this.remembered.length / 2) {
       this.remembered = this.remembered.slice(this.oldest);
@@ -218,9 +222,18 @@ export class OperationWindow {
   }
 }
 
-function newWriter(last: Operation): Writer {
-  const { operationId } = last;
-  return { last, encodedMark: undefined, recent: new Map([[operationId, last]]), completeFrom: operationId };
+function newWriter(last: Operation, completeFrom: bigint): Writer {
+  return { last, encodedMark: undefined, recent: new Map(), completeFrom };
+}
+
+function find(writer: Writer, operationId: bigint): Operation | undefined {
+  return writer.recent.get(operationId) ?? (writer.last.operationId === operationId ? writer.last : undefined);
+}
+
+/** The oldest one of its writer. */
+function forget(writer: Writer, operationId: bigint): void {
+  writer.recent.delete(operationId);
+  writer.completeFrom = operationId + 1n;
 }
 
 function encodeMark(writerId: string, last: Operation): Uint8Array {
@@ -234,13 +247,4 @@ function encodeMark(writerId: string, last: Operation): Uint8Array {
     timestampMs: last.timestampMs,
   };
   return toBinary(HeadSchema, create(HeadSchema, { writers: [mark] }));
-}
-
-function dropOldest(writer: Writer): void {
-  writer.recent.delete(firstKey(writer.recent));
-  writer.completeFrom = firstKey(writer.recent);
-}
-
-function firstKey(recent: Map<bigint, Operation>): bigint {
-  return recent.keys().next().value!;
 }

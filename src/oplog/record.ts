@@ -139,9 +139,17 @@ export function decodeRecord(value: Buffer): StoredRecord {
 export function openBody({ header, storedBody }: StoredRecord): Buffer {
   if (header.codec !== Codec.NONE && header.codec !== Codec.LZ4)
     throw new RecordDamagedError(`codec ${header.codec} is unknown`);
-  const body = header.codec === Codec.LZ4 ? decompressFrameSync(storedBody) : storedBody;
+  const body = header.codec === Codec.LZ4 ? decompress(storedBody) : storedBody;
   if (body.length !== header.bodyBytes) {
     throw new RecordDamagedError(`the body has ${body.length} bytes, its header says ${header.bodyBytes}`);
   }
   return body;
+}
+
+function decompress(stored: Buffer): Buffer {
+  try {
+    return decompressFrameSync(stored);
+  } catch (error) {
+    throw new RecordDamagedError(`LZ4: ${String(error)}`);
+  }
 }

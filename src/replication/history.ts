@@ -152,6 +152,11 @@ export class HoleWatch {
 
   constructor(private readonly clock: Clock) {}
 
+  /** What was missing is there, or nothing is missing. */
+  clear(): void {
+    this.seen = undefined;
+  }
+
   /** Call each time the entry `at` was found missing: true once it has been so for long enough. */
   isLasting(at: bigint): boolean {
     const nowMs = this.clock.monotonicMs();

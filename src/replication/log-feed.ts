@@ -102,7 +102,11 @@ export class LogFeed {
     const startRevision = (await this.sync()) + 1n;
     const stop = new AbortController();
     const { signal: both, unlink } = linkSignals(signal, stop.signal);
-    const poll = this.pollHead(both).catch((error: unknown) => stop.abort(error));
+    let failure: unknown = new WatchLostError("the watch has ended");
+    const poll = this.pollHead(both).catch((error: unknown) => {
+      failure = error;
+      stop.abort();
+    });
     try {
       for await (const batch of store.watch({ from: keys.allFrom, to: keys.allTo, startRevision }, both)) {
         this.confirm();
@@ -115,12 +119,11 @@ export class LogFeed {
         if (this.seen !== before) this.change.notify();
       }
     } finally {
-      stop.abort(stop.signal.reason);
+      stop.abort();
       await poll;
       unlink();
     }
-    if (!signal.aborted)
-      throw stop.signal.reason instanceof Error ? stop.signal.reason : new WatchLostError("the watch ended");
+    if (!signal.aborted) throw failure;
   }
 
   /** Reads where the log stands; returns the revision up to which everything has been seen. */
@@ -218,8 +221,8 @@ export class LogFeed {
         if (error instanceof StoreError) continue;
         throw error;
       }
-      this.confirm();
       this.noteHead(head, lastBefore);
+      this.confirm();
       if (this.head <= this.last) {
         behindAt = undefined;
       } else if (behindAt === this.last) {
@@ -301,6 +304,7 @@ export class LogFeed {
 
   private confirm(): void {
     this.confirmedMs = this.parts.clock.monotonicMs();
+    this.hole.clear();
   }
 }
 

@@ -82,7 +82,7 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
       settlements.push({ item, outcome: decided });
       continue;
     }
-    if (taken.length === 0) window.startRecord(first, cost);
+    if (taken.length === 0) window.startRecord(first);
     const appended: Appended = {
       first: last + 1n,
       last: last + BigInt(item.entries.count),
@@ -101,6 +101,7 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
     settlements.push({ item, outcome: { appended } });
   }
   if (taken.length === 0) return { settlements, record: undefined };
+  window.endRecord(bytes);
 
   const body = stampEntries(taken, first, term, Number(timestampMs));
   const run = { first, last, term, timestampMs, body };

@@ -25,7 +25,7 @@ export type Start =
 export async function resolveStart(store: KvStore, keys: LogKeys, feed: LogFeed, start: Start): Promise<bigint> {
   switch (start.kind) {
     case "beginning":
-      return feed.floor;
+      return (await readFloor(store, keys)).sequenceId;
     case "head":
       return (await storedHead(store, keys, feed)) + 1n;
     case "sequence":
@@ -82,7 +82,7 @@ async function termOf(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint):
 
 /** Bisects over ids: timestamps never decrease along a log. All entries of a record have the same one. */
 async function findTime(store: KvStore, keys: LogKeys, feed: LogFeed, timestampMs: bigint): Promise<bigint> {
-  let low = feed.floor;
+  let low = (await readFloor(store, keys)).sequenceId;
   let high = feed.head + 1n;
   while (low < high) {
     const middle = (low + high) / 2n;
@@ -91,5 +91,5 @@ async function findTime(store: KvStore, keys: LogKeys, feed: LogFeed, timestampM
     if (header.timestampMs < timestampMs) low = header.lastSequenceId + 1n;
     else high = header.firstSequenceId < middle ? header.firstSequenceId : middle;
   }
-  return low > feed.floor ? low : feed.floor;
+  return low;
 }

@@ -22,12 +22,16 @@ export function restoreMarks(head: Head): OperationWindow {
 
 /** What earlier writers have committed: the marks in the head, and the records since its window starts. */
 export async function restoreWindow(store: KvStore, keys: LogKeys, head: Head): Promise<OperationWindow> {
-  const window = restoreMarks(head);
+  let window = restoreMarks(head);
+  let next = 0n;
   if (head.windowFromSequenceId > head.lastSequenceId || head.writers.length === 0) return window;
   for await (const page of readPages(store, keys, head.windowFromSequenceId)) {
     for (const pair of page.pairs) {
       const { header } = openRecord(keys, pair, head.logId);
       if (header.firstSequenceId > head.lastSequenceId) return window;
+      // Trimmed meanwhile: what stood before the hole is no basis for saying what is not in the log.
+      if (next !== 0n && header.firstSequenceId > next) window = restoreMarks(head);
+      next = header.lastSequenceId + 1n;
       window.restoreRecord(header.firstSequenceId, pair.value.length, operationsOf(header));
     }
   }

@@ -1,0 +1,65 @@
+import { parseArgs } from "node:util";
+
+export interface DemoOptions {
+  readonly trace: string | undefined;
+  readonly store: "embedded" | "etcd";
+  readonly etcdEndpoints: string | undefined;
+  readonly requestsMax: number;
+  readonly withCrash: boolean;
+  readonly json: boolean;
+}
+
+export const USAGE = `Replays an hour of a chat service's KV-cache through oplogd to two standbys, and crashes it half-way.
+
+Usage: npm run demo -- [options]
+
+  --trace FILE            JSON lines with "hash_ids"; default: the trace beside the repository, else a generated one
+  --store embedded|etcd   default: embedded, or etcd if endpoints are given
+  --etcd-endpoints URLS   an etcd that runs; default: one is started, and installed first on Debian as root
+  --requests N            stop after N requests
+  --no-crash              leave oplogd alone
+  --json                  the report as JSON
+`;
+
+export class UsageError extends Error {}
+
+/** Undefined = help is wanted. Throws UsageError. */
+export function parseOptions(argv: readonly string[]): DemoOptions | undefined {
+  const { values } = parse(argv);
+  if (values.help) return undefined;
+  const etcdEndpoints = values["etcd-endpoints"];
+  const store = values.store ?? (etcdEndpoints === undefined ? "embedded" : "etcd");
+  if (store !== "embedded" && store !== "etcd") throw new UsageError(`--store ${store}: it is embedded or etcd`);
+  if (store === "embedded" && etcdEndpoints !== undefined) {
+    throw new UsageError("--etcd-endpoints: the embedded store has none");
+  }
+  const requestsMax = values.requests === undefined ? Infinity : Number(values.requests);
+  if (!(requestsMax >= 1)) throw new UsageError(`--requests ${values.requests}: a number of at least 1`);
+  return {
+    trace: values.trace,
+    store,
+    etcdEndpoints,
+    requestsMax,
+    withCrash: !values["no-crash"],
+    json: values.json ?? false,
+  };
+}
+
+function parse(argv: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...argv],
+      options: {
+        trace: { type: "string" },
+        store: { type: "string" },
+        "etcd-endpoints": { type: "string" },
+        requests: { type: "string" },
+        "no-crash": { type: "boolean" },
+        json: { type: "boolean" },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
+}
