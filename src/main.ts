@@ -29,6 +29,8 @@ switch (parsed.kind) {
     break;
   case "run":
     await run(parsed.config);
+    // Everything has been closed and logged. A client that does not read would keep its connection, and so the process.
+    process.exit();
 }
 
 async function run(config: Config): Promise<void> {

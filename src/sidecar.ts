@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { AdminServer, type Readiness } from "./admin/admin-server.js";
@@ -55,6 +56,8 @@ export class Sidecar {
     private readonly logger: Logger,
     store: KvStore,
   ) {
+    // One listener for each open stream, of which the limits decide how many there are.
+    setMaxListeners(0, this.draining.signal, this.cutOff.signal);
     this.metrics = new Metrics({ version: VERSION, storeKind: config.storeKind });
     this.store = new MonitoredKvStore(
       store,

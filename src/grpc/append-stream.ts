@@ -47,6 +47,8 @@ export class AppendStreamSession {
   private unreadBytes = 0;
   private isReading = false;
   private hasEnded = false;
+  /** What comes after is not looked at: the status of the stream tells that it was not written. */
+  private isFinished = false;
   private log = "";
   /** Why nothing further is written: an append was not acknowledged, and those after it must not overtake it. */
   private failure: OplogError | undefined;
@@ -68,7 +70,11 @@ export class AppendStreamSession {
   async run(): Promise<void> {
     const { call, draining } = this;
     const finished = new Promise<void>((resolve, reject) => {
-      this.finish = (error) => (error === undefined ? resolve() : reject(error));
+      this.finish = (error) => {
+        this.isFinished = true;
+        if (error === undefined) resolve();
+        else reject(error);
+      };
     });
     const leave = () => {
       this.gone.abort();
@@ -80,6 +86,7 @@ export class AppendStreamSession {
     call.on("error", leave);
     draining.addEventListener("abort", drain);
     call.on("data", (message: Buffer) => {
+      if (this.isFinished) return;
       this.inbox.push(message);
       this.unread++;
       this.unreadBytes += message.length;

@@ -14,8 +14,8 @@ export interface AutoPrimaryParts extends Omit<WriterParts, "claim" | "window"> 
   readonly identity: Identity;
   /** Aborts what cannot be written any more; a drain comes first. */
   readonly signal: AbortSignal;
-  /** The term has been claimed, so the log exists. */
-  readonly onClaimed: () => void;
+  /** A term has been claimed, so the log exists; or the writer of it has ended. */
+  readonly onLeading: (isLeading: boolean) => void;
   /** A broken invariant: the process must end. */
   readonly onBroken: (error: unknown) => void;
 }
@@ -94,6 +94,11 @@ export class AutoPrimary {
     }
   }
 
+  private noteLeading(isLeading: boolean): void {
+    this.parts.observer.leading(this.parts.keys.log, isLeading);
+    this.parts.onLeading(isLeading);
+  }
+
   private claim(): Promise<LogWriter> {
     const writer = this.claimWriter();
     this.state = { kind: "claiming", writer };
@@ -111,11 +116,10 @@ export class AutoPrimary {
       const done = writer
         .run(this.parts.signal)
         .catch(this.parts.onBroken)
-        .finally(() => this.parts.observer.leading(keys.log, false));
-      this.parts.observer.leading(keys.log, true);
+        .finally(() => this.noteLeading(false));
       this.state = { kind: "leading", writer, done };
       if (this.isDraining) writer.drain();
-      this.parts.onClaimed();
+      this.noteLeading(true);
       logger.info(
         { event: "term_claimed", log: keys.log, term: String(claim.term), head: String(claim.head.lastSequenceId) },
         "leading the log",

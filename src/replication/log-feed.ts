@@ -19,6 +19,8 @@ export interface FeedParts {
   readonly observer: ReplicationObserver;
   readonly cacheBytesMax: number;
   readonly headPollMs: number;
+  /** Whether this process writes the log under this term: `publish` then brings the records, and no watch. */
+  readonly isOwnTerm: (term: bigint) => boolean;
 }
 
 export interface LeaderView {
@@ -56,6 +58,7 @@ export class LogFeed {
   private confirmedMs = 0;
   private readonly hole: HoleWatch;
   private isWarned = false;
+  private watching: { readonly stop: AbortController; isResync: boolean } | undefined;
 
   constructor(private readonly parts: FeedParts) {
     this.cache = new FeedCache(parts.cacheBytesMax);
@@ -76,11 +79,22 @@ export class LogFeed {
     return this.cache.find(id);
   }
 
-  /** What this process has written itself, ahead of the watch. */
+  /** What this process has written itself. */
   publish(run: CommittedRun): void {
-    if (!this.isSynced || run.first > this.last + 1n) return;
-    this.accept(run);
-    this.change.notify();
+    if (this.isSynced && run.first <= this.last + 1n) {
+      this.accept(run);
+      this.change.notify();
+      return;
+    }
+    if (run.last > this.head) this.head = run.last;
+    if (this.isSynced) this.resync();
+  }
+
+  /** Looks at the store afresh: who writes has changed, or something has been missed. */
+  resync(): void {
+    if (this.watching === undefined) return;
+    this.watching.isResync = true;
+    this.watching.stop.abort();
   }
 
   /** Follows the log until the signal aborts, through every break of the store. */
@@ -92,30 +106,33 @@ export class LogFeed {
       } catch (error) {
         if (signal.aborted) return;
         this.noteFailure(error);
+        if (this.broken === undefined) await sleep(backoff.delayMs(), signal);
       }
-      if (this.broken === undefined) await sleep(backoff.delayMs(), signal);
     }
   }
 
+  /** Returns when asked to resync; throws when the tail broke. */
   private async follow(signal: AbortSignal, backoff: Backoff): Promise<void> {
-    const { store, keys } = this.parts;
-    const startRevision = (await this.sync()) + 1n;
+    const { store } = this.parts;
     const stop = new AbortController();
+    const watching = { stop, isResync: false };
+    this.watching = watching;
+    const startRevision = (await this.sync()) + 1n;
     const { signal: both, unlink } = linkSignals(signal, stop.signal);
-    let failure: unknown = new WatchLostError("the watch has ended");
+    let failure: unknown;
     const poll = this.pollHead(both).catch((error: unknown) => {
       failure = error;
       stop.abort();
     });
     try {
-      for await (const batch of store.watch({ from: keys.allFrom, to: keys.allTo, startRevision }, both)) {
+      for await (const batch of store.watch({ ...this.watchRange, startRevision }, both)) {
         this.confirm();
         backoff.reset();
         this.isWarned = false;
         const before = this.seen;
         for (const event of batch.events) await this.apply(event);
         if (this.head > this.last) await this.fill();
-        // A primary has told of its own records already, and cursors concern nobody here.
+        // Cursors concern nobody here.
         if (this.seen !== before) this.change.notify();
       }
     } finally {
@@ -123,7 +140,15 @@ export class LogFeed {
       await poll;
       unlink();
     }
-    if (!signal.aborted) throw failure;
+    if (!watching.isResync && !signal.aborted) throw failure ?? new WatchLostError("the watch has ended");
+  }
+
+  /** Of its own log a process need only watch whether it is still its own. */
+  private get watchRange(): { from: string; to: string } {
+    const { keys, isOwnTerm } = this.parts;
+    return isOwnTerm(this.leader.term)
+      ? { from: keys.term, to: `${keys.term}\0` }
+      : { from: keys.allFrom, to: keys.allTo };
   }
 
   /** Reads where the log stands; returns the revision up to which everything has been seen. */
@@ -158,6 +183,7 @@ export class LogFeed {
       this.noteHead({ pair, revision: pair.modRevision }, 0n);
     } else if (pair.key === keys.term) {
       this.noteLeader(decodeTerm(pair)!);
+      this.resync();
     } else if (pair.key === keys.floor) {
       this.noteFloor(decodeFloor(pair).sequenceId);
     } else {
@@ -216,7 +242,9 @@ export class LogFeed {
       const lastBefore = this.last;
       let head: GetResult;
       try {
-        head = await store.get(keys.head);
+        const [headRead, floor] = await Promise.all([store.get(keys.head), store.get(keys.floor)]);
+        head = headRead;
+        this.noteFloor(decodeFloor(floor.pair).sequenceId);
       } catch (error) {
         if (error instanceof StoreError) continue;
         throw error;

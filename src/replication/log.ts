@@ -14,7 +14,7 @@ import { throughStore } from "./store-failures.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "./subscription.js";
 
 export interface LogParts
-  extends Omit<AutoPrimaryParts, "keys" | "onCommitted" | "onClaimed">,
+  extends Omit<AutoPrimaryParts, "keys" | "onCommitted" | "onLeading">,
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
@@ -67,7 +67,10 @@ export class Log {
       ...parts,
       keys: this.keys,
       onCommitted: (run) => this.feed.publish(run),
-      onClaimed: () => this.noteFound(),
+      onLeading: (isLeading) => {
+        if (isLeading) this.noteFound();
+        this.feed.resync();
+      },
     });
   }
 
@@ -235,6 +238,10 @@ export class Log {
   }
 
   private newFeed(): LogFeed {
-    return new LogFeed({ ...this.parts, keys: this.keys });
+    return new LogFeed({
+      ...this.parts,
+      keys: this.keys,
+      isOwnTerm: (term) => this.primary.writer?.term === term,
+    });
   }
 }

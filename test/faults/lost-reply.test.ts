@@ -1,8 +1,12 @@
 import { expect, it } from "vitest";
 import type { OplogClient } from "../../src/client/client.js";
-import { ResolveAppendResponse_Outcome as Outcome } from "../../src/gen/oplog/v1/oplog_pb.js";
+import {
+  ResolveAppendResponse_Outcome as Outcome,
+  type ResolveAppendResponse,
+} from "../../src/gen/oplog/v1/oplog_pb.js";
 import type { EtcdServer } from "../support/etcd.js";
 import { History } from "../support/history.js";
+import type { Oplogd } from "../support/oplogd.js";
 import { waitFor } from "../support/wait.js";
 import { readBack } from "./recording-follower.js";
 import { aClientOf, aFaultProxy, anEtcd, anOplogd, failureOf, put, revisionOf } from "./stage.js";
@@ -51,16 +55,15 @@ it("answers UNKNOWN when the store stays silent, and then tells that the append 
   await expectLogOf(client, [1, 2, 3]);
 });
 
-it("tells that an append was not committed, and what is still on its way then never will be", async () => {
+it("never lets an append commit that was called not committed, though it is still on its way", async () => {
   const { etcd, wire, client } = await aLogOfOneEntry(GIVES_UP_SOON);
-  const elsewhere = aClientOf(await anOplogd({ store: { etcd: etcd.endpoint }, args: ["--sidecar-id", "elsewhere"] }));
+  const elsewhere = await aSidecarElsewhere(etcd);
 
   wire.blackHole(true);
-  const failure = await failureOf(client.append(operation(2)));
-  expect(failure).toMatchObject({ code: "UNKNOWN", reason: "OUTCOME_UNKNOWN" });
+  expect(await failureOf(client.append(operation(2)))).toMatchObject({ code: "UNKNOWN", reason: "OUTCOME_UNKNOWN" });
   expect(await resolved(elsewhere, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED, highestOperationId: 1n });
   expect(await termOf(elsewhere)).toBe(1n);
-  // Everything that was sent meanwhile now reaches etcd.
+  // What was sent meanwhile reaches etcd now.
   wire.blackHole(false);
 
   expect(await resolved(client, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED });
@@ -69,52 +72,63 @@ it("tells that an append was not committed, and what is still on its way then ne
   await expectLogOf(client, [1, 2]);
 });
 
-it("tells truly elsewhere while the primary is still trying", async () => {
-  const { etcd, wire, client } = await aLogOfOneEntry(QUICK);
-  const elsewhere = aClientOf(await anOplogd({ store: { etcd: etcd.endpoint }, args: ["--sidecar-id", "elsewhere"] }));
+it("makes the primary, which is still trying, give up what was called not committed elsewhere", async () => {
+  const { etcd, wire, client, oplogd } = await aLogOfOneEntry(QUICK);
+  const elsewhere = await aSidecarElsewhere(etcd);
 
   wire.blackHole(true);
-  const answer = client.append(operation(2)).then(
-    () => "committed",
-    () => "refused",
-  );
-  await isBeingWritten(client, 2);
-  const { outcome } = await resolved(elsewhere, 2);
+  const failure = failureOf(client.append(operation(2)));
+  await triesAgain(oplogd);
+  expect(await resolved(elsewhere, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED });
   wire.blackHole(false);
 
-  const isCommitted = (await answer) === "committed";
-  if (outcome === Outcome.NOT_COMMITTED) expect(isCommitted).toBe(false);
-  if (outcome === Outcome.COMMITTED) expect(isCommitted).toBe(true);
+  expect(await failure).toMatchObject({ code: "UNAVAILABLE", reason: "RULED_OUT" });
+  expect(await client.append(operation(2))).toMatchObject({ firstSequenceId: 2n, duplicate: false });
+  await expectLogOf(client, [1, 2]);
 });
 
-it.each([
-  ["before the store has it", false],
-  ["after the store has it", true],
-])("tells truly after oplogd was killed %s, without claiming a term", async (_when, isApplied) => {
+it("tells COMMITTED after oplogd was killed between the commit and its answer, without claiming a term", async () => {
   const { etcd, wire, client, oplogd } = await aLogOfOneEntry(QUICK);
   const before = await revisionOf(etcd);
 
-  if (isApplied) wire.swallowReplies(true);
-  else wire.blackHole(true);
+  wire.swallowReplies(true);
   const failure = failureOf(client.append(operation(2)));
-  if (isApplied) await waitFor(async () => (await revisionOf(etcd)) > before, { what: "the append to be applied" });
-  else await isBeingWritten(client, 2);
+  await waitFor(async () => (await revisionOf(etcd)) > before, { what: "the append to be applied at etcd" });
   await oplogd.kill("SIGKILL");
   expect((await failure).mayHaveCommitted).toBe(true);
   wire.swallowReplies(false);
-  wire.blackHole(false);
   await oplogd.restart();
 
-  expect(await resolved(client, 2)).toMatchObject(
-    isApplied
-      ? { outcome: Outcome.COMMITTED, firstSequenceId: 2n, lastSequenceId: 3n, term: 1n }
-      : { outcome: Outcome.NOT_COMMITTED, highestOperationId: 1n },
-  );
+  expect(await resolved(client, 2)).toMatchObject({
+    outcome: Outcome.COMMITTED,
+    firstSequenceId: 2n,
+    lastSequenceId: 3n,
+    term: 1n,
+  });
+  expect(await termOf(client)).toBe(1n);
+  expect(await client.append(operation(2))).toMatchObject({ firstSequenceId: 2n, lastSequenceId: 3n, duplicate: true });
+  await expectLogOf(client, [1, 2]);
+});
+
+it("tells NOT_COMMITTED after oplogd was killed before the commit, without claiming a term", async () => {
+  const { wire, client, oplogd } = await aLogOfOneEntry(QUICK);
+
+  wire.blackHole(true);
+  const failure = failureOf(client.append(operation(2)));
+  await triesAgain(oplogd);
+  await oplogd.kill("SIGKILL");
+  expect((await failure).mayHaveCommitted).toBe(true);
+  await wire.refuse(true);
+  wire.blackHole(false);
+  await wire.refuse(false);
+  await oplogd.restart();
+
+  expect(await resolved(client, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED, highestOperationId: 1n });
   expect(await termOf(client)).toBe(1n);
   expect(await client.append(operation(2))).toMatchObject({
     firstSequenceId: 2n,
     lastSequenceId: 3n,
-    duplicate: isApplied,
+    duplicate: false,
   });
   await expectLogOf(client, [1, 2]);
 });
@@ -122,33 +136,35 @@ it.each([
 async function aLogOfOneEntry(args: readonly string[]) {
   const etcd = await anEtcd();
   const wire = await aFaultProxy(etcd.port);
-  const oplogd = await anOplogd({ store: { etcd: wire.endpoint }, args });
+  const oplogd = await anOplogd({ store: { etcd: wire.endpoint }, args: ["--sidecar-id", "here", ...args] });
   const client = aClientOf(oplogd);
   expect(await client.append(operation(1))).toMatchObject({ firstSequenceId: 1n, term: 1n });
   return { etcd, wire, oplogd, client };
 }
 
+/** Another sidecar of the same log, with a way of its own to etcd. */
+async function aSidecarElsewhere(etcd: EtcdServer): Promise<OplogClient> {
+  return aClientOf(await anOplogd({ store: { etcd: etcd.endpoint }, args: ["--sidecar-id", "elsewhere"] }));
+}
+
 function operation(id: number) {
   const texts = id === 1 ? ["1 alone"] : [`${id} first`, `${id} second`];
-  return { log: LOG, writerId: WRITER, operationId: BigInt(id), entries: texts.map(put) };
+  return { log: LOG, writerId: WRITER, operationId: BigInt(id), entries: texts.map((text) => put(text)) };
 }
 
 /** Asks again while the sidecar cannot reach the store. */
-function resolved(client: OplogClient, id: number) {
+async function resolved(client: OplogClient, id: number): Promise<ResolveAppendResponse> {
   const ask = () =>
     client.resolveAppend({ log: LOG, writerId: WRITER, operationId: BigInt(id) }).catch((error: unknown) => {
       if ((error as { code?: string }).code !== "UNAVAILABLE") throw error;
       return undefined;
     });
-  return waitFor(ask, { what: `operation ${id} to be resolved`, deadlineMs: 15_000 });
+  return (await waitFor(ask, { what: `operation ${id} to be resolved`, deadlineMs: 15_000 }))!;
 }
 
-async function isBeingWritten(primary: OplogClient, id: number): Promise<void> {
-  const isPending = async () => {
-    const { outcome } = await primary.resolveAppend({ log: LOG, writerId: WRITER, operationId: BigInt(id) });
-    return outcome === Outcome.UNKNOWN;
-  };
-  await waitFor(isPending, { what: `operation ${id} to be written` });
+/** The sidecar has sent the record and had no answer: now it tries again. */
+async function triesAgain(oplogd: Oplogd): Promise<void> {
+  await waitFor(() => oplogd.log.includes('"event":"write_failed"'), { what: "the sidecar to try again" });
 }
 
 async function termOf(client: OplogClient): Promise<bigint | undefined> {

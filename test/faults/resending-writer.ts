@@ -18,10 +18,8 @@ const RETRY_MS = 50;
 const IN_FLIGHT_MAX = 64;
 
 /**
- * Appends its operations in order over AppendStream, each again and again until it is acknowledged.
- *
- * On every stream the first operation goes alone, and those that follow name the term of its answer: if the sidecar
- * claims a new term between two of them, those after the one that failed are refused and cannot overtake it.
+ * Appends its operations in order over AppendStream, many in flight, each again and again until it is acknowledged. It
+ * relies on the sidecar that on one stream no operation overtakes an earlier one that could not be acknowledged.
  */
 export class ResendingWriter {
   acknowledged = 0;
@@ -57,27 +55,24 @@ export class ResendingWriter {
     const appender = this.client.appender({ inFlightMax: IN_FLIGHT_MAX, signal });
     this.streams++;
     let failure: unknown;
-    const append = async (operation: number, term?: bigint): Promise<bigint> => {
+    const append = async (operation: number): Promise<void> => {
       const request = this.request(operation);
       this.history.sent(plan.writerId, request.operationId, request.entries);
-      const answer = await appender.append(term === undefined ? request : { ...request, term });
-      this.note(operation, answer);
-      return answer.term;
+      this.note(operation, await appender.append(request));
     };
-    try {
+    for (
       let next = this.acknowledged + 1;
-      const term = await append(next++);
-      while (next <= plan.operations && failure === undefined && !signal.aborted) {
-        await this.paced(next);
-        await appender.ready();
-        append(next++, term).catch((error: unknown) => {
-          failure ??= error;
-        });
-      }
-    } finally {
-      // Waits for the answers to what was sent; if the stream broke, the appends have been told.
-      await appender.end().catch(() => undefined);
+      next <= plan.operations && failure === undefined && !signal.aborted;
+      next++
+    ) {
+      await this.paced(next);
+      await appender.ready();
+      append(next).catch((error: unknown) => {
+        failure ??= error;
+      });
     }
+    // Waits for the answers to what was sent; if the stream broke, the appends have been told.
+    await appender.end().catch(() => undefined);
     if (failure !== undefined) throw failure;
   }
 
@@ -107,5 +102,5 @@ export class ResendingWriter {
 }
 
 function isWorthResending(error: OplogRpcError): boolean {
-  return error.mayHaveCommitted || isTransient(error) || error.reason === "STALE_TERM";
+  return error.mayHaveCommitted || isTransient(error);
 }

@@ -1,13 +1,12 @@
-import { afterEach, expect, it } from "vitest";
-import { connect, type OplogClient } from "../../src/client/client.js";
-import { type EtcdServer, etcdBinaries, startEtcd } from "../support/etcd.js";
+import { expect, it } from "vitest";
+import type { OplogClient } from "../../src/client/client.js";
 import { History } from "../support/history.js";
-import { type Oplogd, startOplogd } from "../support/oplogd.js";
 import { waitFor, within } from "../support/wait.js";
 import { EtcdLink } from "./etcd-link.js";
 import { RecordingFollower, readBack } from "./recording-follower.js";
 import { ResendingWriter } from "./resending-writer.js";
 import { randomOf, SEED, scaled } from "./scale.js";
+import { aClientOf, anEtcd, anOplogd, atEnd } from "./stage.js";
 
 const LOG = "soak";
 const WRITERS = 2;
@@ -21,23 +20,18 @@ const CUT_ALL_MS = scaled(5_000, 30_000);
 const RETRIED_OPERATIONS = 200;
 const RUN_MS_MAX = scaled(180_000, 1_200_000);
 
-const cleanUp: (() => unknown)[] = [];
-afterEach(async () => {
-  for (const each of cleanUp.splice(0).reverse()) await each();
-});
-
 it(`keeps every acknowledged entry once, in order, for everyone, through kills, restarts and cuts (seed ${SEED})`, {
   timeout: RUN_MS_MAX + 120_000,
 }, async () => {
   const random = randomOf(SEED);
   const { etcd, link, primary, standby } = await start();
   const history = new History();
-  const clients = { primary: client(primary), standby: client(standby) };
+  const clients = { primary: aClientOf(primary), standby: aClientOf(standby) };
 
   const followers = [
     new RecordingFollower(clients.primary, history, LOG, "at-the-primary"),
     new RecordingFollower(clients.standby, history, LOG, "at-the-standby"),
-    new RecordingFollower(client(standby), history, LOG, "at-the-standby-too"),
+    new RecordingFollower(aClientOf(standby), history, LOG, "at-the-standby-too"),
   ];
   const writers = Array.from({ length: WRITERS }, (_, index) => {
     const plan = {
@@ -47,7 +41,7 @@ it(`keeps every acknowledged entry once, in order, for everyone, through kills, 
       entriesPerOperation: ENTRIES_PER_OPERATION,
       operationsPerSecondMax: ENTRIES_PER_SECOND / ENTRIES_PER_OPERATION / WRITERS,
     };
-    return new ResendingWriter(client(primary), history, plan);
+    return new ResendingWriter(aClientOf(primary), history, plan);
   });
   const giveUp = new AbortController();
   const writing = Promise.all(writers.map((writer) => writer.run(giveUp.signal)));
@@ -91,23 +85,13 @@ it(`keeps every acknowledged entry once, in order, for everyone, through kills, 
 });
 
 async function start() {
-  const binary = (await etcdBinaries()).at(-1)!;
-  const etcd: EtcdServer = await startEtcd({ binary, args: ["--quota-backend-bytes", String(4 * 2 ** 30)] });
-  cleanUp.push(() => etcd.stop());
+  const etcd = await anEtcd(["--quota-backend-bytes", String(4 * 2 ** 30)]);
   const link = await EtcdLink.start(etcd.port);
-  cleanUp.push(() => link.close());
+  atEnd(() => link.close());
   const store = { etcd: link.endpoint };
-  const primary = await startOplogd({ store, args: ["--sidecar-id", "primary"] });
-  cleanUp.push(() => primary.stop());
-  const standby = await startOplogd({ store, args: ["--sidecar-id", "standby"] });
-  cleanUp.push(() => standby.stop());
+  const primary = await anOplogd({ store, args: ["--sidecar-id", "primary"] });
+  const standby = await anOplogd({ store, args: ["--sidecar-id", "standby"] });
   return { etcd, link, primary, standby };
-}
-
-function client(oplogd: Oplogd): OplogClient {
-  const made = connect(oplogd.target);
-  cleanUp.push(() => made.close());
-  return made;
 }
 
 async function cutFor(link: EtcdLink, durationMs: number, everyMs: number, which: "watches" | "all"): Promise<void> {

@@ -41,8 +41,9 @@ export function aClientOf({ target }: Pick<Oplogd, "target">): OplogClient {
   return client;
 }
 
-export function put(text: string) {
-  return { opType: OpType.PUT_END, key: `key of ${text}`, payload: Buffer.from(text) };
+/** An entry of its own; `padding` makes it larger. */
+export function put(text: string, padding = "") {
+  return { opType: OpType.PUT_END, key: `key of ${text}`, payload: Buffer.from(text + padding) };
 }
 
 /** The OplogRpcError that a call ends with. */

@@ -1679,8 +1679,9 @@ export const OpLogService: GenService<{
    * The same, pipelined. Answers come in the order of the requests, each with its own status; one refused for what it
    * is does not end the stream. Once one cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY,
    * DATA_LOSS) nothing sent after it is written either: the rest is answered with STREAM_ENDED and the stream ends, so
-   * that sending again on a new stream, in order, keeps the order. The stream stops reading while too much is in
-   * flight, so HTTP/2 flow control paces the client.
+   * that sending again on a new stream, in order, keeps the order. What has not been answered when the stream ends with
+   * a status that has an ErrorInfo was not written. The stream stops reading while too much is in flight, so HTTP/2 flow
+   * control paces the client.
    *
    * @generated from rpc oplog.v1.OpLogService.AppendStream
    */
