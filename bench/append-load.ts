@@ -1,7 +1,7 @@
 import { connect, type OplogClient } from "../src/client/client.js";
 import { OplogRpcError } from "../src/client/errors.js";
 import { appendRequests, streamRequests } from "./entry-bytes.js";
-import type { Measured } from "./load.js";
+import type { Measured } from "./generator.js";
 import { type Timing, Window } from "./window.js";
 
 export interface AppendLoad extends Timing {

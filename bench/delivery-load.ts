@@ -2,7 +2,7 @@ import { createHistogram } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect } from "../src/client/client.js";
 import { entryOf, randomPayload } from "./entry-bytes.js";
-import type { Measured } from "./load.js";
+import type { Measured } from "./generator.js";
 import type { Timing } from "./window.js";
 
 export interface DeliveryLoad extends Timing {

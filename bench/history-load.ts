@@ -1,7 +1,7 @@
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { connect } from "../src/client/client.js";
 import { BatchSchema, SubscribeResponseSchema } from "../src/gen/oplog/v1/oplog_pb.js";
-import type { Measured } from "./load.js";
+import type { Measured } from "./generator.js";
 
 export interface HistoryLoad {
   readonly target: string;

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { join } from "node:path";
-import type { FromLoad, Loads, Measured, ToLoad } from "./load.js";
+import type { Measured } from "./generator.js";
+import type { FromLoad, Loads, ToLoad } from "./load.js";
 
 /** A load generator in a process of its own, so that nothing but the machine is shared with what it measures. */
 export class LoadProcess {

@@ -1,5 +1,6 @@
 import { type AppendLoad, appendStream, appendUnary, fillLog } from "./append-load.js";
 import { type DeliveryLoad, followDelivery, sendPaced } from "./delivery-load.js";
+import type { Generator, Measured } from "./generator.js";
 import { type HistoryLoad, readHistory } from "./history-load.js";
 import { type PutLoad, putIntoEtcd } from "./put-load.js";
 
@@ -14,9 +15,6 @@ export interface Loads {
   readonly putIntoEtcd: PutLoad;
 }
 
-/** One number per name, like entriesPerSecond. */
-export type Measured = Readonly<Record<string, number>>;
-export type Generator<L> = (load: L, isReady: () => void, stopped: Promise<void>) => Promise<Measured>;
 export type ToLoad =
   | { readonly [K in keyof Loads]: { readonly run: K; readonly load: Loads[K] } }[keyof Loads]
   | "stop";

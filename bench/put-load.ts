@@ -1,7 +1,7 @@
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { Client, credentials, Metadata } from "@grpc/grpc-js";
 import { randomPayload } from "./entry-bytes.js";
-import type { Measured } from "./load.js";
+import type { Measured } from "./generator.js";
 import { type Timing, Window } from "./window.js";
 
 export interface PutLoad extends Timing {

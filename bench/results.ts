@@ -1,4 +1,4 @@
-import type { Measured } from "./load.js";
+import type { Measured } from "./generator.js";
 import { ETCD_PUTS, type StoreName } from "./scenarios.js";
 
 export interface Result {

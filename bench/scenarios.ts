@@ -1,6 +1,6 @@
 import type { Etcd } from "../launch/etcd.js";
 import type { Oplogd } from "../launch/oplogd.js";
-import type { Measured } from "./load.js";
+import type { Measured } from "./generator.js";
 import { LoadProcess } from "./load-process.js";
 import type { Timing } from "./window.js";
 

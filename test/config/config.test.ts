@@ -100,7 +100,7 @@ describe("precedence", () => {
 
 describe("values", () => {
   it.each([
-    ["--append-bytes-max", "1200000", { appendBytesMax: 1_200_000 }],
+    ["--append-bytes-max", "1100000", { appendBytesMax: 1_100_000 }],
     ["--append-queue-bytes-max", "1.5MiB", { appendQueueBytesMax: 1_572_864 }],
     ["--append-queue-bytes-max", "2gib", { appendQueueBytesMax: 2 * 1024 ** 3 }],
     ["--etcd-request-timeout", "500ms", { etcdRequestTimeoutMs: 500 }],
@@ -116,8 +116,8 @@ describe("values", () => {
   });
 
   it.each([
-    ["--append-bytes-max", "4095", '"4095" is below the limit: 4KiB to 1200000'],
-    ["--append-bytes-max", "1.2MiB", '"1.2MiB" is above the limit: 4KiB to 1200000'],
+    ["--append-bytes-max", "4095", '"4095" is below the limit: 4KiB to 1100000'],
+    ["--append-bytes-max", "1.1MiB", '"1.1MiB" is above the limit: 4KiB to 1100000'],
     [
       "--append-bytes-max",
       "1MB",
