@@ -1,10 +1,15 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { setFlagsFromString } from "node:v8";
 import { type Config, describeConfig, parseConfig } from "./config/config.js";
 import { Sidecar } from "./sidecar.js";
 import { createLogger } from "./telemetry/logger.js";
 import { VERSION } from "./telemetry/version.js";
+
+// The heap is small; what comes and goes are buffers outside of it. V8 answers their pressure by marking the heap step by
+// step, time and again, which costs a third of the throughput where marking it in one go costs milliseconds.
+setFlagsFromString("--no-incremental-marking");
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;

@@ -20,21 +20,38 @@ export interface EntryFilter {
  * SubscribeResponse.batch = 1, Batch.entries = 1, first_sequence_id = 2, last_sequence_id = 3.
  */
 export function batchFrame(bodies: readonly Buffer[], first: bigint, last: bigint): Buffer {
-  const firstId = Number(first);
-  const lastId = Number(last);
   const bodyBytes = bodies.reduce((sum, body) => sum + body.length, 0);
-  const batchBytes = bodyBytes + 2 + varintBytes(firstId) + varintBytes(lastId);
-  const frame = Buffer.allocUnsafeSlow(1 + varintBytes(batchBytes) + batchBytes);
-  frame[0] = TAG_BATCH;
-  let at = writeVarint(frame, 1, batchBytes);
+  const { headBytes, tailBytes } = around(bodyBytes, first, last);
+  const frame = Buffer.allocUnsafeSlow(headBytes + bodyBytes + tailBytes);
+  let at = headBytes;
   for (const body of bodies) {
     frame.set(body, at);
     at += body.length;
   }
+  return enclose(frame, bodyBytes, first, last);
+}
+
+/** The same around one body that stampEntries has made: in the room that it left, without a copy. */
+export function frameInPlace(body: Buffer, first: bigint, last: bigint): Buffer {
+  const { headBytes, tailBytes } = around(body.length, first, last);
+  const frame = Buffer.from(body.buffer, body.byteOffset - headBytes, headBytes + body.length + tailBytes);
+  return enclose(frame, body.length, first, last);
+}
+
+function around(bodyBytes: number, first: bigint, last: bigint): { headBytes: number; tailBytes: number } {
+  const tailBytes = 2 + varintBytes(Number(first)) + varintBytes(Number(last));
+  return { headBytes: 1 + varintBytes(bodyBytes + tailBytes), tailBytes };
+}
+
+/** Writes what stands before and after the entries. */
+function enclose(frame: Buffer, bodyBytes: number, first: bigint, last: bigint): Buffer {
+  const { tailBytes } = around(bodyBytes, first, last);
+  frame[0] = TAG_BATCH;
+  let at = writeVarint(frame, 1, bodyBytes + tailBytes) + bodyBytes;
   frame[at] = TAG_FIRST;
-  at = writeVarint(frame, at + 1, firstId);
+  at = writeVarint(frame, at + 1, Number(first));
   frame[at] = TAG_LAST;
-  writeVarint(frame, at + 1, lastId);
+  writeVarint(frame, at + 1, Number(last));
   return frame;
 }
 
@@ -45,11 +62,11 @@ export function frameRun<R extends EntryRun>(run: R): R & { readonly frame: Buff
   return { ...run, frame, body: frame.subarray(bodyEnd - run.body.length, bodyEnd) };
 }
 
-/** The part of a run from `from` on. */
-export function runFrom<R extends EntryRun>(run: R, from: bigint): R {
+/** The part of a run from `from` on; its frame, if it had one, is not that of the part. */
+export function runFrom<R extends EntryRun>(run: R, from: bigint): Omit<R, "frame"> {
   if (from <= run.first) return run;
   const offsets = entryOffsets(run.body);
-  return { ...run, first: from, body: run.body.subarray(offsets[Number(from - run.first)]) };
+  return { ...run, frame: undefined, first: from, body: run.body.subarray(offsets[Number(from - run.first)]) };
 }
 
 /** A run in parts of at most `bytesMax`, or of one entry that is larger. */

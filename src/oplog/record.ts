@@ -18,6 +18,9 @@ const TAG_SEQUENCE_ID = 0x08;
 const TAG_TERM = 0x10;
 const TAG_TIMESTAMP_MS = 0x18;
 
+/** More than the fields around the entries of a frame ever take. */
+export const FRAME_ROOM_BYTES = 32;
+
 /** A record that cannot be what a writer stored. */
 export class RecordDamagedError extends Error {
   constructor(problem: string) {
@@ -35,7 +38,8 @@ export interface EntryRun {
 
 /**
  * Copies the entries of several appends into one body and stamps each with its id, the term and the time: three fields
- * appended to the client's bytes, so that nothing is decoded or encoded again.
+ * appended to the client's bytes, so that nothing is decoded or encoded again. The buffer has FRAME_ROOM_BYTES to spare on
+ * either side of the body, where frameInPlace puts what makes it a message.
  */
 export function stampEntries(appends: readonly Entries[], first: bigint, term: bigint, timestampMs: number): Buffer {
   const stamp = Buffer.allocUnsafe(24);
@@ -43,8 +47,9 @@ export function stampEntries(appends: readonly Entries[], first: bigint, term: b
   let stampBytes = writeVarint(stamp, 1, Number(term));
   stamp[stampBytes] = TAG_TIMESTAMP_MS;
   stampBytes = writeVarint(stamp, stampBytes + 1, timestampMs);
-  const body = Buffer.allocUnsafeSlow(appends.reduce((sum, append) => sum + append.costBytes, 0));
-  let at = 0;
+  const costBytes = appends.reduce((sum, append) => sum + append.costBytes, 0);
+  const body = Buffer.allocUnsafeSlow(FRAME_ROOM_BYTES + costBytes + FRAME_ROOM_BYTES);
+  let at = FRAME_ROOM_BYTES;
   let id = Number(first);
   for (const { source, spans } of appends) {
     for (let index = 0; index < spans.length; index += 2) {
@@ -60,7 +65,7 @@ export function stampEntries(appends: readonly Entries[], first: bigint, term: b
       id++;
     }
   }
-  return body.subarray(0, at);
+  return body.subarray(FRAME_ROOM_BYTES, at);
 }
 
 /** Where each entry of a body starts, tag included, and at last where the body ends. */

@@ -18,12 +18,13 @@ export class FeedCache {
   constructor(private readonly bytesMax: number) {}
 
   /** Takes only what is listed: a writer's run carries more, which must not live as long as the cache. */
-  push({ first, last, term, timestampMs, body }: CommittedRun): void {
-    const framed = { ...frameRun({ first, last, body }), term, timestampMs };
+  push({ first, last, term, timestampMs, body, frame }: CommittedRun): void {
+    const run = { first, last, body };
+    const framed = { ...(frame === undefined ? frameRun(run) : { ...run, frame }), term, timestampMs };
     this.runs.push(framed);
-    this.bytes += framed.frame.length + RUN_OVERHEAD_BYTES;
+    this.bytes += bytesOf(framed);
     while (this.bytes > this.bytesMax && this.oldest < this.runs.length - 1) {
-      this.bytes -= this.runs[this.oldest]!.frame.length + RUN_OVERHEAD_BYTES;
+      this.bytes -= bytesOf(this.runs[this.oldest]!);
       // Drops the reference now; the array itself is cut from time to time.
       this.runs[this.oldest++] = undefined as unknown as FramedRun;
     }
@@ -52,4 +53,9 @@ export class FeedCache {
     this.oldest = 0;
     this.bytes = 0;
   }
+}
+
+/** What is kept alive: a frame may be a part of a larger buffer. */
+function bytesOf({ frame }: FramedRun): number {
+  return frame.buffer.byteLength + RUN_OVERHEAD_BYTES;
 }

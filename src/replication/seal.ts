@@ -6,6 +6,7 @@ import {
   type WriterOperations,
   WriterOperationsSchema,
 } from "../gen/oplog/store/v1/store_pb.js";
+import { frameInPlace } from "../oplog/batch-frame.js";
 import type { Entries } from "../oplog/entries.js";
 import { ExpectedSequenceMismatchError, OplogError, StaleTermError } from "../oplog/errors.js";
 import type { Operation, OperationWindow } from "../oplog/operation-window.js";
@@ -22,6 +23,8 @@ export interface RecordLimits {
 export interface CommittedRun extends EntryRun {
   readonly term: bigint;
   readonly timestampMs: bigint;
+  /** The SubscribeResponse with all of it, if it has been made already. */
+  readonly frame?: Buffer;
 }
 
 export interface SealedRecord extends CommittedRun {
@@ -104,7 +107,7 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
   window.endRecord(bytes);
 
   const body = stampEntries(taken, first, term, Number(timestampMs));
-  const run = { first, last, term, timestampMs, body };
+  const run = { first, last, term, timestampMs, body, frame: frameInPlace(body, first, last) };
   const { nonce } = context;
   const value = encodeRecord(
     {
