@@ -7,20 +7,23 @@ import { defaultAdvertise, formatAddress } from "./config/addresses.js";
 import type { Config } from "./config/config.js";
 import { Codec } from "./gen/oplog/store/v1/store_pb.js";
 import type { SidecarState } from "./grpc/convert.js";
+import { LeadershipService } from "./grpc/leadership-service.js";
 import { bindAll } from "./grpc/listeners.js";
 import { OpLogService } from "./grpc/oplog-service.js";
 import { GrpcServer } from "./grpc/server.js";
+import { StandbyService } from "./grpc/standby-service.js";
 import { systemClock } from "./oplog/clock.js";
 import type { KvStore } from "./oplog/kv-store.js";
 import { QueueBudget } from "./replication/append-item.js";
 import { Logs } from "./replication/logs.js";
 import { linkSignals, sleep } from "./replication/timing.js";
+import { Views } from "./standby/views.js";
 import { EmbeddedKvStore } from "./stores/embedded/embedded-kv-store.js";
 import { EtcdKvStore } from "./stores/etcd/etcd-kv-store.js";
 import { MonitoredKvStore } from "./stores/monitored-kv-store.js";
 import { childLogger, type Logger } from "./telemetry/logger.js";
 import { Metrics } from "./telemetry/metrics.js";
-import { replicationObserver, storeObserver } from "./telemetry/observers.js";
+import { replicationObserver, storeObserver, viewObserver } from "./telemetry/observers.js";
 import { VERSION } from "./telemetry/version.js";
 
 const HEALTH_POLL_MS = 2000;
@@ -36,10 +39,16 @@ export class Sidecar {
   private readonly metrics: Metrics;
   private readonly store: MonitoredKvStore;
   private readonly logs: Logs;
+  private readonly views: Views;
   private readonly grpc: GrpcServer;
   private readonly identity: { id: string; endpoint: string; instance: Buffer };
   /** "" is the sidecar as a whole; each log that exists joins as oplog/<log>. */
-  private readonly healthServices = new Set(["", "oplog.v1.OpLogService"]);
+  private readonly healthServices = new Set([
+    "",
+    "oplog.v1.OpLogService",
+    "oplog.v1.LeadershipService",
+    "oplog.v1.StandbyService",
+  ]);
   /** No new work. */
   private readonly draining = new AbortController();
   /** What is still open is given up. */
@@ -96,6 +105,16 @@ export class Sidecar {
       },
       config.logsMax,
     );
+    this.views = new Views(
+      {
+        openLog: (name) => this.logs.get(name),
+        clock: systemClock,
+        logger: childLogger(logger, "standby"),
+        observer: viewObserver(this.metrics),
+        headPollMs: config.tailHeadPollMs,
+      },
+      config.views,
+    );
     this.grpc = new GrpcServer({
       opLogService: new OpLogService({
         logs: this.logs,
@@ -105,6 +124,16 @@ export class Sidecar {
         budget,
         subscriberBytesMax: config.subscribeBufferBytesMax,
         statusStreamsMax: config.subscribeStreamsMax,
+        draining: this.draining.signal,
+      }),
+      leadershipService: new LeadershipService({
+        logs: this.logs,
+        streamsMax: config.subscribeStreamsMax,
+        draining: this.draining.signal,
+      }),
+      standbyService: new StandbyService({
+        views: this.views,
+        scansMax: config.subscribeStreamsMax,
         draining: this.draining.signal,
       }),
       hasReflection: config.reflection,
@@ -117,12 +146,14 @@ export class Sidecar {
   /** Serves until the signal, then shuts down. Rejects when an address cannot be bound or a part fails for good. */
   async run(stop: AbortSignal): Promise<void> {
     const stopAdmin = new AbortController();
+    let viewsRun: Promise<void> | undefined;
     try {
       const bound = await bindAll(this.grpc.server, this.config.listen);
       this.identity.endpoint ||= defaultAdvertise(bound, hostname());
       const admin = await this.listenAdmin();
       const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));
       this.logListening(bound.map(formatAddress), admin?.port);
+      viewsRun = this.views.run(this.cutOff.signal);
       await this.watchStore(linkSignals(stop, this.failed.signal).signal);
       await this.drain();
       stopAdmin.abort();
@@ -132,6 +163,7 @@ export class Sidecar {
       this.cutOff.abort();
       stopAdmin.abort();
       this.grpc.server.forceShutdown();
+      await viewsRun;
       await this.logs.close();
       await this.store.close();
     }

@@ -4,8 +4,8 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Command, Option } from "commander";
 import { OplogRpcError } from "../client/errors.js";
 import type { EntrySchema } from "../gen/oplog/v1/entry_pb.js";
-import { type AppendResponse, AppendResponseSchema } from "../gen/oplog/v1/oplog_pb.js";
-import { OP_NAMES, OP_TYPES, type OpName, parseUint64 } from "./arguments.js";
+import { type AppendResponse, AppendResponseSchema, Durability } from "../gen/oplog/v1/oplog_pb.js";
+import { OP_NAMES, OP_TYPES, type OpName, parseCount, parseDurationMs, parseUint64 } from "./arguments.js";
 import { type EntryInit, entryBatches } from "./entry-lines.js";
 import { CommandFailure, describeFailure, UsageError, unknownOutcomeAdvice } from "./failures.js";
 import { type Session, withSession } from "./session.js";
@@ -16,7 +16,21 @@ interface AppendOptions {
   readonly expect?: bigint;
   readonly writer?: string;
   readonly operation?: bigint;
+  readonly durability: DurabilityName;
+  readonly standbys?: number;
+  readonly durabilityTimeout?: number;
 }
+
+const DURABILITIES = {
+  store: Durability.STORE,
+  "standby-received": Durability.STANDBY_RECEIVED,
+  "standby-applied": Durability.STANDBY_APPLIED,
+} as const;
+
+type DurabilityName = keyof typeof DURABILITIES;
+
+/** What the sidecar waits unless told. */
+const DURABILITY_TIMEOUT_MS = 5000;
 
 const LINES_HELP = `
 Many entries: \`oplogctl append LOG -\` reads one JSON object per line from stdin, as \`read --json\` and \`tail --json\`
@@ -26,7 +40,10 @@ print them: op_type, key, payload (base64), key_sequence_id, checksum, headers. 
 sequence_id, term and timestamp_ms are passed over, for the sidecar gives new ones. Lines are appended in order, at most
 500 entries or 512 KiB at a time, each time all or nothing; the first refusal ends it. --expect holds for the first
 append, and each further one expects the one before. With --writer the appends take --operation, the next number, and so
-on: the same input again commits nothing twice.`;
+on: the same input again commits nothing twice.
+
+With a durability of standbys each append also waits until so many consumers have reported (UpdateCursor) that they
+have received or applied it. When the time runs out first it is in the log all the same: a note says so, on stderr.`;
 
 export function appendCommand(): Command {
   return new Command("append")
@@ -39,6 +56,9 @@ export function appendCommand(): Command {
     .option("--expect <id>", "append only if this is the head", parseUint64)
     .option("--writer <id>", "with --operation: commit at most once, however often it is tried")
     .option("--operation <n>", "number of this operation; those of a writer rise", parseUint64)
+    .addOption(new Option("--durability <how>", "what to wait for").choices(Object.keys(DURABILITIES)).default("store"))
+    .option("--standbys <n>", "how many consumers a durability of standbys is about, up to 16 (default: 1)", parseCount)
+    .option("--durability-timeout <duration>", "how long to wait for them, up to 1m (default: 5s)", parseDurationMs)
     .addHelpText("after", LINES_HELP)
     .action(
       (log: string, key: string | undefined, payload: string | undefined, options: AppendOptions, command: Command) =>
@@ -53,6 +73,12 @@ async function append(
   payload: string | undefined,
   options: AppendOptions,
 ): Promise<void> {
+  const { durability, standbys, durabilityTimeout } = options;
+  if (durability === "store" && (standbys !== undefined || durabilityTimeout !== undefined)) {
+    throw new UsageError(
+      "--standbys and --durability-timeout go with --durability standby-received or standby-applied",
+    );
+  }
   const appender = new OrderedAppends(session, log, options);
   if (key === "-") {
     if (payload !== undefined || options.payloadFile !== undefined) {
@@ -91,15 +117,22 @@ class OrderedAppends {
   }
 
   async append(entries: EntryInit[]): Promise<void> {
-    const { writer } = this.options;
+    const { writer, durability, standbys = 1, durabilityTimeout = DURABILITY_TIMEOUT_MS } = this.options;
+    const isForStandbys = durability !== "store";
     const request = {
       log: this.log,
       entries: entries as MessageInitShape<typeof EntrySchema>[],
       ...(this.expected === undefined ? {} : { expectedSequenceId: this.expected }),
       ...(writer === undefined ? {} : { writerId: writer }),
       ...(this.operation === undefined ? {} : { operationId: this.operation }),
+      ...(isForStandbys
+        ? { durability: DURABILITIES[durability], standbyCount: standbys, durabilityTimeoutMs: durabilityTimeout }
+        : {}),
     };
-    const response = await this.session.client.append(request).catch((error: unknown) => this.refused(error));
+    const deadlineMs = this.session.timeoutMs + (isForStandbys ? durabilityTimeout : 0);
+    const response = await this.session.client
+      .append(request, { deadlineMs })
+      .catch((error: unknown) => this.refused(error));
     if (this.expected !== undefined) this.expected = response.lastSequenceId;
     if (this.operation !== undefined) this.operation += 1n;
     await this.report(response);
@@ -109,6 +142,11 @@ class OrderedAppends {
     const { firstSequenceId: first, lastSequenceId: last } = response;
     if (this.session.isJson) return this.session.printJson(AppendResponseSchema, response);
     if (response.duplicate) this.session.note("had been committed before; these are the ids of that time");
+    const { durability, standbys = 1 } = this.options;
+    if (response.durability !== DURABILITIES[durability]) {
+      const passed = `${response.standbyCount} of ${standbys} standbys`;
+      this.session.note(`durable in the store, but only ${passed} had got as far (${durability}) in time`);
+    }
     await this.session.print(first === last ? `${first}` : `${first}..${last}`);
   }
 

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Command, Option } from "commander";
 import { appendCommand } from "./append.js";
 import { parseDurationMs } from "./arguments.js";
+import { leaderCommand } from "./leader.js";
 import { logsCommand } from "./logs.js";
 import { readCommand } from "./read.js";
 import { statusCommand } from "./status.js";
@@ -41,9 +42,8 @@ export function buildProgram(): Command {
     .addHelpText("after", AFTER_HELP)
     .showHelpAfterError("(oplogctl --help, oplogctl <command> --help)")
     .exitOverride();
-  for (const command of [appendCommand(), tailCommand(), readCommand(), statusCommand(), logsCommand()]) {
-    program.addCommand(command.copyInheritedSettings(program));
-  }
+  const commands = [appendCommand(), tailCommand(), readCommand(), statusCommand(), logsCommand(), leaderCommand()];
+  for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;
 }
 

@@ -4,6 +4,7 @@ import {
   GetStatusResponseSchema,
   WatchStatusResponseSchema,
 } from "../gen/oplog/v1/oplog_pb.js";
+import { interruptible } from "./interrupt.js";
 import { type Session, withSession } from "./session.js";
 import { statusText } from "./status-text.js";
 
@@ -12,7 +13,6 @@ interface StatusOptions {
 }
 
 const CLEAR_SCREEN = "\u001b[2J\u001b[H";
-const EXIT_INTERRUPTED = 130;
 
 export function statusCommand(): Command {
   return new Command("status")
@@ -30,21 +30,13 @@ async function once(session: Session, log = ""): Promise<void> {
   await session.print(statusText(status, Date.now()));
 }
 
-async function watch(session: Session, log = ""): Promise<void> {
-  const abort = new AbortController();
-  const onSignal = () => abort.abort();
-  process.once("SIGINT", onSignal);
-  try {
-    for await (const status of session.client.watchStatus({ log }, { signal: abort.signal })) {
+function watch(session: Session, log = ""): Promise<void> {
+  return interruptible(async (signal) => {
+    for await (const status of session.client.watchStatus({ log }, { signal })) {
       if (session.isJson) await session.printJson(WatchStatusResponseSchema, status);
       else await session.print(screen(status));
     }
-  } catch (error) {
-    if (!abort.signal.aborted) throw error;
-    process.exitCode = EXIT_INTERRUPTED;
-  } finally {
-    process.removeListener("SIGINT", onSignal);
-  }
+  });
 }
 
 function screen(status: Pick<GetStatusResponse, "sidecar" | "log">): string {

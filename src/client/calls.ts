@@ -1,13 +1,13 @@
 import {
   create,
   type DescMessage,
+  type DescMethod,
   type DescMethodServerStreaming,
   type DescMethodUnary,
   type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
 import { type Client, Metadata, type MethodDefinition } from "@grpc/grpc-js";
-import { OpLogService } from "../gen/oplog/v1/oplog_pb.js";
 import { clientDefinition } from "../grpc/bridge.js";
 import { OplogRpcError } from "./errors.js";
 
@@ -26,14 +26,17 @@ export interface StreamOptions {
 
 type Definition = MethodDefinition<unknown, unknown>;
 
-const decoded = clientDefinition(OpLogService);
-const raw = clientDefinition(
-  OpLogService,
-  OpLogService.methods.map((method) => method.name),
-);
+const definitions = new Map<DescMethod, { readonly decoded: Definition; readonly raw: Definition }>();
 
-export function definitionOf(method: { readonly name: string }, isRaw = false): Definition {
-  return (isRaw ? raw : decoded)[method.name]!;
+/** How to call a method; made once. */
+export function definitionOf(method: DescMethod, isRaw = false): Definition {
+  let known = definitions.get(method);
+  if (known === undefined) {
+    const { parent, name } = method;
+    known = { decoded: clientDefinition(parent)[name]!, raw: clientDefinition(parent, [name])[name]! };
+    definitions.set(method, known);
+  }
+  return isRaw ? known.raw : known.decoded;
 }
 
 /** What the bridge can encode. */

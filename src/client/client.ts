@@ -1,5 +1,14 @@
 import type { Client } from "@grpc/grpc-js";
 import {
+  type ClaimTermRequestSchema,
+  type ClaimTermResponse,
+  type GetLeaderRequestSchema,
+  type GetLeaderResponse,
+  LeadershipService,
+  type WatchLeaderRequestSchema,
+  type WatchLeaderResponse,
+} from "../gen/oplog/v1/leadership_pb.js";
+import {
   type AppendRequestSchema,
   type AppendResponse,
   type GetStatusRequestSchema,
@@ -84,6 +93,21 @@ export class OplogClient {
   /** One page. */
   listLogs(request: Request<typeof ListLogsRequestSchema> = {}, options?: UnaryOptions): Promise<ListLogsResponse> {
     return unary(this.calls, OpLogService.method.listLogs, request, this.withDeadline(options));
+  }
+
+  claimTerm(request: Request<typeof ClaimTermRequestSchema>, options?: UnaryOptions): Promise<ClaimTermResponse> {
+    return unary(this.calls, LeadershipService.method.claimTerm, request, this.withDeadline(options));
+  }
+
+  getLeader(request: Request<typeof GetLeaderRequestSchema>, options?: UnaryOptions): Promise<GetLeaderResponse> {
+    return unary(this.calls, LeadershipService.method.getLeader, request, this.withDeadline(options));
+  }
+
+  watchLeader(
+    request: Request<typeof WatchLeaderRequestSchema>,
+    options: StreamOptions = {},
+  ): AsyncGenerator<WatchLeaderResponse, void, undefined> {
+    return serverStream(this.streams, LeadershipService.method.watchLeader, request, options);
   }
 
   /** The bare AppendStream call; appender() is easier to use. */

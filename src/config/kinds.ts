@@ -1,4 +1,4 @@
-import { logListing } from "../oplog/keys.js";
+import { logListing, requireLogName } from "../oplog/keys.js";
 
 /** How the values of one kind of option are written, read and shown. Reading never throws. */
 export interface Kind<T> {
@@ -72,6 +72,18 @@ export const keyPrefix: Kind<string> = scalar({
       return logListing.requirePrefix(received);
     } catch {
       return new Refusal('is no prefix: one or more of "/" and [A-Za-z0-9_.-], no "/" at the end');
+    }
+  },
+  format: (value) => value,
+});
+
+export const logName: Kind<string> = scalar({
+  placeholder: "LOG",
+  read(received) {
+    try {
+      return requireLogName(received);
+    } catch {
+      return new Refusal("is no log name: 1 to 128 characters of [A-Za-z0-9_.-], the first a letter or a digit");
     }
   },
   format: (value) => value,

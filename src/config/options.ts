@@ -9,6 +9,7 @@ import {
   type Kind,
   keyPrefix,
   list,
+  logName,
   oneOf,
   text,
 } from "./kinds.js";
@@ -136,6 +137,12 @@ const subscribe = {
     integer(1, 100_000),
     "1000",
     "Most logs that are followed or were written here since the start.",
+  ),
+  views: option(
+    "views",
+    list(logName),
+    "",
+    "Logs whose state this sidecar keeps in memory, for StandbyService: the last value of each key.",
   ),
   tailHeadPollMs: option(
     "tail.head-poll",

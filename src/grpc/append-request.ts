@@ -1,14 +1,18 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type AppendRequest, AppendRequestSchema, Durability } from "../gen/oplog/v1/oplog_pb.js";
 import { type AppendLimits, contentCrc32c, type Entries, validateEntries } from "../oplog/entries.js";
-import { InvalidArgumentError, NotOfferedError } from "../oplog/errors.js";
+import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireLogName } from "../oplog/keys.js";
 import { WIRE_BYTES, WIRE_VARINT, WireError, WireReader } from "../oplog/wire.js";
+import { STANDBYS_MAX, type StandbyDemand } from "../replication/standby-positions.js";
+import { requireWithin } from "./convert.js";
 
 export const WRITER_ID_BYTES_MAX = 128;
 /** Log, writer id and numbers, all at their longest, take a third of it. What is refused here would be kept in memory. */
 const REST_BYTES_MAX = 1024;
 const OPERATION_ID_MAX = 2n ** 63n - 1n;
+const DURABILITY_TIMEOUT_MS_DEFAULT = 5000;
+const DURABILITY_TIMEOUT_MS_MAX = 60_000;
 const TAG_ENTRIES = (2 << 3) | WIRE_BYTES;
 const TAG_CORRELATION_ID = (1 << 3) | WIRE_VARINT;
 const TAG_APPEND = (2 << 3) | WIRE_BYTES;
@@ -22,6 +26,8 @@ export interface ParsedAppend {
   readonly writerId: string;
   readonly operationId: bigint;
   readonly contentCrc32c: number;
+  /** Undefined: durable in the store is enough. */
+  readonly standbys: StandbyDemand | undefined;
 }
 
 /**
@@ -45,7 +51,7 @@ export function parseAppend(
   }
   onLog(log);
   requireOperation(request.writerId, request.operationId);
-  requireDurability(request);
+  const standbys = parseDurability(request);
   const entries = validateEntries(bytes, spans, limits);
   return {
     log,
@@ -55,6 +61,7 @@ export function parseAppend(
     writerId: request.writerId,
     operationId: request.operationId,
     contentCrc32c: request.writerId === "" ? 0 : contentCrc32c(entries),
+    standbys,
   };
 }
 
@@ -144,16 +151,34 @@ export function requireOperation(writerId: string, operationId: bigint): void {
   }
 }
 
-function requireDurability({ durability, standbyCount }: AppendRequest): void {
-  switch (durability) {
+function parseDurability(request: AppendRequest): StandbyDemand | undefined {
+  switch (request.durability) {
     case Durability.UNSPECIFIED:
     case Durability.STORE:
-      if (standbyCount === 0) return;
-      throw new InvalidArgumentError("standby_count", `${standbyCount}, which durability STORE has no use for`);
+      requireUnset("standby_count", request.standbyCount);
+      requireUnset("durability_timeout_ms", request.durabilityTimeoutMs);
+      return undefined;
     case Durability.STANDBY_RECEIVED:
+      return parseDemand("received", request);
     case Durability.STANDBY_APPLIED:
-      throw new NotOfferedError("durability", Durability[durability]);
+      return parseDemand("applied", request);
     default:
-      throw new InvalidArgumentError("durability", `${durability} is no known durability`, { received: durability });
+      throw new InvalidArgumentError("durability", `${request.durability} is no known durability`, {
+        received: request.durability,
+      });
   }
+}
+
+function parseDemand(
+  position: StandbyDemand["position"],
+  { standbyCount, durabilityTimeoutMs }: AppendRequest,
+): StandbyDemand {
+  const count = requireWithin("standby_count", standbyCount, 1, STANDBYS_MAX, "standbys");
+  const timeoutMs = durabilityTimeoutMs === 0 ? DURABILITY_TIMEOUT_MS_DEFAULT : durabilityTimeoutMs;
+  requireWithin("durability_timeout_ms", timeoutMs, 1, DURABILITY_TIMEOUT_MS_MAX, "ms");
+  return { position, count, timeoutMs };
+}
+
+function requireUnset(field: string, value: number): void {
+  if (value !== 0) throw new InvalidArgumentError(field, `${value}, which durability STORE has no use for`);
 }

@@ -3,8 +3,9 @@ import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { AppendStreamResponseSchema } from "../gen/oplog/v1/oplog_pb.js";
 import type { AppendLimits } from "../oplog/entries.js";
 import { OplogError, OutcomeUnknownError, ShuttingDownError, StreamEndedError } from "../oplog/errors.js";
-import type { AppendItem, AppendOutcome } from "../replication/append-item.js";
+import type { Appended, AppendItem, AppendOutcome } from "../replication/append-item.js";
 import type { Logs } from "../replication/logs.js";
+import type { StandbyDemand, StandbyPositions } from "../replication/standby-positions.js";
 import { type ParsedAppend, parseAppend, parseStreamRequest } from "./append-request.js";
 import { toAppendResponse } from "./convert.js";
 import { toStatus } from "./status.js";
@@ -31,6 +32,11 @@ interface Slot {
   correlationId: bigint;
   readonly bytes: number;
   outcome: AppendOutcome | undefined;
+  demand: StandbyDemand | undefined;
+  /** Standbys that had passed it when its wait was over. */
+  standbyCount: number;
+  /** Ends its wait for standbys. */
+  release: () => void;
 }
 
 /**
@@ -77,6 +83,7 @@ export class AppendStreamSession {
     });
     const leave = () => {
       this.gone.abort();
+      for (const slot of [...this.slots]) slot.release();
       this.finish();
     };
     const drain = () => this.finishWhenSettled();
@@ -139,13 +146,16 @@ export class AppendStreamSession {
   private async append({ slot, append }: { readonly slot: Slot; readonly append: ParsedAppend }): Promise<void> {
     try {
       this.requireUnbroken();
-      const { primary } = this.logs.get(append.log);
+      const { primary, standbys } = this.logs.get(append.log);
       const writer = primary.writer ?? (await primary.lead());
       this.requireUnbroken();
       const item: AppendItem = {
         ...append,
         isAbandoned: () => this.gone.signal.aborted,
-        settle: (outcome) => this.settle(slot, outcome),
+        settle: (outcome) =>
+          append.standbys === undefined || "error" in outcome
+            ? this.settle(slot, outcome)
+            : this.awaitStandbys(slot, outcome, standbys, append.standbys),
       };
       // Back-pressure instead of a refusal: what a stream has sent stays in order.
       while (!writer.hasRoomFor(item) && writer.end === undefined && !this.gone.signal.aborted) await writer.roomMade();
@@ -161,7 +171,14 @@ export class AppendStreamSession {
   }
 
   private openSlot(bytes: number): Slot {
-    const slot: Slot = { correlationId: 0n, bytes, outcome: undefined };
+    const slot: Slot = {
+      correlationId: 0n,
+      bytes,
+      outcome: undefined,
+      demand: undefined,
+      standbyCount: 0,
+      release: () => undefined,
+    };
     this.slots.push(slot);
     this.inFlightBytes += bytes;
     return slot;
@@ -172,16 +189,31 @@ export class AppendStreamSession {
     this.settle(slot, { error });
   }
 
+  /** What was written after it goes on being written; its answer and theirs wait. */
+  private awaitStandbys(
+    slot: Slot,
+    outcome: { readonly appended: Appended },
+    standbys: StandbyPositions,
+    demand: StandbyDemand,
+  ): void {
+    slot.demand = demand;
+    slot.release = standbys.wait(outcome.appended.last, demand, (reached) => {
+      slot.standbyCount = reached;
+      this.settle(slot, outcome);
+    });
+    if (this.gone.signal.aborted) slot.release();
+  }
+
   private settle(slot: Slot, outcome: AppendOutcome): void {
     slot.outcome = outcome;
     if ("error" in outcome && BREAKS_THE_STREAM.has(outcome.error.reason)) this.failure ??= outcome.error;
     if (slot !== this.slots[0]) return;
     let answered = 0;
-    for (const { correlationId, bytes, outcome: ready } of this.slots) {
-      if (ready === undefined) break;
+    for (const ready of this.slots) {
+      if (ready.outcome === undefined) break;
       answered++;
-      this.inFlightBytes -= bytes;
-      this.writer.send(answer(correlationId, ready), ANSWER_BYTES);
+      this.inFlightBytes -= ready.bytes;
+      this.writer.send(answer(ready, ready.outcome), ANSWER_BYTES);
     }
     this.slots.splice(0, answered);
     this.pace();
@@ -210,12 +242,12 @@ export class AppendStreamSession {
   }
 }
 
-function answer(correlationId: bigint, outcome: AppendOutcome) {
+function answer({ correlationId, demand, standbyCount }: Slot, outcome: AppendOutcome) {
   return create(AppendStreamResponseSchema, {
     correlationId,
     outcome:
       "error" in outcome
         ? { case: "error", value: toStatus(outcome.error) }
-        : { case: "appended", value: toAppendResponse(outcome.appended) },
+        : { case: "appended", value: toAppendResponse(outcome.appended, demand, standbyCount) },
   });
 }

@@ -21,6 +21,7 @@ import { requireConsumerName } from "../oplog/keys.js";
 import type { Appended } from "../replication/append-item.js";
 import type { Log, LogState } from "../replication/log.js";
 import type { LeaderView } from "../replication/log-feed.js";
+import type { StandbyDemand } from "../replication/standby-positions.js";
 import type { Start } from "../replication/start-position.js";
 import type { Notice, SubscriptionOptions } from "../replication/subscription.js";
 
@@ -28,14 +29,19 @@ const BATCH_BYTES_MIN = 4 * 1024;
 const BATCH_BYTES_DEFAULT = 1024 * 1024;
 export const BATCH_BYTES_MAX = 3 * 1024 * 1024;
 
-export function toAppendResponse(appended: Appended): AppendResponse {
+const STANDBY_DURABILITY = { received: Durability.STANDBY_RECEIVED, applied: Durability.STANDBY_APPLIED };
+
+/** `standbyCount`: how many standbys have got as far as was demanded. */
+export function toAppendResponse(appended: Appended, demand?: StandbyDemand, standbyCount = 0): AppendResponse {
+  const isMet = demand !== undefined && standbyCount >= demand.count;
   return create(AppendResponseSchema, {
     firstSequenceId: appended.first,
     lastSequenceId: appended.last,
     term: appended.term,
     duplicate: appended.isDuplicate,
-    durability: Durability.STORE,
+    durability: isMet ? STANDBY_DURABILITY[demand.position] : Durability.STORE,
     commitTimeMs: appended.timestampMs,
+    standbyCount,
   });
 }
 

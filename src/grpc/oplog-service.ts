@@ -1,6 +1,7 @@
-import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import {
+  type AppendResponse,
   GetStatusRequestSchema,
   GetStatusResponseSchema,
   ListLogsRequestSchema,
@@ -21,22 +22,20 @@ import {
 } from "../gen/oplog/v1/oplog_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import type { AppendLimits } from "../oplog/entries.js";
-import { InvalidArgumentError, LogNotFoundError, QueueFullError, TooManyError } from "../oplog/errors.js";
+import { InvalidArgumentError, LogNotFoundError, TooManyError } from "../oplog/errors.js";
 import { requireConsumerName, requireLogName } from "../oplog/keys.js";
-import type { Appended, QueueBudget } from "../replication/append-item.js";
-import type { AutoPrimary } from "../replication/auto-primary.js";
+import type { QueueBudget } from "../replication/append-item.js";
 import { STATE_HASH_BYTES_MAX } from "../replication/cursors.js";
-import { type LogWriter, QUEUE_RETRY_MS } from "../replication/log-writer.js";
 import type { Logs } from "../replication/logs.js";
 import { linkSignals, sleep } from "../replication/timing.js";
-import { parseAppend, requireOperation } from "./append-request.js";
+import { requireOperation } from "./append-request.js";
 import { AppendStreamSession } from "./append-stream.js";
+import { decode, leaving } from "./calls.js";
 import {
   BATCH_BYTES_MAX,
   durationMs,
   requireWithin,
   type SidecarState,
-  toAppendResponse,
   toFrame,
   toLogStatus,
   toOptions,
@@ -44,6 +43,7 @@ import {
   toStart,
 } from "./convert.js";
 import { StreamWriter } from "./stream-writer.js";
+import { UnaryAppends } from "./unary-append.js";
 
 export interface OpLogServiceParts {
   readonly logs: Logs;
@@ -69,35 +69,14 @@ const LOG_ID_BYTES = 16;
 /** oplog.v1.OpLogService. Each method throws OplogError for what the client is to be told. */
 export class OpLogService {
   private openStatusStreams = 0;
+  private readonly appends: UnaryAppends;
 
-  constructor(private readonly parts: OpLogServiceParts) {}
-
-  async append(call: ServerUnaryCall<Buffer, unknown>) {
-    const append = parseAppend(call.request, this.parts.limits);
-    const { primary } = this.parts.logs.get(append.log);
-    let hasLeft = false;
-    call.on("cancelled", () => {
-      hasLeft = true;
-    });
-    const writer = primary.writer ?? (await this.lead(primary, call.request.length));
-    const appended = await new Promise<Appended>((resolve, reject) => {
-      const settle = (outcome: { appended: Appended } | { error: Error }) =>
-        "error" in outcome ? reject(outcome.error) : resolve(outcome.appended);
-      writer.append({ ...append, isAbandoned: () => hasLeft, settle });
-    });
-    return toAppendResponse(appended);
+  constructor(private readonly parts: OpLogServiceParts) {
+    this.appends = new UnaryAppends(parts.logs, parts.limits, parts.budget);
   }
 
-  /** What waits for the term is counted like what waits for the store. */
-  private async lead(primary: AutoPrimary, bytes: number): Promise<LogWriter> {
-    const { budget } = this.parts;
-    if (!budget.hasRoomFor(bytes)) throw new QueueFullError("bytes", bytes, budget.bytesMax, QUEUE_RETRY_MS);
-    budget.take(bytes);
-    try {
-      return await primary.lead();
-    } finally {
-      budget.give(bytes);
-    }
+  append(call: ServerUnaryCall<Buffer, unknown>): Promise<AppendResponse> {
+    return this.appends.append(call);
   }
 
   appendStream(call: ServerDuplexStream<Buffer, unknown>): Promise<void> {
@@ -256,24 +235,6 @@ export class OpLogService {
 interface StatusParts {
   readonly sidecar: SidecarStatus;
   readonly log?: LogStatus;
-}
-
-function decode<D extends DescMessage>(schema: D, bytes: Buffer): MessageShape<D> {
-  try {
-    return fromBinary(schema, bytes, { readUnknownFields: false });
-  } catch (error) {
-    throw new InvalidArgumentError("request", `malformed: ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
-
-/** Aborts when the client is gone. */
-function leaving(call: ServerWritableStream<Buffer, unknown>): AbortSignal {
-  const controller = new AbortController();
-  const leave = () => controller.abort();
-  call.on("cancelled", leave);
-  call.on("close", leave);
-  if (call.cancelled || call.destroyed) leave();
-  return controller.signal;
 }
 
 function unknown(highest: bigint, explanation: string): ResolveAppendResponse {

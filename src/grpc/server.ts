@@ -14,11 +14,15 @@ import { HealthImplementation } from "grpc-health-check";
 import { file_google_rpc_error_details } from "../gen/google/rpc/error_details_pb.js";
 import { file_google_rpc_status } from "../gen/google/rpc/status_pb.js";
 import { file_grpc_health_v1_health } from "../gen/grpc/health/v1/health_pb.js";
+import { LeadershipService as LeadershipServiceDescriptor } from "../gen/oplog/v1/leadership_pb.js";
 import { OpLogService as OpLogServiceDescriptor } from "../gen/oplog/v1/oplog_pb.js";
+import { StandbyService as StandbyServiceDescriptor } from "../gen/oplog/v1/standby_pb.js";
 import { OplogError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { serverDefinition } from "./bridge.js";
+import type { LeadershipService } from "./leadership-service.js";
 import type { OpLogService } from "./oplog-service.js";
+import type { StandbyService } from "./standby-service.js";
 import { toServiceError } from "./status.js";
 
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
@@ -29,6 +33,8 @@ const FLUSH_MS = 250;
 
 export interface GrpcServerParts {
   readonly opLogService: OpLogService;
+  readonly leadershipService: LeadershipService;
+  readonly standbyService: StandbyService;
   readonly hasReflection: boolean;
   readonly logger: Logger;
   readonly onFinished: (method: string, code: string) => void;
@@ -66,6 +72,20 @@ export class GrpcServer {
         service.watchStatus(call),
       ),
       ListLogs: this.unary("ListLogs", (call) => service.listLogs(call)),
+    });
+    const leadership = parts.leadershipService;
+    this.server.addService(serverDefinition(LeadershipServiceDescriptor), {
+      ClaimTerm: this.unary("ClaimTerm", (call) => leadership.claimTerm(call)),
+      GetLeader: this.unary("GetLeader", (call) => leadership.getLeader(call)),
+      WatchLeader: this.stream("WatchLeader", (call: ServerWritableStream<Buffer, unknown>) =>
+        leadership.watchLeader(call),
+      ),
+    });
+    const standby = parts.standbyService;
+    this.server.addService(serverDefinition(StandbyServiceDescriptor), {
+      GetEntry: this.unary("GetEntry", (call) => standby.getEntry(call)),
+      ScanState: this.stream("ScanState", (call: ServerWritableStream<Buffer, unknown>) => standby.scanState(call)),
+      GetStateHash: this.unary("GetStateHash", (call) => standby.getStateHash(call)),
     });
     this.health.addToServer(this.server);
     if (parts.hasReflection) reflection().addToServer(this.server);
@@ -160,6 +180,8 @@ function reflection(): ReflectionService {
     for (const dependency of file.dependencies) add(dependency);
   };
   add(OpLogServiceDescriptor.file);
+  add(LeadershipServiceDescriptor.file);
+  add(StandbyServiceDescriptor.file);
   add(file_google_rpc_status);
   add(file_google_rpc_error_details);
   add(file_grpc_health_v1_health);

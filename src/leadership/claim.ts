@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { type Head, HeadSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { DataLossError, NotPrimaryError } from "../oplog/errors.js";
+import { DataLossError, NotPrimaryError, StaleTokenError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore } from "../oplog/kv-store.js";
 
@@ -11,6 +11,13 @@ export interface Identity {
   /** Random, per process: tells our own claims from those of a sidecar that was given the same id. */
   readonly instance: Uint8Array;
 }
+
+/** On what ground a term is claimed. */
+export type Ground =
+  /** The first append has come. `heldTerm`: the highest term this process has held; 0n = none. */
+  | { readonly kind: "append"; readonly heldTerm: bigint }
+  /** An election elsewhere has been won. */
+  | { readonly kind: "token"; readonly token: bigint };
 
 /** A term that is ours, and the log as it was after every writer before us had been fenced. */
 export interface Claim {
@@ -27,22 +34,20 @@ const ATTEMPTS_MAX = 16;
  * Takes the next term and creates the log if need be. From the moment the transaction commits, no append of a lower
  * term can: each compares the term key's revision. So the head that is read afterwards is final for all terms below.
  *
- * With `heldTerm`, the highest term this process has held, somebody else's higher term is respected. StoreError passes
- * through; then the claim may have been made, and claiming again is safe.
+ * Once this process has held a term, an append respects somebody else's higher one, and it never claims a log that goes
+ * by tokens. StoreError passes through; then the claim may have been made, and claiming again is safe.
  */
-export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identity, heldTerm?: bigint): Promise<Claim> {
+export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identity, ground: Ground): Promise<Claim> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const [termRead, headRead] = await Promise.all([store.get(keys.term), store.get(keys.head)]);
     const current = decodeTerm(termRead.pair);
-    const isOurs = current !== undefined && Buffer.compare(current.nonce, identity.instance) === 0;
-    if (heldTerm !== undefined && current !== undefined && current.term > heldTerm && !isOurs) {
-      throw new NotPrimaryError(current.owner, current.endpoint, current.term);
-    }
+    if (current !== undefined) requireGround(current, identity, ground);
     const term = create(TermSchema, {
       term: (current?.term ?? 0n) + 1n,
       owner: identity.id,
       endpoint: identity.endpoint,
       nonce: identity.instance,
+      token: ground.kind === "token" ? ground.token : (current?.token ?? 0n),
     });
     const compares = [{ key: keys.term, modRevision: termRead.pair?.modRevision ?? 0n }];
     const writes = [{ kind: "put" as const, key: keys.term, value: toBinary(TermSchema, term) }];
@@ -58,6 +63,20 @@ export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identit
   }
   const winner = decodeTerm((await store.get(keys.term)).pair);
   throw new NotPrimaryError(winner?.owner ?? "", winner?.endpoint ?? "", winner?.term ?? 0n);
+}
+
+function requireGround(current: Term, { id, instance }: Identity, ground: Ground): void {
+  const isOurs = Buffer.compare(current.nonce, instance) === 0;
+  if (ground.kind === "token") {
+    if (ground.token < current.token || (ground.token === current.token && current.owner !== id)) {
+      throw new StaleTokenError(ground.token, current.token, current.owner);
+    }
+    return;
+  }
+  const isTaken = ground.heldTerm !== 0n && current.term > ground.heldTerm;
+  if (!isOurs && (isTaken || current.token !== 0n)) {
+    throw new NotPrimaryError(current.owner, current.endpoint, current.term);
+  }
 }
 
 /**

@@ -137,6 +137,19 @@ export class StaleTermError extends OplogError {
   }
 }
 
+export class StaleTokenError extends OplogError {
+  constructor(yours: bigint, current: bigint, claimant: string) {
+    super(
+      "FAILED_PRECONDITION",
+      "STALE_TOKEN",
+      yours === current
+        ? `token ${yours} has been claimed by "${claimant}"`
+        : `token ${yours} is below ${current}, which "${claimant}" has claimed`,
+      { yours, current, claimant },
+    );
+  }
+}
+
 export class TermDivergedError extends OplogError {
   constructor(sequenceId: bigint, yours: bigint, current: bigint) {
     super(
@@ -170,6 +183,21 @@ export class CursorRegressedError extends OplogError {
       `${field}: ${yours} is below ${current}, where the cursor stands; set rewind to go back`,
       { field, yours, current },
     );
+  }
+}
+
+export class NoViewError extends OplogError {
+  constructor(log: string) {
+    super("FAILED_PRECONDITION", "NO_VIEW", `this sidecar keeps no view of log "${log}" (--views)`, { log });
+  }
+}
+
+export class ViewFailedError extends OplogError {
+  constructor(log: string, applied: number, because: string) {
+    super("FAILED_PRECONDITION", "VIEW_FAILED", `the view of log "${log}" has stopped at ${applied}: ${because}`, {
+      log,
+      applied,
+    });
   }
 }
 

@@ -1,20 +1,17 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { decodeHead } from "../leadership/claim.js";
 import {
   BeyondHeadError,
   CursorNotFoundError,
   CursorRegressedError,
   InvalidArgumentError,
-  LogNotFoundError,
-  TooManyError,
+  type OplogError,
 } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
 
 export const STATE_HASH_BYTES_MAX = 64;
 export const CURSORS_MAX = 1000;
-const ATTEMPTS_MAX = 16;
 
 export interface CursorUpdate {
   readonly consumer: string;
@@ -25,40 +22,55 @@ export interface CursorUpdate {
   readonly isRewindAllowed: boolean;
 }
 
-/** Durable positions of named consumers. Resolves when the position is stored; answers the head. */
-export async function updateCursor(
-  store: KvStore,
-  keys: LogKeys,
-  update: CursorUpdate,
-  wallMs: number,
-): Promise<bigint> {
-  const flushed = update.flushed === 0n ? update.applied : update.flushed;
+/** A cursor as it is at rest. */
+export interface StoredCursor {
+  readonly consumer: string;
+  readonly cursor: Cursor;
+  readonly modRevision: bigint;
+}
+
+/** All cursors of a log, none missing that was there at `revision`. */
+export interface CursorsRead {
+  readonly cursors: StoredCursor[];
+  readonly revision: bigint;
+}
+
+/** The update with what was left out taken from the position after it. Throws InvalidArgumentError. */
+export function completeUpdate(update: CursorUpdate): CursorUpdate {
+  const { applied } = update;
+  const flushed = update.flushed === 0n ? applied : update.flushed;
   const received = update.received === 0n ? flushed : update.received;
-  if (flushed < update.applied) throw orderError("flushed_sequence_id", flushed, "applied_sequence_id", update.applied);
+  if (flushed < applied) throw orderError("flushed_sequence_id", flushed, "applied_sequence_id", applied);
   if (received < flushed) throw orderError("received_sequence_id", received, "flushed_sequence_id", flushed);
-  const key = keys.cursor(update.consumer);
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const [headRead, cursorRead] = await Promise.all([store.get(keys.head), store.get(key)]);
-    if (headRead.pair === undefined) throw new LogNotFoundError(keys.log);
-    const head = decodeHead(headRead.pair).lastSequenceId;
-    if (received > head) throw new BeyondHeadError(received, head);
-    if (cursorRead.pair === undefined) await requireRoom(store, keys);
-    else if (!update.isRewindAllowed)
-      requireForward(decodeCursor(cursorRead.pair.value), { received, flushed, applied: update.applied });
-    const value = create(CursorSchema, {
-      receivedSequenceId: received,
-      flushedSequenceId: flushed,
-      appliedSequenceId: update.applied,
-      stateHash: update.stateHash,
-      updatedAtMs: BigInt(wallMs),
-    });
-    const result = await store.txn({
-      compares: [{ key, modRevision: cursorRead.pair?.modRevision ?? 0n }],
-      writes: [{ kind: "put", key, value: toBinary(CursorSchema, value) }],
-    });
-    if (result.succeeded) return head;
+  return { ...update, flushed, received };
+}
+
+/** Where a complete update takes the cursor, or why it does not. Pure. */
+export function moveCursor(
+  current: Cursor | undefined,
+  update: CursorUpdate,
+  head: bigint,
+  wallMs: number,
+): Cursor | OplogError {
+  const { received, flushed, applied, stateHash } = update;
+  if (received > head) return new BeyondHeadError(received, head);
+  if (current !== undefined && !update.isRewindAllowed) {
+    const positions: [string, bigint, bigint][] = [
+      ["received_sequence_id", received, current.receivedSequenceId],
+      ["flushed_sequence_id", flushed, current.flushedSequenceId],
+      ["applied_sequence_id", applied, current.appliedSequenceId],
+    ];
+    for (const [field, yours, stored] of positions) {
+      if (yours < stored) return new CursorRegressedError(field, yours, stored);
+    }
   }
-  throw new TooManyError(`concurrent updates of cursor "${update.consumer}"`, ATTEMPTS_MAX, 100);
+  return create(CursorSchema, {
+    receivedSequenceId: received,
+    flushedSequenceId: flushed,
+    appliedSequenceId: applied,
+    stateHash,
+    updatedAtMs: BigInt(wallMs),
+  });
 }
 
 export async function readCursor(store: KvStore, keys: LogKeys, consumer: string): Promise<Cursor> {
@@ -67,42 +79,27 @@ export async function readCursor(store: KvStore, keys: LogKeys, consumer: string
   return decodeCursor(pair.value);
 }
 
-export async function listCursors(store: KvStore, keys: LogKeys): Promise<{ consumer: string; cursor: Cursor }[]> {
-  const cursors: { consumer: string; cursor: Cursor }[] = [];
+export async function readCursors(store: KvStore, keys: LogKeys): Promise<CursorsRead> {
+  const cursors: StoredCursor[] = [];
+  let revision: bigint | undefined;
   for (let from = keys.cursorsFrom, more = true; more && cursors.length < CURSORS_MAX; ) {
     const page = await store.range({ from, to: keys.cursorsTo, limit: CURSORS_MAX });
-    for (const { key, value } of page.pairs) {
-      cursors.push({ consumer: key.slice(keys.cursorsFrom.length), cursor: decodeCursor(value) });
+    revision ??= page.revision;
+    for (const { key, value, modRevision } of page.pairs) {
+      cursors.push({ consumer: consumerOf(keys, key), cursor: decodeCursor(value), modRevision });
       from = `${key}\0`;
     }
     more = page.more;
   }
-  return cursors;
+  return { cursors, revision: revision! };
 }
 
-function decodeCursor(value: Uint8Array): Cursor {
+export function consumerOf(keys: LogKeys, key: string): string {
+  return key.slice(keys.cursorsFrom.length);
+}
+
+export function decodeCursor(value: Uint8Array): Cursor {
   return fromBinary(CursorSchema, value);
-}
-
-async function requireRoom(store: KvStore, keys: LogKeys): Promise<void> {
-  const { pairs } = await store.range({
-    from: keys.cursorsFrom,
-    to: keys.cursorsTo,
-    limit: CURSORS_MAX,
-    keysOnly: true,
-  });
-  if (pairs.length >= CURSORS_MAX) throw new TooManyError("cursors of this log", CURSORS_MAX);
-}
-
-function requireForward(current: Cursor, wanted: { received: bigint; flushed: bigint; applied: bigint }): void {
-  const positions: [string, bigint, bigint][] = [
-    ["received_sequence_id", wanted.received, current.receivedSequenceId],
-    ["flushed_sequence_id", wanted.flushed, current.flushedSequenceId],
-    ["applied_sequence_id", wanted.applied, current.appliedSequenceId],
-  ];
-  for (const [field, yours, stored] of positions) {
-    if (yours < stored) throw new CursorRegressedError(field, yours, stored);
-  }
 }
 
 function orderError(field: string, value: bigint, above: string, bound: bigint): InvalidArgumentError {

@@ -88,6 +88,10 @@ export class LogWriter {
     return this.head.lastSequenceId;
   }
 
+  get claim(): Claim {
+    return this.parts.claim;
+  }
+
   get termRevision(): bigint {
     return this.parts.claim.termRevision;
   }

@@ -1,14 +1,18 @@
+import type { Term } from "../gen/oplog/store/v1/store_pb.js";
 import { decodeHead, decodeTerm } from "../leadership/claim.js";
 import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import { AutoPrimary, type AutoPrimaryParts } from "./auto-primary.js";
-import { type CursorUpdate, listCursors, updateCursor } from "./cursors.js";
+import { type CursorMoved, CursorWriter } from "./cursor-writer.js";
+import { type CursorUpdate, readCursors, type StoredCursor } from "./cursors.js";
 import { readFloor } from "./history.js";
+import { watchTerm } from "./leader-watch.js";
 import { type FeedParts, type LeaderView, LogFeed } from "./log-feed.js";
 import { type ReadPage, readPage } from "./read-page.js";
 import { resolveFromStore } from "./resolve.js";
+import { StandbyPositions } from "./standby-positions.js";
 import { requireLogId, resolveStart, type Start } from "./start-position.js";
 import { throughStore } from "./store-failures.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "./subscription.js";
@@ -35,8 +39,17 @@ export interface LogState {
   readonly head: bigint;
   readonly floor: bigint;
   readonly leader: LeaderView;
-  readonly cursors: Awaited<ReturnType<typeof listCursors>>;
+  readonly cursors: readonly StoredCursor[];
   readonly observedWallMs: number;
+}
+
+/** What is known of a log without asking the store. */
+export interface FeedView {
+  /** Whether the head has been read at all. */
+  readonly isReady: boolean;
+  readonly logId: Uint8Array | undefined;
+  readonly head: bigint;
+  readonly headAgeMs: number;
 }
 
 /** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
@@ -47,7 +60,9 @@ const FEED_READY_MS_MAX = 5000;
 export class Log {
   readonly keys: LogKeys;
   readonly primary: AutoPrimary;
+  readonly standbys: StandbyPositions;
   readonly subscriptions = new Map<bigint, Subscription>();
+  private readonly cursors: CursorWriter;
   private feed: LogFeed;
   private feedUsers = 0;
   private feedRun: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
@@ -63,6 +78,12 @@ export class Log {
   ) {
     this.keys = new LogKeys(parts.keyPrefix, name);
     this.feed = this.newFeed();
+    this.standbys = new StandbyPositions({ ...parts, keys: this.keys, pollMs: parts.headPollMs });
+    this.cursors = new CursorWriter({
+      ...parts,
+      keys: this.keys,
+      onMoved: (moved) => this.standbys.note(moved),
+    });
     this.primary = new AutoPrimary({
       ...parts,
       keys: this.keys,
@@ -82,8 +103,9 @@ export class Log {
     return this.feed.leader;
   }
 
-  get feedView(): { readonly logId: Uint8Array | undefined; readonly headAgeMs: number } {
-    return { logId: this.feed.logId, headAgeMs: this.feed.headAgeMs };
+  get feedView(): FeedView {
+    const { isReady, logId, head, headAgeMs } = this.feed;
+    return { isReady, logId, head, headAgeMs };
   }
 
   /** Serves one subscriber until it leaves; throws OplogError where it cannot be served. */
@@ -138,11 +160,8 @@ export class Log {
     return this.throughStore(resolveFromStore(this.parts.store, this.keys, writerId, operationId));
   }
 
-  async updateCursor(update: CursorUpdate): Promise<{ head: bigint; floor: bigint }> {
-    const { store, clock } = this.parts;
-    const isUnknown = "the position may have been stored or not: send it again";
-    const head = await this.throughStore(updateCursor(store, this.keys, update, clock.wallMs()), isUnknown);
-    return { head, floor: (await this.throughStore(readFloor(store, this.keys))).sequenceId };
+  updateCursor(update: CursorUpdate): Promise<CursorMoved> {
+    return this.throughStore(this.cursors.update(update), "the position may have been stored or not: send it again");
   }
 
   /** From the store; while that is away, what was seen last, or "unknown". */
@@ -156,8 +175,18 @@ export class Log {
     return this.lastState;
   }
 
+  /** Of the last claim; undefined where nobody ever claimed the log. */
+  async readTerm(): Promise<Term | undefined> {
+    return decodeTerm((await this.throughStore(this.parts.store.get(this.keys.term))).pair);
+  }
+
+  watchTerm(signal: AbortSignal): AsyncGenerator<Term | undefined> {
+    return watchTerm(this.parts.store, this.keys, signal);
+  }
+
   /** Settles what has been appended, then sends subscribers what is left and ends them. */
   async drain(): Promise<void> {
+    this.standbys.drain();
     await this.primary.drain();
     this.isDraining = true;
     for (const subscription of this.subscriptions.values()) subscription.drain();
@@ -165,7 +194,7 @@ export class Log {
 
   async close(): Promise<void> {
     clearTimeout(this.feedIdle);
-    await this.stopFeed();
+    await Promise.all([this.standbys.close(), this.stopFeed()]);
   }
 
   private async readState(): Promise<LogState | "missing"> {
@@ -174,7 +203,7 @@ export class Log {
       store.get(this.keys.head),
       store.get(this.keys.term),
       readFloor(store, this.keys),
-      listCursors(store, this.keys),
+      readCursors(store, this.keys),
     ]);
     if (head.pair === undefined) return "missing";
     const { logId, lastSequenceId } = decodeHead(head.pair);
@@ -184,7 +213,7 @@ export class Log {
       head: lastSequenceId,
       floor: floor.sequenceId,
       leader: { id: owner?.owner ?? "", endpoint: owner?.endpoint ?? "", term: owner?.term ?? 0n },
-      cursors,
+      cursors: cursors.cursors,
       observedWallMs: clock.wallMs(),
     };
   }

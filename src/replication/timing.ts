@@ -12,6 +12,11 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Lets everything else that is ready go first. */
+export function yieldTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
 /**
  * A signal that aborts with the first of several. AbortSignal.any leaves a trace in each of its sources for as long as
  * that lives (Node 20); here `unlink` takes it away.

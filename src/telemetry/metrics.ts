@@ -48,6 +48,15 @@ export class Metrics {
     "log",
   ]);
 
+  readonly viewApplied = this.gauge("view_applied_sequence_id", "Last entry applied to the view.", ["log"]);
+  readonly viewKeys = this.gauge("view_keys", "Keys that the view holds.", ["log"]);
+  readonly viewBytes = this.gauge("view_bytes", "Memory for keys and payloads of the view.", ["log"]);
+  readonly viewKeyOrderViolations = this.counter(
+    "view_key_order_violations_total",
+    "Keys dropped from the view because their key_sequence_id ran backwards.",
+    ["log"],
+  );
+
   readonly storeReachable = this.gauge("store_reachable", "1 if the store answered when last asked, else 0.");
   readonly storeOperationSeconds = this.histogram(
     "store_operation_duration_seconds",

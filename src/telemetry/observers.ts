@@ -1,5 +1,6 @@
 import type { QueueBudget } from "../replication/append-item.js";
 import type { ReplicationObserver } from "../replication/observer.js";
+import type { ViewObserver } from "../standby/view.js";
 import type { StoreObserver } from "../stores/monitored-kv-store.js";
 import type { Metrics } from "./metrics.js";
 
@@ -34,6 +35,17 @@ export function replicationObserver(metrics: Metrics, budget: QueueBudget): Repl
     gapSeen: (log) => metrics.gaps.inc({ log }),
     fellBehind: (log) => metrics.fellBehind.inc({ log }),
     subscribers: (log, count) => metrics.subscribers.set({ log }, count),
+  };
+}
+
+export function viewObserver(metrics: Metrics): ViewObserver {
+  return {
+    applied(log, sequenceId, keys, bytes) {
+      metrics.viewApplied.set({ log }, sequenceId);
+      metrics.viewKeys.set({ log }, keys);
+      metrics.viewBytes.set({ log }, bytes);
+    },
+    keyOrderViolated: (log) => metrics.viewKeyOrderViolations.inc({ log }),
   };
 }
 

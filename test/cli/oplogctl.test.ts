@@ -1,7 +1,9 @@
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { connect } from "../../src/client/client.js";
 import { startOplogd } from "../support/oplogd.js";
+import { waitFor } from "../support/wait.js";
 import { Oplogctl, type Outcome, runOplogctl } from "./oplogctl-process.js";
 
 let oplogd: Awaited<ReturnType<typeof startOplogd>>;
@@ -51,8 +53,36 @@ describe("append", () => {
         duplicate: false,
         durability: "DURABILITY_STORE",
         commit_time_ms: expect.stringMatching(/^\d{13}$/),
+        standby_count: 0,
       },
     ]);
+  });
+
+  it("for standbys waits for their cursors, and says when too few had passed in time", async () => {
+    const log = newLog();
+    const durability = ["--durability", "standby-applied", "--durability-timeout", "100ms"];
+    expect(await oplogctl("append", log, "k", "v", ...durability, "--standbys", "2")).toEqual({
+      exitCode: 0,
+      stdout: "1\n",
+      stderr: expect.stringMatching(/durable.* 0 of 2 standbys/),
+    });
+    const client = connect(oplogd.target);
+    // The head is 2 once the append waits; only then may the cursor follow it.
+    const waiting = oplogctl(
+      "append",
+      log,
+      "k",
+      "v",
+      "--durability",
+      "standby-received",
+      "--durability-timeout",
+      "30s",
+    );
+    await waitFor(async () => (await client.read({ log })).entries.length === 2, { what: "the append" });
+    await client.updateCursor({ log, consumer: "standby", appliedSequenceId: 2n });
+    client.close();
+    expect(await waiting).toEqual({ exitCode: 0, stdout: "2\n", stderr: "" });
+    expectRefused(await oplogctl("append", log, "k", "v", "--standbys", "1"), 1, /--durability standby-received/);
   });
 
   it("takes the payload from stdin", async () => {
@@ -196,6 +226,16 @@ describe("status and logs", () => {
     await watch.printed(/"sidecar"/);
     watch.child.kill("SIGINT");
     expect((await outcome).exitCode).toBe(130);
+  });
+});
+
+describe("leader", () => {
+  it("tells who leads, and that nobody does", async () => {
+    const log = await logWith(1);
+    expect((await oplogctl("leader", log)).stdout).toMatch(/^\S+ at 127\.0\.0\.1:\d+, term 1\n$/);
+    expect((await oplogctl("leader", newLog())).stdout).toBe("nobody has claimed this log\n");
+    const [leadership] = jsonLines((await oplogctl("leader", log, "--json")).stdout);
+    expect(leadership).toMatchObject({ leader: { term: "1" }, token: "0" });
   });
 });
 

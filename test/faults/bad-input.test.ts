@@ -150,9 +150,9 @@ const APPENDS: readonly (readonly [string, () => Buffer, Refusal])[] = [
     invalid("operation_id", { received: String(2n ** 63n) }),
   ],
   [
-    "a durability that is not offered",
-    () => request({ entries: [entry], durability: 3, standbyCount: 1 }),
-    { code: "UNIMPLEMENTED", reason: "NOT_OFFERED", metadata: { field: "durability" } },
+    "a durability of standbys and none counted",
+    () => request({ entries: [entry], durability: 3 }),
+    invalid("standby_count", { received: "0", limit: "16" }),
   ],
 ];
 

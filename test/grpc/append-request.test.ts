@@ -57,18 +57,31 @@ describe("an append request", () => {
     ["a writer id of 129 bytes", { ...REQUEST, writerId: "é".repeat(65), operationId: 1n }, "writer_id"],
     ["an operation id of 2^63", { ...REQUEST, writerId: "w", operationId: 2n ** 63n }, "operation_id"],
     ["a count of standbys that STORE has no use for", { ...REQUEST, standbyCount: 1 }, "standby_count"],
+    ["a timeout that STORE has no use for", { ...REQUEST, durabilityTimeoutMs: 1 }, "durability_timeout_ms"],
+    ["STANDBY_RECEIVED and no count", { ...REQUEST, durability: Durability.STANDBY_RECEIVED }, "standby_count"],
+    ["17 standbys", { ...REQUEST, durability: Durability.STANDBY_APPLIED, standbyCount: 17 }, "standby_count"],
+    [
+      "a timeout above a minute",
+      { ...REQUEST, durability: Durability.STANDBY_APPLIED, standbyCount: 1, durabilityTimeoutMs: 60_001 },
+      "durability_timeout_ms",
+    ],
     ["a durability that nobody knows", { ...REQUEST, durability: 9 as Durability }, "durability"],
     ["a bad second entry", { ...REQUEST, entries: [{ opType: OpType.EVENT }, {}] }, "entries[1].op_type"],
   ])("with %s is refused, and the field named", (_, request, field) => {
     expect(refusalOf(() => parse(request))).toMatchObject({ code: "INVALID_ARGUMENT", facts: { field } });
   });
 
-  it.each([Durability.STANDBY_RECEIVED, Durability.STANDBY_APPLIED])(
-    "for durability %d is not offered",
-    (durability) => {
-      expect(refusalOf(() => parse({ ...REQUEST, durability, standbyCount: 1 })).reason).toBe("NOT_OFFERED");
-    },
-  );
+  it("for standbys tells what is demanded of them, and waits 5 s unless told", () => {
+    const { STANDBY_RECEIVED, STANDBY_APPLIED } = Durability;
+    expect(parse({ ...REQUEST, durability: STANDBY_RECEIVED, standbyCount: 16 }).standbys).toEqual({
+      position: "received",
+      count: 16,
+      timeoutMs: 5000,
+    });
+    const applied = { ...REQUEST, durability: STANDBY_APPLIED, standbyCount: 1, durabilityTimeoutMs: 60_000 };
+    expect(parse(applied).standbys).toEqual({ position: "applied", count: 1, timeoutMs: 60_000 });
+    expect(parse({ ...REQUEST, durability: Durability.STORE }).standbys).toBeUndefined();
+  });
 
   it("with the highest operation id and a writer id of 128 bytes is accepted", () => {
     const operationId = 2n ** 63n - 1n;

@@ -21,7 +21,8 @@ describe.runIf(toolchain.has("grpcurl"))("grpcurl, with nothing but the address"
 
   it("lists the services, over TCP and a unix socket", async () => {
     const { output } = await grpcurl(binary, [sidecar.tcpTarget, "list"]);
-    expect(output.split("\n")).toEqual(expect.arrayContaining(["grpc.health.v1.Health", "oplog.v1.OpLogService"]));
+    const services = ["grpc.health.v1.Health", "oplog.v1.OpLogService", "oplog.v1.StandbyService"];
+    expect(output.split("\n")).toEqual(expect.arrayContaining(services));
     const overUnix = await grpcurl(binary, [sidecar.unixTarget, "list"]);
     expect(overUnix).toEqual({ exitCode: 0, output, errors: "" });
   });

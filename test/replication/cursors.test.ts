@@ -7,8 +7,11 @@ import {
   InvalidArgumentError,
   LogNotFoundError,
 } from "../../src/oplog/errors.js";
+import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
+import { StoreUnreachableError } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { type CursorUpdate, listCursors, readCursor, updateCursor } from "../../src/replication/cursors.js";
+import { CursorWriter } from "../../src/replication/cursor-writer.js";
+import { type CursorUpdate, readCursor, readCursors, type StoredCursor } from "../../src/replication/cursors.js";
 import { Logs } from "../../src/replication/logs.js";
 import { aLog, appendTo, logParts } from "./followers.js";
 import { anAppend, keysOf, useFakeTime } from "./support.js";
@@ -16,9 +19,15 @@ import { anAppend, keysOf, useFakeTime } from "./support.js";
 useFakeTime();
 
 const keys = keysOf();
-let store: MemoryKvStore;
+let store: FaultyKvStore;
+let writer: CursorWriter;
+let moved: StoredCursor[];
+const aWriterOf = (log = keys) =>
+  new CursorWriter({ store, keys: log, clock: systemClock, onMoved: (each) => moved.push(each) });
 beforeEach(() => {
-  store = new MemoryKvStore({ clock: systemClock });
+  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  writer = aWriterOf();
+  moved = [];
 });
 
 const at = (received: number, flushed: number, applied: number, rest: Partial<CursorUpdate> = {}): CursorUpdate => ({
@@ -30,7 +39,7 @@ const at = (received: number, flushed: number, applied: number, rest: Partial<Cu
   isRewindAllowed: false,
   ...rest,
 });
-const update = (each: CursorUpdate) => updateCursor(store, keys, each, 1234);
+const update = (each: CursorUpdate) => writer.update(each);
 
 describe("a cursor", () => {
   beforeEach(async () => {
@@ -38,12 +47,12 @@ describe("a cursor", () => {
   });
 
   it("is kept as it was set, and answers the head", async () => {
-    expect(await update(at(9, 8, 7, { stateHash: Buffer.from("h") }))).toBe(10n);
+    expect(await update(at(9, 8, 7, { stateHash: Buffer.from("h") }))).toEqual({ head: 10n, floor: 1n });
     expect(await readCursor(store, keys, "c")).toMatchObject({
       receivedSequenceId: 9n,
       flushedSequenceId: 8n,
       appliedSequenceId: 7n,
-      updatedAtMs: 1234n,
+      updatedAtMs: BigInt(systemClock.wallMs()),
     });
   });
 
@@ -61,7 +70,7 @@ describe("a cursor", () => {
     ["of a name that is a path", at(1, 1, 1, { consumer: "../head" }), InvalidArgumentError],
   ])("%s is refused", async (_, wrong, type) => {
     await expect(update(wrong)).rejects.toThrow(type);
-    expect(await listCursors(store, keys)).toEqual([]);
+    expect((await readCursors(store, keys)).cursors).toEqual([]);
   });
 
   it("goes back only where that is asked for", async () => {
@@ -73,15 +82,78 @@ describe("a cursor", () => {
   });
 
   it("moved by many at once ends at the highest, and never goes back on the way", async () => {
-    const results = await Promise.allSettled([1, 2, 3, 4, 5].map((id) => update(at(id, id, id))));
+    const results = await Promise.allSettled([1, 2, 3, 4, 5].map((id) => aWriterOf().update(at(id, id, id))));
     for (const result of results)
       if (result.status === "rejected") expect(result.reason).toBeInstanceOf(CursorRegressedError);
     expect((await readCursor(store, keys, "c")).appliedSequenceId).toBe(5n);
   });
 
+  describe("moved by many calls while a write of it flies", () => {
+    it("is written once more for all of them, and each is answered when that is durable", async () => {
+      const first = store.hangNextTxn();
+      const calls = [update(at(1, 1, 1))];
+      await first.arrived;
+      const second = store.hangNextTxn();
+      for (let id = 2; id <= 9; id++) calls.push(update(at(id, id, id)));
+      const answered: number[] = [];
+      calls.forEach((call, index) => void call.then(() => answered.push(index + 1)));
+      const txnsBefore = store.calls.txns;
+      await first.answer();
+      await second.arrived;
+      expect(answered).toEqual([1]);
+      await second.answer();
+      await Promise.all(calls);
+      expect(answered).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+      expect(store.calls.txns - txnsBefore).toBe(1);
+      expect(moved.map(({ cursor }) => cursor.appliedSequenceId)).toEqual([1n, 9n]);
+    });
+
+    it("refuses each call for what the one before it leaves, and takes the others", async () => {
+      const first = store.hangNextTxn();
+      const calls = [
+        at(1, 1, 1),
+        at(5, 5, 5),
+        at(4, 4, 4),
+        at(11, 1, 1),
+        at(3, 3, 3, { isRewindAllowed: true }),
+        at(4, 4, 4),
+      ];
+      const outcomes = Promise.allSettled(calls.map(update));
+      await first.answer();
+      const told = (await outcomes).map((each) => (each.status === "rejected" ? each.reason.reason : "moved"));
+      expect(told).toEqual(["moved", "moved", "CURSOR_REGRESSED", "BEYOND_HEAD", "moved", "moved"]);
+      expect((await readCursor(store, keys, "c")).appliedSequenceId).toBe(4n);
+    });
+
+    it("tells all that share a write that failed, and takes the next one", async () => {
+      const first = store.hangNextTxn();
+      const before = update(at(1, 1, 1));
+      await first.arrived;
+      store.failNextTxns(1);
+      const calls = Promise.allSettled([update(at(2, 2, 2)), update(at(3, 3, 3))]);
+      await first.answer();
+      await before;
+      for (const each of await calls)
+        expect(each).toMatchObject({ status: "rejected", reason: expect.any(StoreUnreachableError) });
+      await update(at(4, 4, 4));
+      expect((await readCursor(store, keys, "c")).appliedSequenceId).toBe(4n);
+    });
+
+    it("holds up no other cursor, and lets no more than 1,000 wait", async () => {
+      const first = store.hangNextTxn();
+      const calls = [update(at(1, 1, 1))];
+      await first.arrived;
+      await update(at(7, 7, 7, { consumer: "other" }));
+      for (let waiting = 0; waiting < 1000; waiting++) calls.push(update(at(1, 1, 1)));
+      await expect(update(at(1, 1, 1))).rejects.toMatchObject({ reason: "TOO_MANY", retryAfterMs: 100 });
+      await first.answer();
+      await Promise.all(calls);
+    });
+  });
+
   it("that does not exist, or whose log does not, says so", async () => {
     await expect(readCursor(store, keys, "other")).rejects.toThrow(CursorNotFoundError);
-    await expect(updateCursor(store, keysOf("missing"), at(1, 1, 1), 1)).rejects.toThrow(LogNotFoundError);
+    await expect(aWriterOf(keysOf("missing")).update(at(1, 1, 1))).rejects.toThrow(LogNotFoundError);
   });
 });
 

@@ -174,7 +174,7 @@ export const SETTINGS: WriterSettings = {
 
 export async function aWriter(store: KvStore, shape: WriterShape = {}): Promise<TestWriter> {
   const { keys = keysOf(), budget = new QueueBudget(64 * 1024 * 1024, 10_000), onCommitted } = shape;
-  const claim = await claimTerm(store, keys, shape.identity ?? anIdentity());
+  const claim = await claimTerm(store, keys, shape.identity ?? anIdentity(), { kind: "append", heldTerm: 0n });
   const committed: CommittedRun[] = [];
   const stop = new AbortController();
   const writer = new LogWriter({

@@ -9,10 +9,11 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   oplog: ["gen"],
   leadership: ["gen", "oplog"],
   replication: ["gen", "oplog", "leadership"],
+  standby: ["gen", "oplog", "replication"],
   stores: ["oplog"],
-  grpc: ["gen", "oplog", "leadership", "replication"],
+  grpc: ["gen", "oplog", "leadership", "replication", "standby"],
   admin: [],
-  telemetry: ["replication", "stores"],
+  telemetry: ["replication", "stores", "standby"],
   config: ["oplog"],
   client: ["gen", "src/grpc/bridge.ts"],
   cli: ["gen", "client"],
@@ -22,7 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 
 const COMPOSITION_ROOT = ["src/sidecar.ts", "src/main.ts"];
-const PURE_ROOMS = ["oplog", "leadership"];
+const PURE_ROOMS = ["oplog", "leadership", "standby"];
 const IMPURE_PACKAGES = /^(etcd3|@grpc\/|lmdb|pino|prom-client|(node:)?(fs|net|http2?|timers|os|child_process)(\/|$))/;
 const IMPURE_NAMES = ["setTimeout", "setInterval", "setImmediate", "Date.now", "new Date", "performance.now"];
 /** Where time comes from, for everyone else. */

@@ -40,7 +40,9 @@ export class Oplogd {
       options.store !== undefined && "etcd" in options.store
         ? ["--etcd-endpoints", options.store.etcd]
         : ["--data-dir", dataDir];
-    const argv = ["--listen", `127.0.0.1:${port}`, "--admin-listen", "off", ...store, ...(options.args ?? [])];
+    const { args = [] } = options;
+    const admin = args.includes("--admin-listen") ? [] : ["--admin-listen", "off"];
+    const argv = ["--listen", `127.0.0.1:${port}`, ...admin, ...store, ...args];
     const oplogd = new Oplogd(undefined as never, options, argv, port, dataDir);
     await oplogd.spawn();
     return oplogd;

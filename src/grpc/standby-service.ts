@@ -1,0 +1,124 @@
+import { create } from "@bufbuild/protobuf";
+import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import {
+  GetEntryRequestSchema,
+  GetEntryResponseSchema,
+  GetStateHashRequestSchema,
+  GetStateHashResponseSchema,
+  ScanStateRequestSchema,
+  ScanStateResponseSchema,
+  ViewPhase,
+} from "../gen/oplog/v1/standby_pb.js";
+import { KEY_BYTES_MAX } from "../oplog/entries.js";
+import { InvalidArgumentError, ShuttingDownError, TooManyError } from "../oplog/errors.js";
+import { linkSignals, yieldTurn } from "../replication/timing.js";
+import type { StateEntry } from "../standby/standby-state.js";
+import type { View } from "../standby/view.js";
+import type { Views } from "../standby/views.js";
+import { decode, leaving } from "./calls.js";
+import { StreamWriter } from "./stream-writer.js";
+
+export interface StandbyServiceParts {
+  readonly views: Views;
+  readonly scansMax: number;
+  /** Aborts when the sidecar is about to stop. */
+  readonly draining: AbortSignal;
+}
+
+const FRAME_BYTES = 64 * 1024;
+const SCAN_BYTES_MAX = 1024 * 1024;
+/** What an entry is counted with beyond its key and payload. */
+const ENTRY_BYTES = 40;
+
+/** oplog.v1.StandbyService. Each method throws OplogError for what the client is to be told. */
+export class StandbyService {
+  private openScans = 0;
+
+  constructor(private readonly parts: StandbyServiceParts) {}
+
+  async getEntry(call: ServerUnaryCall<Buffer, unknown>) {
+    const { log, key } = decode(GetEntryRequestSchema, call.request);
+    const bytes = Buffer.from(key);
+    if (bytes.length === 0 || bytes.length > KEY_BYTES_MAX) {
+      throw new InvalidArgumentError("key", `${bytes.length} bytes; 1 to ${KEY_BYTES_MAX} are allowed`, {
+        received: bytes.length,
+        limit: KEY_BYTES_MAX,
+      });
+    }
+    const { state } = this.parts.views.get(log);
+    const entry = state.get(bytes);
+    return create(GetEntryResponseSchema, {
+      appliedSequenceId: BigInt(state.applied),
+      ...(entry === undefined ? {} : { entry: toEntry(entry) }),
+    });
+  }
+
+  async getStateHash(call: ServerUnaryCall<Buffer, unknown>) {
+    const { log } = decode(GetStateHashRequestSchema, call.request);
+    const view = this.parts.views.get(log);
+    const { state } = view;
+    return create(GetStateHashResponseSchema, {
+      stateHash: state.stateHash,
+      appliedSequenceId: BigInt(state.applied),
+      headSequenceId: view.head,
+      phase: view.phase === "following" ? ViewPhase.FOLLOWING : ViewPhase.CATCHING_UP,
+      keys: BigInt(state.keys),
+      bytes: BigInt(state.bytes),
+      keyOrderViolations: BigInt(state.keyOrderViolations),
+    });
+  }
+
+  async scanState(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
+    const { log } = decode(ScanStateRequestSchema, call.request);
+    const { views, scansMax, draining } = this.parts;
+    const view = views.get(log);
+    if (this.openScans >= scansMax) throw new TooManyError("scans of states", scansMax, 1000);
+    this.openScans++;
+    const { signal, unlink } = linkSignals(leaving(call), draining);
+    try {
+      await scan(view, new StreamWriter(call, SCAN_BYTES_MAX), signal);
+      if (draining.aborted) throw new ShuttingDownError();
+    } finally {
+      unlink();
+      this.openScans--;
+    }
+  }
+}
+
+async function scan(view: View, writer: StreamWriter, signal: AbortSignal): Promise<void> {
+  const { state } = view;
+  const startSequenceId = BigInt(state.applied);
+  let entries: ReturnType<typeof toEntry>[] = [];
+  let bytes = 0;
+  const flush = async () => {
+    if (entries.length === 0) return;
+    const frame = { case: "entries" as const, value: { entries } };
+    await writer.write(create(ScanStateResponseSchema, { frame }), bytes);
+    entries = [];
+    bytes = 0;
+  };
+  for (const entry of state.scan()) {
+    const entryBytes = ENTRY_BYTES + entry.key.length + entry.payload.length;
+    if (bytes + entryBytes > FRAME_BYTES) {
+      await flush();
+      await yieldTurn();
+      if (signal.aborted) return;
+      view.requireWorking();
+    }
+    entries.push(toEntry(entry));
+    bytes += entryBytes;
+  }
+  const end = { startSequenceId, endSequenceId: BigInt(state.applied), stateHash: state.stateHash };
+  await flush();
+  await writer.write(create(ScanStateResponseSchema, { frame: { case: "end", value: end } }), ENTRY_BYTES);
+}
+
+function toEntry({ key, payload, sequenceId, keySequenceId, timestampMs }: StateEntry) {
+  return {
+    key: key.toString(),
+    payload,
+    sequenceId: BigInt(sequenceId),
+    keySequenceId,
+    timestampMs: BigInt(timestampMs),
+  };
+}

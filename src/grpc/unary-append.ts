@@ -1,0 +1,74 @@
+import type { ServerUnaryCall } from "@grpc/grpc-js";
+import type { AppendResponse } from "../gen/oplog/v1/oplog_pb.js";
+import type { AppendLimits } from "../oplog/entries.js";
+import { QueueFullError } from "../oplog/errors.js";
+import { type Appended, type AppendOutcome, QueueBudget } from "../replication/append-item.js";
+import type { AutoPrimary } from "../replication/auto-primary.js";
+import type { Log } from "../replication/log.js";
+import { type LogWriter, QUEUE_RETRY_MS } from "../replication/log-writer.js";
+import type { Logs } from "../replication/logs.js";
+import { type ParsedAppend, parseAppend } from "./append-request.js";
+import { toAppendResponse } from "./convert.js";
+
+type Call = ServerUnaryCall<Buffer, unknown>;
+
+/** Of appends that wait, or will, for standbys: a call keeps its request in memory until it is answered. */
+const STANDBY_WAIT_BYTES_MAX = 64 * 1024 * 1024;
+const STANDBY_WAIT_APPENDS_MAX = 10_000;
+
+/** The Append calls of all logs. */
+export class UnaryAppends {
+  private readonly standbyWaits = new QueueBudget(STANDBY_WAIT_BYTES_MAX, STANDBY_WAIT_APPENDS_MAX);
+
+  constructor(
+    private readonly logs: Logs,
+    private readonly limits: AppendLimits,
+    private readonly budget: QueueBudget,
+  ) {}
+
+  /** Throws OplogError for what the client is to be told. */
+  async append(call: Call): Promise<AppendResponse> {
+    const append = parseAppend(call.request, this.limits);
+    const log = this.logs.get(append.log);
+    const { standbys: demand } = append;
+    if (demand === undefined) return toAppendResponse(await this.write(log, append, call));
+    // Refused before anything is written; once it is, the answer tells what was reached.
+    return within(this.standbyWaits, "bytes that wait for standbys", call.request.length, async () => {
+      const appended = await this.write(log, append, call);
+      const standbyCount = await new Promise<number>((resolve) => {
+        const release = log.standbys.wait(appended.last, demand, resolve);
+        call.on("cancelled", release);
+        if (call.cancelled) release();
+      });
+      return toAppendResponse(appended, demand, standbyCount);
+    });
+  }
+
+  private async write({ primary }: Log, append: ParsedAppend, call: Call): Promise<Appended> {
+    let hasLeft = false;
+    call.on("cancelled", () => {
+      hasLeft = true;
+    });
+    const writer = primary.writer ?? (await this.lead(primary, call.request.length));
+    return new Promise<Appended>((resolve, reject) => {
+      const settle = (outcome: AppendOutcome) =>
+        "error" in outcome ? reject(outcome.error) : resolve(outcome.appended);
+      writer.append({ ...append, isAbandoned: () => hasLeft, settle });
+    });
+  }
+
+  /** What waits for the term is counted like what waits for the store. */
+  private lead(primary: AutoPrimary, bytes: number): Promise<LogWriter> {
+    return within(this.budget, "bytes", bytes, () => primary.lead());
+  }
+}
+
+async function within<T>(budget: QueueBudget, what: string, bytes: number, work: () => Promise<T>): Promise<T> {
+  if (!budget.hasRoomFor(bytes)) throw new QueueFullError(what, bytes, budget.bytesMax, QUEUE_RETRY_MS);
+  budget.take(bytes);
+  try {
+    return await work();
+  } finally {
+    budget.give(bytes);
+  }
+}
