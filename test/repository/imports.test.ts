@@ -18,7 +18,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   client: ["gen", "src/grpc/bridge.ts"],
   cli: ["gen", "client"],
   launch: [],
-  bench: ["gen", "client", "launch"],
+  bench: ["gen", "client", "launch", "standby"],
   demo: ["gen", "client", "launch"],
 };
 
