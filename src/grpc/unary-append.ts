@@ -3,8 +3,8 @@ import type { AppendResponse } from "../gen/oplog/v1/oplog_pb.js";
 import type { AppendLimits } from "../oplog/entries.js";
 import { QueueFullError } from "../oplog/errors.js";
 import { type Appended, type AppendOutcome, QueueBudget } from "../replication/append-item.js";
-import type { AutoPrimary } from "../replication/auto-primary.js";
 import type { Log } from "../replication/log.js";
+import type { LogPrimary } from "../replication/log-primary.js";
 import { type LogWriter, QUEUE_RETRY_MS } from "../replication/log-writer.js";
 import type { Logs } from "../replication/logs.js";
 import { type ParsedAppend, parseAppend } from "./append-request.js";
@@ -58,7 +58,7 @@ export class UnaryAppends {
   }
 
   /** What waits for the term is counted like what waits for the store. */
-  private lead(primary: AutoPrimary, bytes: number): Promise<LogWriter> {
+  private lead(primary: LogPrimary, bytes: number): Promise<LogWriter> {
     return within(this.budget, "bytes", bytes, () => primary.lead());
   }
 }

@@ -4,12 +4,12 @@ import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog
 import { LogKeys } from "../oplog/keys.js";
 import { StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
-import { AutoPrimary, type AutoPrimaryParts } from "./auto-primary.js";
 import { type CursorMoved, CursorWriter } from "./cursor-writer.js";
 import { type CursorUpdate, readCursors, type StoredCursor } from "./cursors.js";
 import { readFloor } from "./history.js";
 import { watchTerm } from "./leader-watch.js";
 import { type FeedParts, type LeaderView, LogFeed } from "./log-feed.js";
+import { LogPrimary, type LogPrimaryParts } from "./log-primary.js";
 import { type ReadPage, readPage } from "./read-page.js";
 import { resolveFromStore } from "./resolve.js";
 import { StandbyPositions } from "./standby-positions.js";
@@ -18,7 +18,7 @@ import { throughStore } from "./store-failures.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "./subscription.js";
 
 export interface LogParts
-  extends Omit<AutoPrimaryParts, "keys" | "onCommitted" | "onLeading">,
+  extends Omit<LogPrimaryParts, "keys" | "onCommitted" | "onLeading">,
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
@@ -59,7 +59,7 @@ const FEED_READY_MS_MAX = 5000;
 /** One log in this sidecar: its writer, its feed, its subscriptions. */
 export class Log {
   readonly keys: LogKeys;
-  readonly primary: AutoPrimary;
+  readonly primary: LogPrimary;
   readonly standbys: StandbyPositions;
   readonly subscriptions = new Map<bigint, Subscription>();
   private readonly cursors: CursorWriter;
@@ -84,7 +84,7 @@ export class Log {
       keys: this.keys,
       onMoved: (moved) => this.standbys.note(moved),
     });
-    this.primary = new AutoPrimary({
+    this.primary = new LogPrimary({
       ...parts,
       keys: this.keys,
       onCommitted: (run) => this.feed.publish(run),

@@ -10,7 +10,7 @@ import { StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
 import { restoreWindow } from "./window-restore.js";
 
-export interface AutoPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
+export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
   readonly identity: Identity;
   /** Aborts what cannot be written any more; a drain comes first. */
   readonly signal: AbortSignal;
@@ -36,7 +36,7 @@ type State =
  * After a stall, or when ResolveAppend elsewhere has ruled out what was in flight, the term is claimed again, unless
  * someone else has claimed one meanwhile.
  */
-export class AutoPrimary {
+export class LogPrimary {
   private state: State = { kind: "idle" };
   /** The highest term this process has held; 0n = none yet, then any other's term may be followed by ours. */
   private heldTerm = 0n;
@@ -46,7 +46,7 @@ export class AutoPrimary {
   /** Of writers that have not ended, that of an earlier term among them. */
   private readonly running = new Set<Promise<void>>();
 
-  constructor(private readonly parts: AutoPrimaryParts) {
+  constructor(private readonly parts: LogPrimaryParts) {
     this.identity = parts.identity;
   }
 
