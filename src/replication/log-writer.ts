@@ -2,26 +2,27 @@ import { randomBytes } from "node:crypto";
 import type { Codec, Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { Claim } from "../leadership/claim.js";
 import type { Clock } from "../oplog/clock.js";
-import {
-  DataLossError,
-  NotPrimaryError,
-  type OplogError,
-  OutcomeUnknownError,
-  QueueFullError,
-  RuledOutError,
-  ShuttingDownError,
-  StoreRefusalError,
-  StoreUnavailableError,
-} from "../oplog/errors.js";
+import { DataLossError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
 import type { AppendItem, QueueBudget } from "./append-item.js";
-import { attemptCommit, type Primary } from "./commit.js";
+import { attemptCommit } from "./commit.js";
 import type { ReplicationObserver } from "./observer.js";
 import { type CommittedRun, costOf, type RecordLimits, type Sealed, type SealedRecord, seal } from "./seal.js";
 import { Backoff, Change, sleep } from "./timing.js";
+import {
+  type EndedWriter,
+  type Ending,
+  endDataLoss,
+  endFenced,
+  endRuledOut,
+  endStalled,
+  type Failure,
+  unknownFor,
+  type WriterEnd,
+} from "./writer-end.js";
 
 export interface WriterSettings {
   readonly record: RecordLimits;
@@ -42,13 +43,6 @@ export interface WriterParts {
   readonly settings: WriterSettings;
   /** Told of every record as soon as it is durable, in order. */
   readonly onCommitted: (run: CommittedRun) => void;
-}
-
-/** How a writer has ended. "stalled" and "stopped" say nothing about who leads; "fenced" does. */
-export interface WriterEnd {
-  readonly kind: "fenced" | "stalled" | "stopped" | "data loss";
-  /** What an append that was never tried is answered with. */
-  readonly error: OplogError;
 }
 
 const RETRY_FIRST_MS = 10;
@@ -213,21 +207,20 @@ export class LogWriter {
             );
             return undefined;
           case "ruled out":
-            return always(this.endRuledOut());
+            return this.finish(endRuledOut(this.self));
           case "committed, then fenced":
             this.head = record.head;
-            this.endFenced(verdict.primary);
+            this.finish(endFenced(this.self, verdict.primary, false));
             return undefined;
           case "fenced":
-            return always(this.endFenced(verdict.primary));
+            return this.finish(endFenced(this.self, verdict.primary, false));
           case "fenced, outcome lost":
-            this.endFenced(verdict.primary);
-            return mayHaveBeenApplied ? unknownFor("another sidecar took the term") : always(this.ended!.error);
+            return this.finish(endFenced(this.self, verdict.primary, mayHaveBeenApplied));
           case "foreign head":
-            return this.endDataLoss(verdict.problem);
+            return this.finish(endDataLoss(this.self, verdict.problem));
         }
       } catch (error) {
-        if (error instanceof DataLossError) return this.endDataLoss(error.message);
+        if (error instanceof DataLossError) return this.finish(endDataLoss(this.self, error.message));
         if (!(error instanceof StoreError)) throw error;
         if (!(error instanceof StoreRefusedError)) mayHaveBeenApplied = true;
         lastError = error;
@@ -236,7 +229,13 @@ export class LogWriter {
       }
       const failedMs = clock.monotonicMs() - this.failingSince!.monotonicMs;
       if (failedMs >= this.parts.settings.writeDeadlineMs || signal.aborted) {
-        return this.endStalled(Math.round(failedMs), mayHaveBeenApplied, lastError, signal);
+        const stall = {
+          failedMs: Math.round(failedMs),
+          mayHaveBeenApplied,
+          cause: lastError,
+          isStopping: signal.aborted,
+        };
+        return this.finish(endStalled(this.self, stall));
       }
       await sleep(backoff.delayMs(), signal);
     }
@@ -287,64 +286,14 @@ export class LogWriter {
     }
   }
 
-  private endFenced(primary: Primary): OplogError {
-    const error = new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
-    this.ended = { kind: "fenced", error };
-    this.parts.logger.warn(
-      {
-        event: "writer_fenced",
-        log: this.parts.keys.log,
-        term: String(this.term),
-        by: primary.owner,
-        byTerm: String(primary.term),
-      },
-      "lost the log to a higher term; this sidecar refuses its appends from now on",
-    );
-    return error;
+  private finish({ end, failure }: Ending): Failure {
+    this.ended = end;
+    return failure;
   }
 
-  private endRuledOut(): OplogError {
-    const error = new RuledOutError();
-    this.ended = { kind: "stalled", error };
-    this.parts.logger.warn(
-      { event: "writer_ruled_out", log: this.parts.keys.log, term: String(this.term) },
-      "a ResolveAppend elsewhere has ruled out what was in flight; the next append claims the log again",
-    );
-    return error;
-  }
-
-  private endDataLoss(problem: string): Failure {
-    const error = new DataLossError(this.parts.keys.log, this.head.lastSequenceId + 1n, problem);
-    this.ended = { kind: "data loss", error };
-    this.parts.logger.error(
-      {
-        event: "log_broken",
-        log: this.parts.keys.log,
-        term: String(this.term),
-        head: String(this.head.lastSequenceId),
-      },
-      `${error.message}; this sidecar writes the log no more`,
-    );
-    return unknownFor(error.message);
-  }
-
-  private endStalled(
-    failedMs: number,
-    mayHaveBeenApplied: boolean,
-    cause: StoreError | undefined,
-    signal: AbortSignal,
-  ): Failure {
-    const error = signal.aborted
-      ? new ShuttingDownError()
-      : cause instanceof StoreRefusedError
-        ? new StoreRefusalError(cause.message)
-        : new StoreUnavailableError(failedMs, "nothing was written");
-    this.ended = { kind: signal.aborted ? "stopped" : "stalled", error };
-    this.parts.logger.error(
-      { event: "writer_stalled", log: this.parts.keys.log, term: String(this.term), failedMs },
-      "could not write within the deadline; the writer has ended, what was in flight is answered as unknown",
-    );
-    return mayHaveBeenApplied ? unknownFor(`the store has not confirmed it for ${failedMs} ms`) : always(error);
+  private get self(): EndedWriter {
+    const { logger, keys } = this.parts;
+    return { logger, log: keys.log, term: this.term, head: this.head.lastSequenceId };
   }
 
   private noteWritable(): void {
@@ -368,16 +317,3 @@ export class LogWriter {
     return nonce;
   }
 }
-
-/** What an append of a record that failed is told. */
-type Failure = (item: AppendItem) => OplogError;
-
-const always =
-  (error: OplogError): Failure =>
-  () =>
-    error;
-
-const unknownFor =
-  (because: string): Failure =>
-  (item) =>
-    new OutcomeUnknownError(item.writerId, item.operationId, because);
