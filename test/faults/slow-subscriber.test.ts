@@ -15,6 +15,8 @@ const CACHE_BYTES = 16 * MEBIBYTE;
 const BUFFER_BYTES = 4 * MEBIBYTE;
 /** Garbage of frames that have left the cache and have not been collected yet. */
 const SLACK_BYTES = 128 * MEBIBYTE;
+/** Short rounds on a busy machine tell a stall from none, and not more. */
+const RATIO_MIN = scaled(0.5, 0.7);
 const ROUNDS = 6;
 const DESCRIPTORS = Buffer.alloc(2 * ENTRY_BYTES, "replica of a block, node 10.0.0.1, segment 4711; ");
 
@@ -50,7 +52,7 @@ it.each([
 
     // The cache, which is there for them, and what is on its way to each of the two.
     expect(peaks.blocked).toBeLessThan(peaks.free + CACHE_BYTES + 2 * BUFFER_BYTES + SLACK_BYTES);
-    expect(ratio).toBeGreaterThanOrEqual(0.7);
+    expect(ratio).toBeGreaterThanOrEqual(RATIO_MIN);
 
     // Both start to read in the end, and nothing is missing.
     const head = warmUp + ROUNDS * roundEntries;
