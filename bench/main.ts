@@ -1,26 +1,13 @@
 import { writeFile } from "node:fs/promises";
 import { availableParallelism, cpus } from "node:os";
-import { EtcdMissingError, provideEtcd } from "../launch/etcd.js";
+import { provideEtcd } from "../launch/etcd.js";
 import { ensureBuilt, Oplogd } from "../launch/oplogd.js";
-import { type BenchOptions, parseOptions, USAGE, UsageError } from "./options.js";
+import { runProgram, tell } from "../launch/program.js";
+import { type BenchOptions, parseOptions, USAGE } from "./options.js";
 import { formatTable, type Result, summarize } from "./results.js";
 import { type Bench, SCENARIOS, writeHistory } from "./scenarios.js";
 
-const EXIT_FAILED = 1;
-const EXIT_USAGE = 2;
-
-const tell = (message: string) => process.stderr.write(`${message}\n`);
-
-try {
-  const options = parseOptions(process.argv.slice(2));
-  if (options === undefined) process.stdout.write(USAGE);
-  else await measure(options);
-} catch (error) {
-  const isUsage = error instanceof UsageError || error instanceof EtcdMissingError;
-  tell(isUsage ? `bench: ${error.message}` : `bench: ${error instanceof Error ? error.stack : error}`);
-  // Not process.exitCode: load generators may still be there, and they end with this process.
-  process.exit(isUsage ? EXIT_USAGE : EXIT_FAILED);
-}
+await runProgram("bench", USAGE, parseOptions, measure);
 
 async function measure(options: BenchOptions): Promise<void> {
   await ensureBuilt(tell);

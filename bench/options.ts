@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { UsageError } from "../launch/program.js";
 import type { StoreName } from "./scenarios.js";
 import type { Timing } from "./window.js";
 
@@ -21,8 +22,6 @@ Usage: npm run bench -- [options]
   --quick                      shorter, less history, one round unless told
   --json FILE                  all rounds, as JSON
 `;
-
-export class UsageError extends Error {}
 
 const FULL = { timing: { warmUpMs: 1_000, measureMs: 3_000 }, historyEntries: 1_000_000, rounds: 3 };
 const QUICK = { timing: { warmUpMs: 500, measureMs: 1_000 }, historyEntries: 200_000, rounds: 1 };

@@ -1,25 +1,14 @@
-import { EtcdMissingError, provideEtcd } from "../launch/etcd.js";
+import { provideEtcd } from "../launch/etcd.js";
 import { ensureBuilt, Oplogd } from "../launch/oplogd.js";
-import { type DemoOptions, parseOptions, USAGE, UsageError } from "./options.js";
+import { runProgram, tell } from "../launch/program.js";
+import { type DemoOptions, parseOptions, USAGE } from "./options.js";
 import { replay } from "./replay.js";
 import { formatReport, isFlawless, reportOf } from "./report.js";
 import { loadTrace } from "./trace.js";
 
 const EXIT_FAILED = 1;
-const EXIT_USAGE = 2;
 
-const tell = (message: string) => process.stderr.write(`${message}\n`);
-
-try {
-  const options = parseOptions(process.argv.slice(2));
-  if (options === undefined) process.stdout.write(USAGE);
-  else await demonstrate(options);
-} catch (error) {
-  const isUsage = error instanceof UsageError || error instanceof EtcdMissingError;
-  tell(isUsage ? `demo: ${error.message}` : `demo: ${error instanceof Error ? error.stack : error}`);
-  // Not process.exitCode: standbys may still be there, and they end with this process.
-  process.exit(isUsage ? EXIT_USAGE : EXIT_FAILED);
-}
+await runProgram("demo", USAGE, parseOptions, demonstrate);
 
 async function demonstrate(options: DemoOptions): Promise<void> {
   await ensureBuilt(tell);

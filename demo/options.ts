@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { UsageError } from "../launch/program.js";
 
 export interface DemoOptions {
   readonly trace: string | undefined;
@@ -20,8 +21,6 @@ Usage: npm run demo -- [options]
   --no-crash              leave oplogd alone
   --json                  the report as JSON
 `;
-
-export class UsageError extends Error {}
 
 /** Undefined = help is wanted. Throws UsageError. */
 export function parseOptions(argv: readonly string[]): DemoOptions | undefined {

@@ -8,9 +8,6 @@ import {
 } from "@bufbuild/protobuf";
 import type { MethodDefinition, ServiceDefinition } from "@grpc/grpc-js";
 
-/** A message, or its bytes as they go over the wire. */
-export type Wire<D extends DescMessage> = MessageShape<D> | Buffer;
-
 /**
  * From protobuf-es descriptors to grpc-js, for a server. Requests arrive as bytes, so that the handler decides whether
  * to decode them and answers a malformed one with INVALID_ARGUMENT; responses may be messages or bytes.

@@ -28,14 +28,14 @@ export function batchFrame(bodies: readonly Buffer[], first: bigint, last: bigin
     frame.set(body, at);
     at += body.length;
   }
-  return enclose(frame, bodyBytes, first, last);
+  return enclose(frame, bodyBytes, tailBytes, first, last);
 }
 
 /** The same around one body that stampEntries has made: in the room that it left, without a copy. */
 export function frameInPlace(body: Buffer, first: bigint, last: bigint): Buffer {
   const { headBytes, tailBytes } = around(body.length, first, last);
   const frame = Buffer.from(body.buffer, body.byteOffset - headBytes, headBytes + body.length + tailBytes);
-  return enclose(frame, body.length, first, last);
+  return enclose(frame, body.length, tailBytes, first, last);
 }
 
 function around(bodyBytes: number, first: bigint, last: bigint): { headBytes: number; tailBytes: number } {
@@ -44,8 +44,7 @@ function around(bodyBytes: number, first: bigint, last: bigint): { headBytes: nu
 }
 
 /** Writes what stands before and after the entries. */
-function enclose(frame: Buffer, bodyBytes: number, first: bigint, last: bigint): Buffer {
-  const { tailBytes } = around(bodyBytes, first, last);
+function enclose(frame: Buffer, bodyBytes: number, tailBytes: number, first: bigint, last: bigint): Buffer {
   frame[0] = TAG_BATCH;
   let at = writeVarint(frame, 1, bodyBytes + tailBytes) + bodyBytes;
   frame[at] = TAG_FIRST;
@@ -58,8 +57,8 @@ function enclose(frame: Buffer, bodyBytes: number, first: bigint, last: bigint):
 /** The frame of a whole run, to be sent to any number of subscribers; its body becomes a view into the frame. */
 export function frameRun<R extends EntryRun>(run: R): R & { readonly frame: Buffer } {
   const frame = batchFrame([run.body], run.first, run.last);
-  const bodyEnd = frame.length - 2 - varintBytes(Number(run.first)) - varintBytes(Number(run.last));
-  return { ...run, frame, body: frame.subarray(bodyEnd - run.body.length, bodyEnd) };
+  const { headBytes } = around(run.body.length, run.first, run.last);
+  return { ...run, frame, body: frame.subarray(headBytes, headBytes + run.body.length) };
 }
 
 /** The part of a run from `from` on; its frame, if it had one, is not that of the part. */

@@ -188,7 +188,7 @@ export class LogFeed {
       this.noteFloor(decodeFloor(pair).sequenceId);
     } else {
       const id = keys.recordId(pair.key);
-      // Most records of a primary have come from its own writer already; they are not decoded again.
+      // While a term is being claimed, own records may come from the writer first; they are not decoded again.
       if (id === undefined || id <= this.last) return;
       const record = openRecord(keys, pair, this.logId);
       if (record.header.firstSequenceId > this.last + 1n) {

@@ -1,13 +1,8 @@
 import { type Claim, claimTerm, type Ground, type Identity } from "../leadership/claim.js";
-import {
-  NotPrimaryError,
-  type OplogError,
-  ShuttingDownError,
-  StoreRefusalError,
-  StoreUnavailableError,
-} from "../oplog/errors.js";
-import { StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import { NotPrimaryError, type OplogError, ShuttingDownError } from "../oplog/errors.js";
+import { StoreError } from "../oplog/kv-store.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
+import { toOplogError } from "./store-failures.js";
 import { restoreWindow } from "./window-restore.js";
 
 export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
@@ -160,8 +155,7 @@ export class LogPrimary {
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
       logger.warn({ event: "claim_failed", log: keys.log, err: error }, "could not claim the log; to be tried again");
-      if (error instanceof StoreRefusedError) throw new StoreRefusalError(error.message);
-      throw new StoreUnavailableError(Math.round(this.parts.clock.monotonicMs() - startedMs), "nothing was written");
+      throw toOplogError(error, Math.round(this.parts.clock.monotonicMs() - startedMs), "nothing was written");
     }
   }
 

@@ -86,10 +86,6 @@ export class LogWriter {
     return this.parts.claim;
   }
 
-  get termRevision(): bigint {
-    return this.parts.claim.termRevision;
-  }
-
   get window(): OperationWindow {
     return this.parts.window;
   }

@@ -153,7 +153,7 @@ export class Log {
     if (writer !== undefined) {
       const { pair } = await this.throughStore(this.parts.store.get(this.keys.term));
       // Only while the term is still ours does what we know of the log hold.
-      if (writer.end === undefined && pair?.modRevision === writer.termRevision) {
+      if (writer.end === undefined && pair?.modRevision === writer.claim.termRevision) {
         return writer.hasUnsettled(writerId) ? "pending" : writer.window.resolve(writerId, operationId);
       }
     }

@@ -1,7 +1,14 @@
-import { StoreRefusalError, StoreUnavailableError } from "../oplog/errors.js";
+import { type OplogError, StoreRefusalError, StoreUnavailableError } from "../oplog/errors.js";
 import { StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 
-/** Runs a call's work on the store, so that what the store could not do is told as the API tells it. */
+/** What the store could not do, as the API tells it. `consequence`: what that means for the call. */
+export function toOplogError(error: StoreError | undefined, unreachableMs: number, consequence: string): OplogError {
+  return error instanceof StoreRefusedError
+    ? new StoreRefusalError(error.message)
+    : new StoreUnavailableError(unreachableMs, consequence);
+}
+
+/** Runs a call's work on the store; rejects with OplogError where the store fails. */
 export async function throughStore<T>(
   work: Promise<T>,
   unreachableMs: () => number,
@@ -10,8 +17,6 @@ export async function throughStore<T>(
   try {
     return await work;
   } catch (error) {
-    if (error instanceof StoreRefusedError) throw new StoreRefusalError(error.message);
-    if (error instanceof StoreError) throw new StoreUnavailableError(unreachableMs(), consequence);
-    throw error;
+    throw error instanceof StoreError ? toOplogError(error, unreachableMs(), consequence) : error;
   }
 }

@@ -5,13 +5,12 @@ import {
   OutcomeUnknownError,
   RuledOutError,
   ShuttingDownError,
-  StoreRefusalError,
-  StoreUnavailableError,
 } from "../oplog/errors.js";
-import { type StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import type { StoreError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { AppendItem } from "./append-item.js";
 import type { Primary } from "./commit.js";
+import { toOplogError } from "./store-failures.js";
 
 /** How a writer has ended. "stalled" and "stopped" say nothing about who leads; "fenced" does. */
 export interface WriterEnd {
@@ -77,11 +76,7 @@ export interface Stall {
 
 export function endStalled({ logger, log, term }: EndedWriter, stall: Stall): Ending {
   const { failedMs, mayHaveBeenApplied, cause, isStopping } = stall;
-  const error = isStopping
-    ? new ShuttingDownError()
-    : cause instanceof StoreRefusedError
-      ? new StoreRefusalError(cause.message)
-      : new StoreUnavailableError(failedMs, "nothing was written");
+  const error = isStopping ? new ShuttingDownError() : toOplogError(cause, failedMs, "nothing was written");
   logger.error(
     { event: "writer_stalled", log, term: String(term), failedMs },
     "could not write within the deadline; the writer has ended, what was in flight is answered as unknown",
