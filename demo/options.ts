@@ -1,16 +1,21 @@
 import { parseArgs } from "node:util";
 import { UsageError } from "../launch/program.js";
 
+/** What happens to the leading master, and on etcd to its sidecar, half-way. */
+export type Fault = "kill" | "pause" | "none";
+
 export interface DemoOptions {
   readonly trace: string | undefined;
   readonly store: "embedded" | "etcd";
   readonly etcdEndpoints: string | undefined;
   readonly requestsMax: number;
-  readonly withCrash: boolean;
+  readonly fault: Fault;
   readonly json: boolean;
 }
 
-export const USAGE = `Replays an hour of a chat service's KV-cache through oplogd to two standbys, and crashes it half-way.
+export const USAGE = `Replays an hour of a chat service's KV-cache master through oplogd. Half-way the master is killed, and its standby, a
+second master, is promoted and goes on. On etcd each master has a sidecar of its own, which dies with it; on the embedded
+store both use the same one.
 
 Usage: npm run demo -- [options]
 
@@ -18,7 +23,7 @@ Usage: npm run demo -- [options]
   --store embedded|etcd   default: embedded, or etcd if endpoints are given
   --etcd-endpoints URLS   an etcd that runs; default: one is started, and installed first on Debian as root
   --requests N            stop after N requests
-  --no-crash              leave oplogd alone
+  --fault kill|pause|none what happens half-way: SIGKILL, SIGSTOP for three times the TTL, or nothing; default: kill
   --json                  the report as JSON
 `;
 
@@ -32,6 +37,10 @@ export function parseOptions(argv: readonly string[]): DemoOptions | undefined {
   if (store === "embedded" && etcdEndpoints !== undefined) {
     throw new UsageError("--etcd-endpoints: the embedded store has none");
   }
+  const fault = values.fault ?? "kill";
+  if (fault !== "kill" && fault !== "pause" && fault !== "none") {
+    throw new UsageError(`--fault ${fault}: it is kill, pause or none`);
+  }
   const requestsMax = values.requests === undefined ? Infinity : Number(values.requests);
   if (!(requestsMax >= 1)) throw new UsageError(`--requests ${values.requests}: a number of at least 1`);
   return {
@@ -39,7 +48,7 @@ export function parseOptions(argv: readonly string[]): DemoOptions | undefined {
     store,
     etcdEndpoints,
     requestsMax,
-    withCrash: !values["no-crash"],
+    fault,
     json: values.json ?? false,
   };
 }
@@ -53,7 +62,7 @@ function parse(argv: readonly string[]) {
         store: { type: "string" },
         "etcd-endpoints": { type: "string" },
         requests: { type: "string" },
-        "no-crash": { type: "boolean" },
+        fault: { type: "string" },
         json: { type: "boolean" },
         help: { type: "boolean", short: "h" },
       },

@@ -1,6 +1,7 @@
 import { createHistogram } from "node:perf_hooks";
+import { type Failover, type Replayed, type TermOf, TTL_MS } from "./failover.js";
 import type { Acknowledged } from "./master.js";
-import type { Replayed } from "./replay.js";
+import type { Fault } from "./options.js";
 import type { StandbyReport } from "./standby.js";
 
 export interface Percentiles {
@@ -8,11 +9,28 @@ export interface Percentiles {
   readonly p99Ms: number;
 }
 
+/** From the fault to the first acknowledgement of the next leader, in milliseconds, and what it was spent on. */
+export interface RecoveryTime {
+  readonly totalMs: number;
+  /** Until the place was seen to be vacant. */
+  readonly detectionMs: number;
+  readonly fenceMs: number;
+  readonly catchUpMs: number;
+  readonly objectLeasesMs: number;
+  readonly firstAppendMs: number;
+}
+
 export interface DemoReport {
   readonly store: string;
   readonly trace: string;
   readonly requests: number;
+  /** Operations. */
   readonly acknowledged: number;
+  readonly fault: Fault;
+  readonly recovery?: RecoveryTime;
+  /** What the paused master was told when it ran again. */
+  readonly told?: string;
+  readonly terms: readonly TermOf[];
   readonly standbys: readonly {
     readonly received: number;
     readonly lost: number;
@@ -26,68 +44,89 @@ export interface DemoReport {
   readonly duplicated: number;
   readonly hashEqual: boolean;
   readonly expectedHash: string;
+  readonly stateHashEqual: boolean;
+  readonly stateHashes: readonly string[];
   readonly seconds: number;
   readonly operationsPerSecond: number;
   readonly megabytesPerSecond: number;
   readonly append: Percentiles;
-  readonly crash?: {
-    readonly recoveryMs: number;
-    readonly resent: number;
-    readonly alreadyCommitted: number;
-  };
 }
 
 export interface Run extends Replayed {
+  readonly fault: Fault;
   readonly store: string;
   readonly trace: string;
   readonly requests: number;
 }
 
-export function reportOf({ master, crashedNs, ...run }: Run): DemoReport {
-  const expectedHash = master.expectedHash();
+export function reportOf(run: Run): DemoReport {
+  const { whole, acknowledged, failover, stateHashes } = run;
   const seconds = Number(run.endedNs - run.startedNs) / 1e9;
+  const lastAcknowledged = acknowledged.reduce((last, { lastSequenceId }) => Math.max(last, lastSequenceId), 0);
   const standbys = run.standbys.map(({ received, duplicated, reconnects, hash, arrivals, failure }) => ({
     received,
-    lost: Math.max(0, master.operations - received),
+    lost: Math.max(0, lastAcknowledged - received),
     duplicated,
     reconnects,
     hash,
-    delivery: deliveryOf(master.acknowledged, arrivals),
+    delivery: deliveryOf(acknowledged, arrivals),
     ...(failure === undefined ? {} : { failure }),
   }));
-  const crash = crashedNs !== undefined && {
-    recoveryMs: Number(master.reconnectedNs - crashedNs) / 1e6,
-    resent: master.resent,
-    alreadyCommitted: master.duplicates,
-  };
   return {
     store: run.store,
     trace: run.trace,
     requests: run.requests,
-    acknowledged: master.operations,
+    acknowledged: acknowledged.reduce(
+      (sum, { firstSequenceId, lastSequenceId }) => sum + lastSequenceId - firstSequenceId + 1,
+      0,
+    ),
+    fault: run.fault,
+    ...(failover === undefined ? {} : { recovery: recoveryOf(failover) }),
+    ...(failover?.told === undefined ? {} : { told: failover.told }),
+    terms: run.terms,
     standbys,
-    lost: standbys.reduce((sum, { lost }) => sum + lost, 0),
+    lost: standbys.reduce((sum, { lost }) => sum + lost, 0) + run.acknowledgedTooLate,
     duplicated: standbys.reduce((sum, { duplicated }) => sum + duplicated, 0),
-    hashEqual: standbys.every(({ hash }) => hash === expectedHash),
-    expectedHash,
+    hashEqual: standbys.every(({ hash }) => hash === whole.hash),
+    expectedHash: whole.hash,
+    stateHashEqual: stateHashes.every((hash) => hash === stateHashes[0] && /^[0-9a-f]{64}$/.test(hash)),
+    stateHashes,
     seconds,
-    operationsPerSecond: master.operations / seconds,
-    megabytesPerSecond: master.bytes / seconds / 1e6,
-    append: percentiles(master.acknowledged.map(({ sentNs, acknowledgedNs }) => acknowledgedNs - sentNs)),
-    ...(crash ? { crash } : {}),
+    operationsPerSecond: whole.operations / seconds,
+    megabytesPerSecond: whole.bytes / seconds / 1e6,
+    append: percentiles(acknowledged.map(({ sentNs, acknowledgedNs }) => acknowledgedNs - sentNs)),
   };
 }
 
 export function isFlawless(report: DemoReport): boolean {
-  return report.lost === 0 && report.duplicated === 0 && report.hashEqual && report.acknowledged > 0;
+  const { lost, duplicated, hashEqual, stateHashEqual, acknowledged } = report;
+  return lost === 0 && duplicated === 0 && hashEqual && stateHashEqual && acknowledged > 0;
+}
+
+function recoveryOf({ faultNs, leadingNs, firstAcknowledgedNs, times }: Failover): RecoveryTime {
+  const totalMs = Number(firstAcknowledgedNs - faultNs) / 1e6;
+  const firstAppendMs = Math.max(0, Number(firstAcknowledgedNs - leadingNs) / 1e6);
+  const { fenceMs, catchUpMs, objectLeasesMs } = times;
+  const detectionMs = totalMs - firstAppendMs - fenceMs - catchUpMs - objectLeasesMs;
+  return { totalMs, detectionMs, fenceMs, catchUpMs, objectLeasesMs, firstAppendMs };
 }
 
 export function formatReport(report: DemoReport): string {
-  const { crash, standbys } = report;
+  const { recovery, standbys, stateHashes } = report;
   const lines: [string, string][] = [
     ["store", report.store],
     ["trace", report.trace],
     ["acknowledged", `${count(report.acknowledged)} operations of ${count(report.requests)} requests`],
+    ...(recovery === undefined ? [] : [["failover", describe(report.fault, recovery)] as [string, string]]),
+    ...(report.told === undefined
+      ? []
+      : [["paused master", `told, when it ran again: ${report.told}`] as [string, string]]),
+    [
+      "terms",
+      report.terms
+        .map(({ term, leader, fromSequenceId }) => `${term}: ${leader} from ${count(fromSequenceId)}`)
+        .join("; "),
+    ],
     ...standbys.map(({ received, reconnects, failure }, index): [string, string] => [
       `standby ${index + 1}`,
       `${count(received)} received, ${reconnects} reconnects${failure === undefined ? "" : `; ${failure}`}`,
@@ -96,19 +135,11 @@ export function formatReport(report: DemoReport): string {
     ["duplicated", count(report.duplicated)],
     ["hash equal", report.hashEqual ? `yes  ${report.expectedHash}` : `NO  expected ${report.expectedHash}`],
     ...(report.hashEqual ? [] : standbys.map(({ hash }, index): [string, string] => [`  standby ${index + 1}`, hash])),
-    ...(crash === undefined
-      ? []
-      : [
-          [
-            "crash",
-            `SIGKILL half-way; ${Math.round(crash.recoveryMs)} ms to the next acknowledgement; ` +
-              `${crash.resent} appends sent again, ${crash.alreadyCommitted} of them had been committed`,
-          ] as [string, string],
-        ]),
+    ["state equal", report.stateHashEqual ? `yes  ${stateHashes[0]}` : `NO  ${stateHashes.join(", ")}`],
     [
       "throughput",
       `${count(report.operationsPerSecond)} operations/s, ${report.megabytesPerSecond.toFixed(1)} MB/s of keys and ` +
-        `payloads, in ${report.seconds.toFixed(1)} s${crash === undefined ? "" : " with the crash"}`,
+        `payloads, in ${report.seconds.toFixed(1)} s${recovery === undefined ? "" : " with the failover"}`,
     ],
     ["append", `${milliseconds(report.append)}  from sent to acknowledged`],
     ...standbys.map(({ delivery }, index): [string, string] => [
@@ -116,7 +147,20 @@ export function formatReport(report: DemoReport): string {
       `${milliseconds(delivery)}  from sent to received by standby ${index + 1}`,
     ]),
   ];
-  return `${lines.map(([name, value]) => `${name.padEnd(14)}${value}`).join("\n")}\n`;
+  return `${lines.map(([name, value]) => `${name.padEnd(15)}${value}`).join("\n")}\n`;
+}
+
+function describe(fault: Fault, recovery: RecoveryTime): string {
+  const what = fault === "kill" ? "SIGKILL" : `SIGSTOP for ${(3 * TTL_MS) / 1000} s`;
+  const stages = [
+    ["detection", recovery.detectionMs],
+    ["fence", recovery.fenceMs],
+    ["catch-up", recovery.catchUpMs],
+    ["object leases", recovery.objectLeasesMs],
+    ["first append", recovery.firstAppendMs],
+  ] as const;
+  const split = stages.map(([stage, ms]) => `${stage} ${count(ms)}`).join(", ");
+  return `${what} half-way (TTL ${TTL_MS / 1000} s); ${count(recovery.totalMs)} ms to the next acknowledgement: ${split}`;
 }
 
 /** Of each append: from when the master first sent it until the standby had all of it. */

@@ -15,19 +15,29 @@ export class Oplogd {
     readonly target: string,
   ) {}
 
-  static async start(etcdEndpoints?: string): Promise<Oplogd> {
+  static async start(etcdEndpoints?: string, options: readonly string[] = []): Promise<Oplogd> {
     const [port] = await freePorts(1);
     const target = `127.0.0.1:${port}`;
     const store =
       etcdEndpoints === undefined
         ? ["--data-dir", makeTempDir("oplogd")]
         : ["--etcd-endpoints", etcdEndpoints, "--key-prefix", `/oplog-${process.pid}`];
-    const args = ["--listen", target, "--admin-listen", "off", "--log-format", "json", ...store];
+    const args = ["--listen", target, "--admin-listen", "off", "--log-format", "json", ...store, ...options];
     return new Oplogd(await launch(args), args, target);
   }
 
   get pid(): number {
     return this.server.pid;
+  }
+
+  /** The newest of what it has logged. */
+  get output(): string {
+    return this.server.output;
+  }
+
+  /** SIGSTOP and SIGCONT: it stands still, and goes on. */
+  signal(signal: "SIGSTOP" | "SIGCONT"): void {
+    process.kill(this.pid, signal);
   }
 
   /** As a power cut would end it. */

@@ -20,7 +20,8 @@ const OUTPUT_CHARACTERS_MAX = 64 * 1024;
 
 /** A server in a process of its own, which does not outlive this one. */
 export class ServerProcess {
-  private output = "";
+  /** The newest 64 KiB of what it has printed. */
+  output = "";
 
   private constructor(
     private readonly child: ChildProcess,

@@ -14,16 +14,25 @@ import { GrpcServer } from "./grpc/server.js";
 import { StandbyService } from "./grpc/standby-service.js";
 import { systemClock } from "./oplog/clock.js";
 import type { KvStore } from "./oplog/kv-store.js";
+import { Campaigns } from "./promotion/campaigns.js";
 import { QueueBudget } from "./replication/append-item.js";
 import { Logs } from "./replication/logs.js";
 import { linkSignals, sleep } from "./replication/timing.js";
+import { ObjectEviction } from "./standby/eviction.js";
+import { ReadinessReader } from "./standby/readiness-reader.js";
 import { Views } from "./standby/views.js";
 import { EmbeddedKvStore } from "./stores/embedded/embedded-kv-store.js";
 import { EtcdKvStore } from "./stores/etcd/etcd-kv-store.js";
 import { MonitoredKvStore } from "./stores/monitored-kv-store.js";
 import { childLogger, type Logger } from "./telemetry/logger.js";
 import { Metrics } from "./telemetry/metrics.js";
-import { replicationObserver, storeObserver, viewObserver } from "./telemetry/observers.js";
+import {
+  campaignObserver,
+  evictionObserver,
+  replicationObserver,
+  storeObserver,
+  viewObserver,
+} from "./telemetry/observers.js";
 import { VERSION } from "./telemetry/version.js";
 
 const HEALTH_POLL_MS = 2000;
@@ -40,6 +49,7 @@ export class Sidecar {
   private readonly store: MonitoredKvStore;
   private readonly logs: Logs;
   private readonly views: Views;
+  private readonly campaigns: Campaigns;
   private readonly grpc: GrpcServer;
   private readonly identity: { id: string; endpoint: string; instance: Buffer };
   /** "" is the sidecar as a whole; each log that exists joins as oplog/<log>. */
@@ -112,9 +122,27 @@ export class Sidecar {
         logger: childLogger(logger, "standby"),
         observer: viewObserver(this.metrics),
         headPollMs: config.tailHeadPollMs,
+        objectLeaseDefaultMs: config.objectLeaseDefaultMs,
       },
       config.views,
     );
+    this.campaigns = new Campaigns({
+      store: this.store,
+      logs: this.logs,
+      views: this.views,
+      endpoint: () => this.identity.endpoint,
+      evictionOf: (view) =>
+        new ObjectEviction({
+          view,
+          limits,
+          clock: systemClock,
+          logger: childLogger(logger, "standby"),
+          observer: evictionObserver(this.metrics),
+        }),
+      clock: systemClock,
+      logger: childLogger(logger, "promotion"),
+      observer: campaignObserver(this.metrics),
+    });
     this.grpc = new GrpcServer({
       opLogService: new OpLogService({
         logs: this.logs,
@@ -128,12 +156,21 @@ export class Sidecar {
       }),
       leadershipService: new LeadershipService({
         logs: this.logs,
+        campaigns: this.campaigns,
         streamsMax: config.subscribeStreamsMax,
         draining: this.draining.signal,
       }),
       standbyService: new StandbyService({
         views: this.views,
+        readiness: new ReadinessReader({
+          views: this.views,
+          store: this.store,
+          keyPrefix: config.keyPrefix,
+          clock: systemClock,
+          storeUnreachableMs: () => this.store.health.unreachableMs,
+        }),
         scansMax: config.subscribeStreamsMax,
+        leadingTerm: (log) => this.campaigns.leadingTerm(log),
         draining: this.draining.signal,
       }),
       hasReflection: config.reflection,

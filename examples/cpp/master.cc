@@ -1,22 +1,22 @@
-// Appends entries to a log through AppendStream: pipelined, and exactly once across broken streams and restarts.
+// Appends entries to a log through AppendStream: pipelined, and exactly once across broken streams, restarts and
+// changes of the leader.
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
 #include <chrono>
 #include <semaphore>
+#include <sstream>
 #include <thread>
+#include <vector>
 
 #include "flags.h"
 #include "oplog/v1/oplog.grpc.pb.h"
+#include "sidecar.h"
 
 using namespace oplog::v1;
 
 constexpr int kInFlightMax = 64;  // appends sent and not answered
 constexpr int kAttemptsMax = 60;  // streams in a row without an answer
-
-bool Transient(int code) {
-  return code == grpc::UNAVAILABLE || code == grpc::UNKNOWN || code == grpc::INTERNAL || code == grpc::CANCELLED;
-}
 
 // Answers come in the order of the requests, so one number tells what is left to send: operations are numbered from 1,
 // and those above `answered` are sent, or sent again, in order and with the same ids.
@@ -29,20 +29,29 @@ class Master {
         entries_per_append_(flags.number("entries-per-append")),
         payload_bytes_(flags.number("payload-bytes")),
         operations_((count_ + entries_per_append_ - 1) / entries_per_append_) {
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-    auto credentials = grpc::InsecureChannelCredentials();
-    client_ = OpLogService::NewStub(grpc::CreateCustomChannel(flags.text("target"), credentials, arguments));
+    std::istringstream targets(flags.text("target"));
+    for (std::string target; std::getline(targets, target, ',');) given_.push_back(target);
   }
 
+  // One stream after the other, until everything has an answer: at the leader as soon as somebody has named it, else at
+  // the sidecars given, in turn.
   int Run() {
+    std::string target = given_.front();
+    size_t turn = 0;
     for (int attempts = 0; answered_ < operations_; ++attempts) {
       const uint64_t before = answered_;
-      const grpc::Status status = Session();
+      const grpc::Status status = Session(target);
       if (answered_ > before) attempts = 0;
       if (status.ok()) continue;
-      std::cerr << "after operation " << answered_ << ": " << status.error_message() << std::endl;
-      if (!Transient(status.error_code()) || attempts == kAttemptsMax) return 1;
+      std::cerr << "after operation " << answered_ << ", at " << target << ": " << status.error_message() << std::endl;
+      if (!Transient(status) || attempts == kAttemptsMax) return 1;
+      const std::string leader = LeaderEndpoint(status);
+      if (!leader.empty() && leader != target) {
+        target = leader;
+        if (attempts == 0) continue;  // Later ones wait: two that name each other must not be asked in a tight loop.
+      } else {
+        target = given_[++turn % given_.size()];
+      }
       std::this_thread::sleep_for(std::chrono::seconds(1));
     }
     std::cout << "{\"acknowledged\":" << acknowledged_ << ",\"first\":" << first_ << ",\"last\":" << last_
@@ -52,9 +61,10 @@ class Master {
 
  private:
   // One stream: sends everything that has no answer yet and takes the answers, until all are there or it breaks.
-  grpc::Status Session() {
+  grpc::Status Session(const std::string& target) {
+    const auto client = OpLogService::NewStub(Connect(target));
     grpc::ClientContext context;
-    auto stream = client_->AppendStream(&context);
+    auto stream = client->AppendStream(&context);
     std::counting_semaphore<> window(kInFlightMax);
     std::thread sender([&, operation = answered_ + 1]() mutable {
       for (; operation <= operations_; ++operation) {
@@ -82,9 +92,7 @@ class Master {
       std::cerr << "answer " << answer.correlation_id() << " where " << answered_ + 1 << " was due" << std::endl;
       std::abort();
     }
-    if (answer.has_error() && Transient(answer.error().code())) {
-      return {grpc::StatusCode(answer.error().code()), answer.error().message()};
-    }
+    if (answer.has_error() && Transient(ToStatus(answer.error()))) return ToStatus(answer.error());
     ++answered_;
     if (answer.has_error()) {
       std::cerr << "operation " << answered_ << " refused: " << answer.error().message() << std::endl;
@@ -119,7 +127,7 @@ class Master {
 
   const std::string log_, writer_;
   const uint64_t count_, entries_per_append_, payload_bytes_, operations_;
-  std::unique_ptr<OpLogService::Stub> client_;
+  std::vector<std::string> given_;
   uint64_t answered_ = 0, acknowledged_ = 0, duplicates_ = 0, first_ = 0, last_ = 0;
 };
 

@@ -9,6 +9,7 @@
 
 #include "flags.h"
 #include "oplog/v1/oplog.grpc.pb.h"
+#include "sidecar.h"
 
 using namespace oplog::v1;
 
@@ -51,12 +52,11 @@ class LogHash {
 class Standby {
  public:
   explicit Standby(const Flags& flags)
-      : log_(flags.text("log")), until_(flags.number("until")), last_(flags.number("from") - 1) {
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-    auto credentials = grpc::InsecureChannelCredentials();
-    client_ = OpLogService::NewStub(grpc::CreateCustomChannel(flags.text("target"), credentials, arguments));
-  }
+      : log_(flags.text("log")),
+        until_(flags.number("until")),
+        last_(flags.number("from") - 1),
+        channel_(Connect(flags.text("target"))),
+        client_(OpLogService::NewStub(channel_)) {}
 
   int Run() {
     for (int attempts = 0; last_ < until_; ++attempts) {
@@ -65,8 +65,9 @@ class Standby {
       if (streams_ > before) attempts = 0;
       if (last_ >= until_) break;
       std::cerr << "after " << last_ << ": " << status.error_message() << std::endl;
-      if (!Transient(status.error_code()) || attempts == kAttemptsMax) return 1;
+      if (!Transient(status) || attempts == kAttemptsMax) return 1;
       std::this_thread::sleep_for(std::chrono::seconds(1));
+      Reconnect(*channel_);
     }
     std::cout << "{\"received\":" << received_ << ",\"hash\":\"" << hash_.Hex() << "\",\"resumes\":" << streams_ - 1
               << "}" << std::endl;
@@ -74,12 +75,6 @@ class Standby {
   }
 
  private:
-  // A stream that the sidecar ended without an error is resumed like a broken one.
-  static bool Transient(grpc::StatusCode code) {
-    return code == grpc::OK || code == grpc::UNAVAILABLE || code == grpc::UNKNOWN || code == grpc::INTERNAL ||
-           code == grpc::CANCELLED;
-  }
-
   // One stream: takes entries until the last one wanted, or until it breaks.
   grpc::Status Session() {
     SubscribeRequest request;
@@ -124,7 +119,8 @@ class Standby {
   std::string log_id_;        // resuming with it proves that it is still the same log
   uint64_t received_ = 0, streams_ = 0;
   LogHash hash_;
-  std::unique_ptr<OpLogService::Stub> client_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<OpLogService::Stub> client_;
 };
 
 int main(int argc, char** argv) {

@@ -3,11 +3,13 @@ import { buffer } from "node:stream/consumers";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Command, Option } from "commander";
 import { OplogRpcError } from "../client/errors.js";
+import type { LeaderClient } from "../client/leader-client.js";
 import type { EntrySchema } from "../gen/oplog/v1/entry_pb.js";
 import { type AppendResponse, AppendResponseSchema, Durability } from "../gen/oplog/v1/oplog_pb.js";
 import { OP_NAMES, OP_TYPES, type OpName, parseCount, parseDurationMs, parseUint64 } from "./arguments.js";
 import { type EntryInit, entryBatches } from "./entry-lines.js";
 import { CommandFailure, describeFailure, UsageError, unknownOutcomeAdvice } from "./failures.js";
+import { followLeader } from "./follow-leader.js";
 import { type Session, withSession } from "./session.js";
 
 interface AppendOptions {
@@ -19,6 +21,7 @@ interface AppendOptions {
   readonly durability: DurabilityName;
   readonly standbys?: number;
   readonly durabilityTimeout?: number;
+  readonly follow: boolean;
 }
 
 const DURABILITIES = {
@@ -34,8 +37,8 @@ const DURABILITY_TIMEOUT_MS = 5000;
 
 const LINES_HELP = `
 Many entries: \`oplogctl append LOG -\` reads one JSON object per line from stdin, as \`read --json\` and \`tail --json\`
-print them: op_type, key, payload (base64), key_sequence_id, checksum, headers. For people, op may stand for op_type
-(${OP_NAMES.join(", ")}; put-end unless told) and text for payload:
+print them: op_type, key, payload (base64), key_sequence_id, checksum, headers, lease_ms. For people, op may stand for
+op_type (${OP_NAMES.join(", ")}; put-end unless told) and text for payload:
   {"key": "user/7", "text": "hello"}
 sequence_id, term and timestamp_ms are passed over, for the sidecar gives new ones. Lines are appended in order, at most
 500 entries or 512 KiB at a time, each time all or nothing; the first refusal ends it. --expect holds for the first
@@ -43,7 +46,10 @@ append, and each further one expects the one before. With --writer the appends t
 on: the same input again commits nothing twice.
 
 With a durability of standbys each append also waits until so many consumers have reported (UpdateCursor) that they
-have received or applied it. When the time runs out first it is in the log all the same: a note says so, on stderr.`;
+have received or applied it. When the time runs out first it is in the log all the same: a note says so, on stderr.
+
+A sidecar that does not lead the log names the one that does, and the append goes there; while nobody leads, it waits.
+--timeout is for all of it together. What may have been written is sent again only with --writer and --operation.`;
 
 export function appendCommand(): Command {
   return new Command("append")
@@ -59,6 +65,7 @@ export function appendCommand(): Command {
     .addOption(new Option("--durability <how>", "what to wait for").choices(Object.keys(DURABILITIES)).default("store"))
     .option("--standbys <n>", "how many consumers a durability of standbys is about, up to 16 (default: 1)", parseCount)
     .option("--durability-timeout <duration>", "how long to wait for them, up to 1m (default: 5s)", parseDurationMs)
+    .option("--no-follow", "stay with --target, also if another sidecar leads")
     .addHelpText("after", LINES_HELP)
     .action(
       (log: string, key: string | undefined, payload: string | undefined, options: AppendOptions, command: Command) =>
@@ -80,6 +87,19 @@ async function append(
     );
   }
   const appender = new OrderedAppends(session, log, options);
+  try {
+    await appendAll(appender, key, payload, options);
+  } finally {
+    appender.close();
+  }
+}
+
+async function appendAll(
+  appender: OrderedAppends,
+  key: string | undefined,
+  payload: string | undefined,
+  options: AppendOptions,
+): Promise<void> {
   if (key === "-") {
     if (payload !== undefined || options.payloadFile !== undefined) {
       throw new UsageError("with -, the payloads come from the lines of stdin: leave PAYLOAD and --payload-file out");
@@ -106,6 +126,7 @@ async function payloadBytes(payload: string | undefined, file: string | undefine
 class OrderedAppends {
   private expected: bigint | undefined;
   private operation: bigint | undefined;
+  private readonly leader: LeaderClient | undefined;
 
   constructor(
     private readonly session: Session,
@@ -114,6 +135,7 @@ class OrderedAppends {
   ) {
     this.expected = options.expect;
     this.operation = options.operation;
+    if (options.follow) this.leader = followLeader(session);
   }
 
   async append(entries: EntryInit[]): Promise<void> {
@@ -130,12 +152,17 @@ class OrderedAppends {
         : {}),
     };
     const deadlineMs = this.session.timeoutMs + (isForStandbys ? durabilityTimeout : 0);
-    const response = await this.session.client
-      .append(request, { deadlineMs })
-      .catch((error: unknown) => this.refused(error));
+    const appended = this.leader
+      ? this.leader.append(request, { deadlineMs, patienceMs: deadlineMs })
+      : this.session.client.append(request, { deadlineMs });
+    const response = await appended.catch((error: unknown) => this.refused(error));
     if (this.expected !== undefined) this.expected = response.lastSequenceId;
     if (this.operation !== undefined) this.operation += 1n;
     await this.report(response);
+  }
+
+  close(): void {
+    this.leader?.close();
   }
 
   private async report(response: AppendResponse): Promise<void> {

@@ -3,6 +3,8 @@ import { ContiguityError } from "../client/follow.js";
 import { humanDuration } from "./render.js";
 
 export const EXIT_FAILURE = 1;
+/** The answer came, and it is no. */
+export const EXIT_NO = 2;
 const EXIT_RPC = 64;
 const DATA_LOSS = 15;
 
@@ -72,6 +74,7 @@ export function connectProblem(message: string): string {
   if (message.includes("ENOENT")) return "no such socket";
   if (message.includes("EACCES")) return "permission denied";
   if (message.includes("Name resolution failed")) return "the host name is not known";
+  if (message.includes("Failed to parse DNS address")) return "this is no host:port and no unix:///path";
   return message;
 }
 
@@ -80,9 +83,27 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
   const log = context?.log ?? "LOG";
   switch (error.reason) {
     case "NOT_PRIMARY":
-      return metadata.endpoint
-        ? [`The primary is at ${metadata.endpoint}: oplogctl --target ${metadata.endpoint} …`]
-        : [`The primary is "${metadata.primary ?? ""}"; it has not announced where it can be reached.`];
+      return notPrimaryAdvice(metadata, log);
+    case "NOT_READY":
+      return [`The new leader is still preparing itself; \`oplogctl readiness ${log}\` shows how far it is.`];
+    case "NOT_ELECTED":
+      return [
+        `\`oplogctl leader ${log}\` shows who writes it. A campaign makes it an elected log: oplogctl campaign --help`,
+      ];
+    case "LEADERSHIP_BY_TOKEN":
+      return ["Once claimed by token, a log is claimed by tokens alone."];
+    case "CANDIDATE_EXISTS":
+      return ["Each candidate needs an id of its own: --id OTHER"];
+    case "CANDIDATE_NOT_FOUND":
+      return [`Those who wait: oplogctl leader ${log}`];
+    case "HAND_OVER_ABANDONED":
+      return [`\`oplogctl readiness ${log}\` at its sidecar shows what it lacks; --hold 10s waits longer.`];
+    case "STATE_DIVERGED":
+      return [`Compare the candidate's state with: oplogctl state ${log}`];
+    case "NO_VIEW":
+      return [`Start oplogd with --views ${log}, or ask a sidecar that has it.`];
+    case "VIEW_FAILED":
+      return ["A view that has stopped begins anew when oplogd is restarted; its log tells why it stopped."];
     case "EXPECTED_SEQUENCE_MISMATCH":
       return [`Nothing was written. To append after the present head: --expect ${metadata.head}`];
     case "TRIMMED":
@@ -101,6 +122,12 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
     default:
       return [];
   }
+}
+
+function notPrimaryAdvice({ endpoint, primary }: OplogRpcError["metadata"], log: string): string[] {
+  if (endpoint) return [`The primary is at ${endpoint}: oplogctl --target ${endpoint} …`];
+  if (primary) return [`The primary is "${primary}"; it has not announced where it can be reached.`];
+  return [`Nobody leads it at the moment. Who stands for it: oplogctl leader ${log}`];
 }
 
 /** What to say of an append that may have been written in spite of its error. */

@@ -1,10 +1,7 @@
 import { Command } from "commander";
-import {
-  type GetLeaderResponse,
-  GetLeaderResponseSchema,
-  WatchLeaderResponseSchema,
-} from "../gen/oplog/v1/leadership_pb.js";
+import { GetLeaderResponseSchema, WatchLeaderResponseSchema } from "../gen/oplog/v1/leadership_pb.js";
 import { interruptible } from "./interrupt.js";
+import { candidatesText, leaderText } from "./leadership-text.js";
 import { type Session, withSession } from "./session.js";
 
 interface LeaderOptions {
@@ -13,7 +10,7 @@ interface LeaderOptions {
 
 export function leaderCommand(): Command {
   return new Command("leader")
-    .description("Show who leads a log: the last one to claim its term.")
+    .description("Show who leads a log, how it came to, and who else stands for it.")
     .argument("<log>", "name of the log")
     .option("--watch", "again on every change")
     .action((log: string, options: LeaderOptions, command: Command) =>
@@ -24,7 +21,7 @@ export function leaderCommand(): Command {
 async function once(session: Session, log: string): Promise<void> {
   const leadership = await session.client.getLeader({ log });
   if (session.isJson) return session.printJson(GetLeaderResponseSchema, leadership);
-  await session.print(leaderText(leadership));
+  await session.print([leaderText(leadership), ...candidatesText(leadership)].join("\n"));
 }
 
 function watch(session: Session, log: string): Promise<void> {
@@ -34,10 +31,4 @@ function watch(session: Session, log: string): Promise<void> {
       else await session.print(leaderText(leadership));
     }
   });
-}
-
-function leaderText({ leader, token }: Pick<GetLeaderResponse, "leader" | "token">): string {
-  if (leader === undefined || leader.term === 0n) return "nobody has claimed this log";
-  const by = token === 0n ? "" : `, token ${token}`;
-  return `${leader.id} at ${leader.endpoint}, term ${leader.term}${by}`;
 }

@@ -2,9 +2,13 @@ import { readFileSync } from "node:fs";
 import { Command, Option } from "commander";
 import { appendCommand } from "./append.js";
 import { parseDurationMs } from "./arguments.js";
+import { campaignCommand } from "./campaign.js";
+import { handOverCommand, resignCommand } from "./hand-over.js";
 import { leaderCommand } from "./leader.js";
 import { logsCommand } from "./logs.js";
 import { readCommand } from "./read.js";
+import { readinessCommand } from "./readiness.js";
+import { stateCommand } from "./state.js";
 import { statusCommand } from "./status.js";
 import { tailCommand } from "./tail.js";
 
@@ -17,6 +21,7 @@ JSON of the message, with the field names of proto/oplog/v1, 64-bit integers as 
 Exit codes:
   0        done
   1        wrong usage, or a failure on this side
+  2        the answer is no: readiness: cannot be promoted; state: the key is not held; campaign: leads no more
   64+code  refused or failed with this gRPC code: 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED, 69 NOT_FOUND,
            70 ALREADY_EXISTS, 72 RESOURCE_EXHAUSTED, 73 FAILED_PRECONDITION, 74 ABORTED, 75 OUT_OF_RANGE,
            76 UNIMPLEMENTED, 78 UNAVAILABLE, 79 DATA_LOSS, 66 UNKNOWN (an append: the outcome is not known)
@@ -25,7 +30,7 @@ Exit codes:
 /** Usage errors are printed by commander and thrown as CommanderError, everything else is thrown as it is. */
 export function buildProgram(): Command {
   const program = new Command("oplogctl")
-    .description("Append to, follow and inspect the logs of an oplogd sidecar.")
+    .description("Append to, follow, inspect and lead the logs of an oplogd sidecar.")
     .version(packageVersion())
     .addOption(
       new Option("-t, --target <address>", "sidecar to talk to: host:port or unix:///path")
@@ -42,7 +47,19 @@ export function buildProgram(): Command {
     .addHelpText("after", AFTER_HELP)
     .showHelpAfterError("(oplogctl --help, oplogctl <command> --help)")
     .exitOverride();
-  const commands = [appendCommand(), tailCommand(), readCommand(), statusCommand(), logsCommand(), leaderCommand()];
+  const commands = [
+    appendCommand(),
+    tailCommand(),
+    readCommand(),
+    statusCommand(),
+    logsCommand(),
+    stateCommand(),
+    readinessCommand(),
+    leaderCommand(),
+    campaignCommand(),
+    resignCommand(),
+    handOverCommand(),
+  ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;
 }

@@ -89,7 +89,7 @@ export function humanDuration(ms: number): string {
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-function timeText(timestampMs: bigint): string {
+export function timeText(timestampMs: bigint): string {
   const date = new Date(Number(timestampMs));
   return Number.isNaN(date.getTime()) ? `${timestampMs} ms` : date.toISOString();
 }

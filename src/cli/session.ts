@@ -13,18 +13,26 @@ interface GlobalOptions {
   readonly json?: boolean;
 }
 
-/** What a command works with: the sidecar it was pointed at, and where its output goes. */
+/** What a command works with: the sidecar it was pointed at, or has gone to since, and where its output goes. */
 export class Session {
-  readonly target: string;
   readonly timeoutMs: number;
   readonly isJson: boolean;
-  readonly client: OplogClient;
+  /** Where failures are told to have happened. */
+  target: string;
+  client: OplogClient;
 
   constructor(options: GlobalOptions) {
     this.target = options.target;
     this.timeoutMs = options.timeout;
     this.isJson = options.json === true;
     this.client = connect(this.target, { deadlineMs: this.timeoutMs });
+  }
+
+  /** Talks to another sidecar from now on. */
+  goTo(target: string): void {
+    this.client.close();
+    this.target = target;
+    this.client = connect(target, { deadlineMs: this.timeoutMs });
   }
 
   /** Data, to stdout. Waits while the reader is slower. */

@@ -113,7 +113,7 @@ function section(title: string, header: readonly string[], rows: string[][]): st
   return ["", title, ...table(header, rows).map((line) => `  ${line}`)];
 }
 
-function labelled(label: string, text: string): string {
+export function labelled(label: string, text: string): string {
   return `${label.padEnd(LABEL_WIDTH)} ${text}`;
 }
 

@@ -22,6 +22,7 @@ export class AppendStream {
   private inFlight = 0;
   private needsDrain = false;
   private room: PromiseWithResolvers<void> | undefined;
+  private failure: OplogRpcError | undefined;
   private ending: OplogRpcError | undefined;
 
   constructor(client: Client, options: AppendStreamOptions = {}) {
@@ -72,6 +73,8 @@ export class AppendStream {
         this.admit();
         yield answer as AppendStreamResponse;
       }
+      // A call that failed before it was iterated ends quietly.
+      if (this.failure !== undefined) throw this.failure;
     } catch (error) {
       throw OplogRpcError.from(error);
     } finally {
@@ -86,10 +89,8 @@ export class AppendStream {
   }
 
   private close(status: StatusObject): void {
-    this.ending =
-      status.code === Codes.OK
-        ? new OplogRpcError({ code: "CANCELLED", message: "the stream has ended" })
-        : (OplogRpcError.from(status) as OplogRpcError);
+    if (status.code !== Codes.OK) this.failure = OplogRpcError.from(status) as OplogRpcError;
+    this.ending = this.failure ?? new OplogRpcError({ code: "CANCELLED", message: "the stream has ended" });
     this.room?.reject(this.ending);
     this.room = undefined;
   }

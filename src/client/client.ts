@@ -4,7 +4,11 @@ import {
   type ClaimTermResponse,
   type GetLeaderRequestSchema,
   type GetLeaderResponse,
+  type HandOverRequestSchema,
+  type HandOverResponse,
   LeadershipService,
+  type ResignRequestSchema,
+  type ResignResponse,
   type WatchLeaderRequestSchema,
   type WatchLeaderResponse,
 } from "../gen/oplog/v1/leadership_pb.js";
@@ -27,9 +31,23 @@ import {
   type WatchStatusRequestSchema,
   type WatchStatusResponse,
 } from "../gen/oplog/v1/oplog_pb.js";
+import {
+  type GetEntryRequestSchema,
+  type GetEntryResponse,
+  type GetPromotionReadinessRequestSchema,
+  type GetPromotionReadinessResponse,
+  type GetStateHashRequestSchema,
+  type GetStateHashResponse,
+  type RenewObjectLeasesRequestSchema,
+  type RenewObjectLeasesResponse,
+  type ScanStateRequestSchema,
+  type ScanStateResponse,
+  StandbyService,
+} from "../gen/oplog/v1/standby_pb.js";
 import { AppendStream, type AppendStreamOptions } from "./append-stream.js";
 import { Appender } from "./appender.js";
 import { type Request, type StreamOptions, serverStream, type UnaryOptions, unary } from "./calls.js";
+import { Campaign, type CampaignOptions, type CandidateInit } from "./campaign.js";
 import { openChannel } from "./channel.js";
 import { type FollowEvent, type FollowRequest, follow } from "./follow.js";
 
@@ -108,6 +126,54 @@ export class OplogClient {
     options: StreamOptions = {},
   ): AsyncGenerator<WatchLeaderResponse, void, undefined> {
     return serverStream(this.streams, LeadershipService.method.watchLeader, request, options);
+  }
+
+  /** Stands for the leadership of a log. On the connection of the calls, so that streams that follow leave room for it. */
+  campaign(candidate: CandidateInit, options?: CampaignOptions): Campaign {
+    return new Campaign(this.calls, candidate, options);
+  }
+
+  /** Of whoever leads at this sidecar, which need not be this process. */
+  resign(request: Request<typeof ResignRequestSchema>, options?: UnaryOptions): Promise<ResignResponse> {
+    return unary(this.calls, LeadershipService.method.resign, request, this.withDeadline(options));
+  }
+
+  /** The deadline must leave room for the timeout of the hand-over. */
+  handOver(request: Request<typeof HandOverRequestSchema>, options?: UnaryOptions): Promise<HandOverResponse> {
+    return unary(this.calls, LeadershipService.method.handOver, request, this.withDeadline(options));
+  }
+
+  getPromotionReadiness(
+    request: Request<typeof GetPromotionReadinessRequestSchema>,
+    options?: UnaryOptions,
+  ): Promise<GetPromotionReadinessResponse> {
+    return unary(this.calls, StandbyService.method.getPromotionReadiness, request, this.withDeadline(options));
+  }
+
+  getStateHash(
+    request: Request<typeof GetStateHashRequestSchema>,
+    options?: UnaryOptions,
+  ): Promise<GetStateHashResponse> {
+    return unary(this.calls, StandbyService.method.getStateHash, request, this.withDeadline(options));
+  }
+
+  getEntry(request: Request<typeof GetEntryRequestSchema>, options?: UnaryOptions): Promise<GetEntryResponse> {
+    return unary(this.calls, StandbyService.method.getEntry, request, this.withDeadline(options));
+  }
+
+  /** A scan that ends without its frame "end" is not complete. */
+  scanState(
+    request: Request<typeof ScanStateRequestSchema>,
+    options: StreamOptions = {},
+  ): AsyncGenerator<ScanStateResponse, void, undefined> {
+    return serverStream(this.streams, StandbyService.method.scanState, request, options);
+  }
+
+  renewObjectLeases(
+    request: Request<typeof RenewObjectLeasesRequestSchema>,
+    options?: UnaryOptions,
+  ): Promise<RenewObjectLeasesResponse> {
+    return unary(this.calls, StandbyService.method.renewObjectLeases, request, this.withDeadline(options));
   }
 
   /** The bare AppendStream call; appender() is easier to use. */

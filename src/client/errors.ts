@@ -68,7 +68,7 @@ export class OplogRpcError extends Error {
 
 const DETAILS = "grpc-status-details-bin";
 // grpc-js tells these cases apart by text alone.
-const CONNECT_FAILURE = /^(No connection established|Name resolution failed)/;
+const CONNECT_FAILURE = /^(No connection established|Name resolution failed|Failed to parse DNS address)/;
 
 type CallStatus = ServiceError | StatusObject;
 

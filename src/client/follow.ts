@@ -1,5 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Batch, SubscribeRequestSchema, SubscribeResponse } from "../gen/oplog/v1/oplog_pb.js";
+import { backOffMs, pause } from "./back-off.js";
 import type { StreamOptions } from "./calls.js";
 import { OplogRpcError } from "./errors.js";
 
@@ -132,26 +133,4 @@ class Position {
 function lastTerm(batch: Batch): bigint {
   const last = batch.entries.at(-1);
   return last?.sequenceId === batch.lastSequenceId ? last.term : 0n;
-}
-
-const BACK_OFF_FIRST_MS = 100;
-const BACK_OFF_MAX_MS = 5_000;
-
-/** Doubles up to the cap; the upper half is random, so that followers do not return all at once. */
-function backOffMs(attempts: number, retryAfterMs = 0): number {
-  const ceiling = Math.min(BACK_OFF_MAX_MS, BACK_OFF_FIRST_MS * 2 ** Math.min(attempts, 10));
-  return Math.max(Math.round(ceiling * (0.5 + Math.random() / 2)), Math.min(retryAfterMs, BACK_OFF_MAX_MS));
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done, { once: true });
-  });
 }

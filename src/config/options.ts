@@ -29,6 +29,7 @@ const MiB = 1024 * KiB;
 const GiB = 1024 * MiB;
 const SECOND_MS = 1000;
 const MINUTE_MS = 60 * SECOND_MS;
+const YEAR_MS = 365 * 24 * 60 * MINUTE_MS;
 
 /** Replaced by the name of the machine. */
 export const HOSTNAME_DEFAULT = "the host name";
@@ -143,6 +144,12 @@ const subscribe = {
     list(logName),
     "",
     "Logs whose state this sidecar keeps in memory, for StandbyService: the last value of each key.",
+  ),
+  objectLeaseDefaultMs: optional(
+    "object-lease-default",
+    duration(SECOND_MS, 10 * YEAR_MS),
+    "How long an object of a log in --views stays without a lease of its own, while a candidate at this sidecar leads. " +
+      "Then it is removed. Unset: nothing is removed.",
   ),
   tailHeadPollMs: option(
     "tail.head-poll",

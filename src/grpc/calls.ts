@@ -11,6 +11,17 @@ export function decode<D extends DescMessage>(schema: D, bytes: Buffer): Message
   }
 }
 
+const ENDPOINT_BYTES_MAX = 256;
+
+export function requireEndpoint(endpoint: string, field: string): string {
+  const received = Buffer.byteLength(endpoint);
+  if (received <= ENDPOINT_BYTES_MAX) return endpoint;
+  throw new InvalidArgumentError(field, `${received} bytes, the limit is ${ENDPOINT_BYTES_MAX}`, {
+    received,
+    limit: ENDPOINT_BYTES_MAX,
+  });
+}
+
 /** Aborts when the client is gone. */
 export function leaving(call: ServerWritableStream<Buffer, unknown>): AbortSignal {
   const controller = new AbortController();

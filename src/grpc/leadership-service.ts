@@ -1,30 +1,39 @@
 import { create } from "@bufbuild/protobuf";
-import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
-import type { Term } from "../gen/oplog/store/v1/store_pb.js";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import {
   ClaimTermRequestSchema,
   ClaimTermResponseSchema,
   GetLeaderRequestSchema,
   GetLeaderResponseSchema,
+  HandOverRequestSchema,
+  HandOverResponseSchema,
+  LeadershipMode,
+  ResignRequestSchema,
+  ResignResponseSchema,
   WatchLeaderRequestSchema,
   WatchLeaderResponseSchema,
 } from "../gen/oplog/v1/leadership_pb.js";
+import type { Leadership } from "../leadership/leadership.js";
 import { InvalidArgumentError, TooManyError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
+import type { Campaigns } from "../promotion/campaigns.js";
 import type { Logs } from "../replication/logs.js";
 import { linkSignals } from "../replication/timing.js";
-import { decode, leaving } from "./calls.js";
+import { decode, leaving, requireEndpoint } from "./calls.js";
+import { CampaignStream } from "./campaign-stream.js";
+import { durationMs } from "./convert.js";
 import { StreamWriter } from "./stream-writer.js";
 
 export interface LeadershipServiceParts {
   readonly logs: Logs;
+  readonly campaigns: Campaigns;
   readonly streamsMax: number;
   /** Aborts when the sidecar is about to stop: no new work. */
   readonly draining: AbortSignal;
 }
 
 const TOKEN_MAX = 2n ** 63n - 1n;
-const ENDPOINT_BYTES_MAX = 256;
 const ANSWER_BYTES = 512;
 const ANSWERS_BYTES_MAX = 64 * 1024;
 
@@ -34,6 +43,25 @@ export class LeadershipService {
 
   constructor(private readonly parts: LeadershipServiceParts) {}
 
+  campaign(call: ServerDuplexStream<Buffer, unknown>): Promise<void> {
+    return new CampaignStream(call, this.parts.campaigns, this.parts.draining).run();
+  }
+
+  async resign(call: ServerUnaryCall<Buffer, unknown>) {
+    const { log } = decode(ResignRequestSchema, call.request);
+    return create(ResignResponseSchema, await this.parts.campaigns.resign(log));
+  }
+
+  async handOver(call: ServerUnaryCall<Buffer, unknown>) {
+    const { log, target, timeout } = decode(HandOverRequestSchema, call.request);
+    const { term, finalSequenceId, heldMs } = await this.parts.campaigns.handOver(
+      log,
+      requireConsumerName(target, "target"),
+      durationMs("timeout", timeout, 3000, 50, 60_000),
+    );
+    return create(HandOverResponseSchema, { term, finalSequenceId, held: durationFromMs(heldMs) });
+  }
+
   async claimTerm(call: ServerUnaryCall<Buffer, unknown>) {
     const { log, token, claimant, endpoint } = decode(ClaimTermRequestSchema, call.request);
     if (token === 0n || token > TOKEN_MAX) {
@@ -42,21 +70,25 @@ export class LeadershipService {
         limit: TOKEN_MAX,
       });
     }
-    const endpointBytes = Buffer.byteLength(endpoint);
-    if (endpointBytes > ENDPOINT_BYTES_MAX) {
-      throw new InvalidArgumentError("endpoint", `${endpointBytes} bytes, the limit is ${ENDPOINT_BYTES_MAX}`, {
-        received: endpointBytes,
-        limit: ENDPOINT_BYTES_MAX,
-      });
-    }
     const id = requireConsumerName(claimant, "claimant");
-    const { term, head } = await this.parts.logs.get(log).primary.claimByToken(token, { id, endpoint });
+    const { term, head } = await this.parts.logs.get(log).primary.claimByToken(token, {
+      id,
+      endpoint: requireEndpoint(endpoint, "endpoint"),
+    });
     return create(ClaimTermResponseSchema, { term, finalSequenceId: head.lastSequenceId, logId: head.logId });
   }
 
   async getLeader(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log } = decode(GetLeaderRequestSchema, call.request);
-    return create(GetLeaderResponseSchema, toLeadership(await this.parts.logs.get(log).readTerm()));
+    const { log: name } = decode(GetLeaderRequestSchema, call.request);
+    const log = this.parts.logs.get(name);
+    const [leadership, candidates] = await Promise.all([log.readLeadership(), log.readCandidates()]);
+    const { leader, leaderLeaseId } = leadership;
+    const leftMs = leader && (await log.leaseLeftMs(leaderLeaseId));
+    return create(GetLeaderResponseSchema, {
+      ...toLeadership(leadership),
+      ...(leftMs === undefined ? {} : { leaseLeft: durationFromMs(Math.round(leftMs)) }),
+      candidates: candidates.map(({ id, endpoint }) => ({ id, endpoint })),
+    });
   }
 
   async watchLeader(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
@@ -67,8 +99,13 @@ export class LeadershipService {
     const { signal, unlink } = linkSignals(leaving(call), draining);
     const writer = new StreamWriter(call, ANSWERS_BYTES_MAX);
     try {
-      for await (const term of logs.get(log).watchTerm(signal)) {
-        await writer.write(create(WatchLeaderResponseSchema, toLeadership(term)), ANSWER_BYTES);
+      let told = "";
+      for await (const leadership of logs.get(log).watchLeadership(signal)) {
+        const answer = toLeadership(leadership);
+        const seen = `${answer.leader.term} ${answer.vacant}`;
+        if (seen === told) continue;
+        told = seen;
+        await writer.write(create(WatchLeaderResponseSchema, answer), ANSWER_BYTES);
       }
     } finally {
       unlink();
@@ -77,9 +114,17 @@ export class LeadershipService {
   }
 }
 
-function toLeadership(term: Term | undefined) {
+function toLeadership({ term, leader }: Leadership) {
+  const isElected = term?.elected === true;
   return {
     leader: { id: term?.owner ?? "", endpoint: term?.endpoint ?? "", term: term?.term ?? 0n },
     token: term?.token ?? 0n,
+    mode: term === undefined ? LeadershipMode.UNSPECIFIED : modeOf(term.elected, term.token),
+    vacant: isElected && leader === undefined,
   };
+}
+
+function modeOf(isElected: boolean, token: bigint): LeadershipMode {
+  if (isElected) return LeadershipMode.ELECTED;
+  return token === 0n ? LeadershipMode.AUTO : LeadershipMode.TOKEN;
 }

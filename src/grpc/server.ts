@@ -75,6 +75,9 @@ export class GrpcServer {
     });
     const leadership = parts.leadershipService;
     this.server.addService(serverDefinition(LeadershipServiceDescriptor), {
+      Campaign: this.stream("Campaign", (call: ServerDuplexStream<Buffer, unknown>) => leadership.campaign(call)),
+      Resign: this.unary("Resign", (call) => leadership.resign(call)),
+      HandOver: this.unary("HandOver", (call) => leadership.handOver(call)),
       ClaimTerm: this.unary("ClaimTerm", (call) => leadership.claimTerm(call)),
       GetLeader: this.unary("GetLeader", (call) => leadership.getLeader(call)),
       WatchLeader: this.stream("WatchLeader", (call: ServerWritableStream<Buffer, unknown>) =>
@@ -86,6 +89,8 @@ export class GrpcServer {
       GetEntry: this.unary("GetEntry", (call) => standby.getEntry(call)),
       ScanState: this.stream("ScanState", (call: ServerWritableStream<Buffer, unknown>) => standby.scanState(call)),
       GetStateHash: this.unary("GetStateHash", (call) => standby.getStateHash(call)),
+      GetPromotionReadiness: this.unary("GetPromotionReadiness", (call) => standby.getPromotionReadiness(call)),
+      RenewObjectLeases: this.unary("RenewObjectLeases", (call) => standby.renewObjectLeases(call)),
     });
     this.health.addToServer(this.server);
     if (parts.hasReflection) reflection().addToServer(this.server);

@@ -3,24 +3,32 @@ import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import {
   GetEntryRequestSchema,
   GetEntryResponseSchema,
+  GetPromotionReadinessRequestSchema,
   GetStateHashRequestSchema,
   GetStateHashResponseSchema,
+  RenewObjectLeasesRequestSchema,
+  RenewObjectLeasesResponseSchema,
   ScanStateRequestSchema,
   ScanStateResponseSchema,
-  ViewPhase,
 } from "../gen/oplog/v1/standby_pb.js";
-import { KEY_BYTES_MAX } from "../oplog/entries.js";
-import { InvalidArgumentError, ShuttingDownError, TooManyError } from "../oplog/errors.js";
+import { ShuttingDownError, TooManyError } from "../oplog/errors.js";
 import { linkSignals, yieldTurn } from "../replication/timing.js";
+import type { ObjectLeases } from "../standby/object-leases.js";
+import type { ReadinessReader } from "../standby/readiness-reader.js";
 import type { StateEntry } from "../standby/standby-state.js";
 import type { View } from "../standby/view.js";
 import type { Views } from "../standby/views.js";
 import { decode, leaving } from "./calls.js";
+import { renewObjectLeases, requireKey } from "./lease-renewal.js";
+import { PHASES, toReadiness } from "./readiness.js";
 import { StreamWriter } from "./stream-writer.js";
 
 export interface StandbyServiceParts {
   readonly views: Views;
+  readonly readiness: ReadinessReader;
   readonly scansMax: number;
+  /** The term under which a candidate at this sidecar leads the log. Throws NotPrimaryError. */
+  readonly leadingTerm: (log: string) => bigint;
   /** Aborts when the sidecar is about to stop. */
   readonly draining: AbortSignal;
 }
@@ -38,18 +46,12 @@ export class StandbyService {
 
   async getEntry(call: ServerUnaryCall<Buffer, unknown>) {
     const { log, key } = decode(GetEntryRequestSchema, call.request);
-    const bytes = Buffer.from(key);
-    if (bytes.length === 0 || bytes.length > KEY_BYTES_MAX) {
-      throw new InvalidArgumentError("key", `${bytes.length} bytes; 1 to ${KEY_BYTES_MAX} are allowed`, {
-        received: bytes.length,
-        limit: KEY_BYTES_MAX,
-      });
-    }
-    const { state } = this.parts.views.get(log);
+    const bytes = requireKey("key", Buffer.from(key));
+    const { state, leases } = this.parts.views.get(log);
     const entry = state.get(bytes);
     return create(GetEntryResponseSchema, {
       appliedSequenceId: BigInt(state.applied),
-      ...(entry === undefined ? {} : { entry: toEntry(entry) }),
+      ...(entry === undefined ? {} : { entry: toEntry(entry, leases) }),
     });
   }
 
@@ -61,11 +63,24 @@ export class StandbyService {
       stateHash: state.stateHash,
       appliedSequenceId: BigInt(state.applied),
       headSequenceId: view.head,
-      phase: view.phase === "following" ? ViewPhase.FOLLOWING : ViewPhase.CATCHING_UP,
+      phase: PHASES[view.phase],
       keys: BigInt(state.keys),
       bytes: BigInt(state.bytes),
       keyOrderViolations: BigInt(state.keyOrderViolations),
     });
+  }
+
+  async getPromotionReadiness(call: ServerUnaryCall<Buffer, unknown>) {
+    const { log } = decode(GetPromotionReadinessRequestSchema, call.request);
+    return toReadiness(await this.parts.readiness.read(log, this.parts.draining));
+  }
+
+  async renewObjectLeases(call: ServerUnaryCall<Buffer, unknown>) {
+    const request = decode(RenewObjectLeasesRequestSchema, call.request);
+    const { views, leadingTerm, draining } = this.parts;
+    const view = views.get(request.log);
+    const missingKeys = await renewObjectLeases(view, request, () => leadingTerm(request.log), draining);
+    return create(RenewObjectLeasesResponseSchema, { missingKeys });
   }
 
   async scanState(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
@@ -86,7 +101,7 @@ export class StandbyService {
 }
 
 async function scan(view: View, writer: StreamWriter, signal: AbortSignal): Promise<void> {
-  const { state } = view;
+  const { state, leases } = view;
   const startSequenceId = BigInt(state.applied);
   let entries: ReturnType<typeof toEntry>[] = [];
   let bytes = 0;
@@ -105,7 +120,7 @@ async function scan(view: View, writer: StreamWriter, signal: AbortSignal): Prom
       if (signal.aborted) return;
       view.requireWorking();
     }
-    entries.push(toEntry(entry));
+    entries.push(toEntry(entry, leases));
     bytes += entryBytes;
   }
   const end = { startSequenceId, endSequenceId: BigInt(state.applied), stateHash: state.stateHash };
@@ -113,12 +128,14 @@ async function scan(view: View, writer: StreamWriter, signal: AbortSignal): Prom
   await writer.write(create(ScanStateResponseSchema, { frame: { case: "end", value: end } }), ENTRY_BYTES);
 }
 
-function toEntry({ key, payload, sequenceId, keySequenceId, timestampMs }: StateEntry) {
+function toEntry(entry: StateEntry, leases: ObjectLeases) {
+  const { key, payload, sequenceId, keySequenceId, timestampMs } = entry;
   return {
     key: key.toString(),
     payload,
     sequenceId: BigInt(sequenceId),
     keySequenceId,
     timestampMs: BigInt(timestampMs),
+    leaseUntilMs: BigInt(leases.endOf(entry)),
   };
 }

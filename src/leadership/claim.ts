@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
-import { type Head, HeadSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { DataLossError, NotPrimaryError, StaleTokenError } from "../oplog/errors.js";
+import { type Head, HeadSchema, LeaderLeaseSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { DataLossError, LeadershipByTokenError, NotPrimaryError, StaleTokenError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import type { KeyValue, KvStore } from "../oplog/kv-store.js";
+import type { Compare, KeyValue, KvStore, Write } from "../oplog/kv-store.js";
 
 export interface Identity {
   readonly id: string;
@@ -24,8 +24,32 @@ export interface Claim {
   readonly term: bigint;
   /** The revision of the term key: every append compares it. */
   readonly termRevision: bigint;
+  /** Of an elected term, the revision of the leader key: every append compares it too. */
+  readonly leaderRevision: bigint | undefined;
   readonly head: Head;
   readonly headRevision: bigint;
+}
+
+/** What the leader key must be for a candidate to take its place. */
+export interface Turn {
+  /** The leader key is to be replaced as it was at this revision; 0n = it must not exist. */
+  readonly leaderRevision: bigint;
+  /** The invitation to do so; 0n = none is needed, the place is vacant or one's own. */
+  readonly successorRevision: bigint;
+}
+
+/** One candidacy in the store. */
+export interface Candidacy {
+  /** The leader key is put under it. */
+  readonly leaseId: bigint;
+  readonly nonce: Uint8Array;
+}
+
+/** Who is to be told to those who come to the wrong place. */
+export interface Primary {
+  readonly owner: string;
+  readonly endpoint: string;
+  readonly term: bigint;
 }
 
 const ATTEMPTS_MAX = 16;
@@ -35,37 +59,101 @@ const ATTEMPTS_MAX = 16;
  * term can: each compares the term key's revision. So the head that is read afterwards is final for all terms below.
  *
  * Once this process has held a term, an append respects somebody else's higher one, and it never claims a log that goes
- * by tokens. StoreError passes through; then the claim may have been made, and claiming again is safe.
+ * by tokens or by election. StoreError passes through; then the claim may have been made, and claiming again is safe.
  */
 export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identity, ground: Ground): Promise<Claim> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const [termRead, headRead] = await Promise.all([store.get(keys.term), store.get(keys.head)]);
-    const current = decodeTerm(termRead.pair);
-    if (current !== undefined) requireGround(current, identity, ground);
-    const term = create(TermSchema, {
-      term: (current?.term ?? 0n) + 1n,
-      owner: identity.id,
-      endpoint: identity.endpoint,
-      nonce: identity.instance,
-      token: ground.kind === "token" ? ground.token : (current?.token ?? 0n),
-    });
-    const compares = [{ key: keys.term, modRevision: termRead.pair?.modRevision ?? 0n }];
-    const writes = [{ kind: "put" as const, key: keys.term, value: toBinary(TermSchema, term) }];
-    if (headRead.pair === undefined) {
-      compares.push({ key: keys.head, modRevision: 0n });
-      const head = create(HeadSchema, { logId: randomBytes(16), nonce: randomBytes(16), windowFromSequenceId: 1n });
-      writes.push({ kind: "put" as const, key: keys.head, value: toBinary(HeadSchema, head) });
-    }
-    const result = await store.txn({ compares, writes });
-    if (!result.succeeded) continue;
-    const fenced = await confirmHead(store, keys, result.revision);
-    if (fenced !== undefined) return { term: term.term, termRevision: result.revision, ...fenced };
+    const state = await readState(store, keys);
+    if (state.term !== undefined) requireGround(state.term, state.primary, identity, ground);
+    const token = ground.kind === "token" ? ground.token : (state.term?.token ?? 0n);
+    const claim = await raiseTerm(store, keys, identity, state, { token });
+    if (claim !== undefined) return claim;
   }
-  const winner = decodeTerm((await store.get(keys.term)).pair);
-  throw new NotPrimaryError(winner?.owner ?? "", winner?.endpoint ?? "", winner?.term ?? 0n);
+  throw notPrimary((await readState(store, keys)).primary);
 }
 
-function requireGround(current: Term, { id, instance }: Identity, ground: Ground): void {
+/**
+ * The same for a candidate whose turn it is: the leader key becomes its own in the transaction that raises the term.
+ * Undefined: it was not its turn any more.
+ */
+export async function claimElectedTerm(
+  store: KvStore,
+  keys: LogKeys,
+  identity: Identity,
+  candidacy: Candidacy,
+  turn: Turn,
+): Promise<Claim | undefined> {
+  const state = await readState(store, keys);
+  const { term } = state;
+  if (term !== undefined && term.token !== 0n) throw new LeadershipByTokenError(keys.log, term.token, term.owner);
+  return raiseTerm(store, keys, identity, state, { token: 0n, elected: { ...candidacy, ...turn } });
+}
+
+interface ClaimState {
+  readonly term: Term | undefined;
+  readonly termRevision: bigint;
+  readonly isNew: boolean;
+  readonly primary: Primary;
+}
+
+async function readState(store: KvStore, keys: LogKeys): Promise<ClaimState> {
+  const [term, head, leader] = await Promise.all([store.get(keys.term), store.get(keys.head), store.get(keys.leader)]);
+  const current = decodeTerm(term.pair);
+  return {
+    term: current,
+    termRevision: term.pair?.modRevision ?? 0n,
+    isNew: head.pair === undefined,
+    primary: primaryOf(current, leader.pair !== undefined),
+  };
+}
+
+/** Undefined: the term, or what else the claim rests on, has changed meanwhile. */
+async function raiseTerm(
+  store: KvStore,
+  keys: LogKeys,
+  identity: Identity,
+  { term: current, termRevision, isNew }: ClaimState,
+  { token, elected }: { readonly token: bigint; readonly elected?: Candidacy & Turn },
+): Promise<Claim | undefined> {
+  const { id, endpoint, instance } = identity;
+  const term = (current?.term ?? 0n) + 1n;
+  const raised = create(TermSchema, {
+    term,
+    owner: id,
+    endpoint,
+    nonce: instance,
+    token,
+    elected: elected !== undefined,
+  });
+  const compares: Compare[] = [{ key: keys.term, modRevision: termRevision }];
+  const writes: Write[] = [{ kind: "put", key: keys.term, value: toBinary(TermSchema, raised) }];
+  if (isNew) {
+    const head = create(HeadSchema, { logId: randomBytes(16), nonce: randomBytes(16), windowFromSequenceId: 1n });
+    compares.push({ key: keys.head, modRevision: 0n });
+    writes.push({ kind: "put", key: keys.head, value: toBinary(HeadSchema, head) });
+  }
+  if (elected !== undefined) {
+    const { leaseId, nonce, leaderRevision, successorRevision } = elected;
+    const leader = create(LeaderLeaseSchema, { id, endpoint, term, nonce });
+    compares.push({ key: keys.leader, modRevision: leaderRevision });
+    writes.push({ kind: "put", key: keys.leader, value: toBinary(LeaderLeaseSchema, leader), leaseId });
+    if (successorRevision !== 0n) {
+      compares.push({ key: keys.successor, modRevision: successorRevision });
+      writes.push({ kind: "delete", key: keys.successor });
+    }
+  }
+  const { succeeded, revision } = await store.txn({ compares, writes });
+  if (!succeeded) return undefined;
+  const fenced = await confirmHead(store, keys, revision);
+  const leaderRevision = elected && revision;
+  return fenced && { term, termRevision: revision, leaderRevision, ...fenced };
+}
+
+function notPrimary({ owner, endpoint, term }: Primary): NotPrimaryError {
+  return new NotPrimaryError(owner, endpoint, term);
+}
+
+function requireGround(current: Term, primary: Primary, { id, instance }: Identity, ground: Ground): void {
   const isOurs = Buffer.compare(current.nonce, instance) === 0;
   if (ground.kind === "token") {
     if (ground.token < current.token || (ground.token === current.token && current.owner !== id)) {
@@ -74,9 +162,7 @@ function requireGround(current: Term, { id, instance }: Identity, ground: Ground
     return;
   }
   const isTaken = ground.heldTerm !== 0n && current.term > ground.heldTerm;
-  if (!isOurs && (isTaken || current.token !== 0n)) {
-    throw new NotPrimaryError(current.owner, current.endpoint, current.term);
-  }
+  if (current.elected || (!isOurs && (isTaken || current.token !== 0n))) throw notPrimary(primary);
 }
 
 /**
@@ -103,6 +189,13 @@ async function confirmHead(
     pair = result.reads[1];
   }
   return undefined;
+}
+
+/** Of an elected log without a leader: nobody. */
+export function primaryOf(term: Term | undefined, hasLeader: boolean): Primary {
+  if (term === undefined) return { owner: "", endpoint: "", term: 0n };
+  if (term.elected && !hasLeader) return { owner: "", endpoint: "", term: term.term };
+  return { owner: term.owner, endpoint: term.endpoint, term: term.term };
 }
 
 export function decodeTerm(pair: KeyValue | undefined): Term | undefined {

@@ -2,11 +2,13 @@ import { isUtf8 } from "node:buffer";
 import { crc32c } from "@node-rs/crc32";
 import { OpType } from "../gen/oplog/v1/entry_pb.js";
 import { InvalidArgumentError, TooLargeError } from "./errors.js";
-import { WIRE_BYTES, WIRE_FIXED32, WIRE_VARINT, WireError, WireReader } from "./wire.js";
+import { varintBytes, WIRE_BYTES, WIRE_FIXED32, WIRE_VARINT, WireError, WireReader, writeVarint } from "./wire.js";
 
 export const KEY_BYTES_MAX = 4096;
 export const HEADERS_MAX = 16;
 export const HEADERS_BYTES_MAX = 4096;
+/** 10 years. */
+export const LEASE_MS_MAX = 315_360_000_000;
 /** What an entry is counted with beyond its own bytes: tag, length and the stamp of id, term and time. */
 export const STAMP_BYTES_MAX = 40;
 
@@ -50,6 +52,24 @@ export function validateEntries(source: Buffer, spans: readonly number[], limits
   return { source, spans, count, costBytes };
 }
 
+/** A REMOVE of each of these keys, which are those of stored entries. */
+export function removalEntries(keys: readonly Buffer[]): Entries {
+  const fieldsBytes = 2 + 1 + varintBytes(KEY_BYTES_MAX);
+  const source = Buffer.allocUnsafe(keys.reduce((sum, key) => sum + fieldsBytes + key.length, 0));
+  const spans: number[] = [];
+  let at = 0;
+  for (const key of keys) {
+    spans.push(at);
+    source[at] = TAG_OP_TYPE;
+    source[at + 1] = OpType.REMOVE;
+    source[at + 2] = TAG_KEY;
+    at = writeVarint(source, at + 3, key.length);
+    at += key.copy(source, at);
+    spans.push(at);
+  }
+  return { source, spans, count: keys.length, costBytes: at + keys.length * STAMP_BYTES_MAX };
+}
+
 /** CRC32C over the entries as sent. */
 export function contentCrc32c(entries: Entries): number {
   let crc = 0;
@@ -65,12 +85,13 @@ const TAG_PAYLOAD = (6 << 3) | WIRE_BYTES;
 const TAG_KEY_SEQUENCE_ID = (7 << 3) | WIRE_VARINT;
 const TAG_CHECKSUM = (8 << 3) | WIRE_FIXED32;
 const TAG_HEADERS = (9 << 3) | WIRE_BYTES;
+const TAG_LEASE_MS = (10 << 3) | WIRE_VARINT;
 const SET_BY_SIDECAR = new Map([
   [1, "sequence_id"],
   [2, "term"],
   [3, "timestamp_ms"],
 ]);
-const FIELD_NAMES = ["", "", "", "", "op_type", "key", "payload", "key_sequence_id", "checksum", "headers"];
+const FIELD_NAMES = ["", "", "", "", "op_type", "key", "payload", "key_sequence_id", "checksum", "headers", "lease_ms"];
 
 function validateEntry(source: Buffer, start: number, end: number, index: number): void {
   const reader = new WireReader(source, start, end);
@@ -81,13 +102,15 @@ function validateEntry(source: Buffer, start: number, end: number, index: number
   let checksum = -1;
   let headers = 0;
   let headersBytes = 0;
+  let leaseAt = -1;
+  let leaseMs = 0;
   let seen = 0;
   try {
     while (!reader.isAtEnd) {
       const tag = reader.tag();
       if (tag !== TAG_HEADERS) {
         const bit = 1 << (tag >>> 3);
-        if (tag >>> 3 < 10 && (seen & bit) !== 0) {
+        if (tag >>> 3 < FIELD_NAMES.length && (seen & bit) !== 0) {
           throw refuse(index, FIELD_NAMES[tag >>> 3]!, "set more than once");
         }
         seen |= bit;
@@ -120,6 +143,10 @@ function validateEntry(source: Buffer, start: number, end: number, index: number
           validateHeader(source, at, reader.position, index);
           break;
         }
+        case TAG_LEASE_MS:
+          leaseAt = reader.position;
+          leaseMs = reader.number();
+          break;
         default:
           throw refuseField(index, tag);
       }
@@ -141,6 +168,11 @@ function validateEntry(source: Buffer, start: number, end: number, index: number
     });
   }
   if (headersBytes > HEADERS_BYTES_MAX) throw tooLarge(index, "headers", headersBytes, HEADERS_BYTES_MAX);
+  if (leaseMs !== 0) {
+    if (opType !== OpType.PUT_END)
+      throw refuse(index, "lease_ms", `set on ${OpType[opType]}; only PUT_END has a lease`);
+    if (leaseMs > LEASE_MS_MAX) throw refuseLease(index, new WireReader(source, leaseAt, end).uint64());
+  }
   if (checksum !== -1) verifyChecksum(source.subarray(payloadStart, payloadEnd), checksum, index);
 }
 
@@ -180,6 +212,10 @@ function refuse(index: number, field: string, problem: string, facts = {}): Inva
 
 function tooLarge(index: number, field: string, received: number, limit: number): InvalidArgumentError {
   return refuse(index, field, `${received} bytes, the limit is ${limit}`, { received, limit });
+}
+
+function refuseLease(index: number, received: bigint): InvalidArgumentError {
+  return refuse(index, "lease_ms", `${received} ms, the limit is ${LEASE_MS_MAX}`, { received, limit: LEASE_MS_MAX });
 }
 
 function refuseField(index: number, tag: number): InvalidArgumentError {

@@ -125,9 +125,89 @@ export class NotPrimaryError extends OplogError {
     super(
       "FAILED_PRECONDITION",
       "NOT_PRIMARY",
-      `this sidecar does not lead the log: "${primary}"${endpoint === "" ? "" : ` at ${endpoint}`} claimed term ${term}`,
+      primary === ""
+        ? `nobody leads the log at the moment; term ${term} was the last one`
+        : `this sidecar does not lead the log: "${primary}"${endpoint === "" ? "" : ` at ${endpoint}`} claimed term ${term}`,
       { primary, endpoint, term },
     );
+  }
+}
+
+/** The log has been won, and the new leader is still preparing itself. */
+export class NotReadyError extends OplogError {
+  constructor(candidate: string, term: bigint) {
+    super(
+      "FAILED_PRECONDITION",
+      "NOT_READY",
+      `"${candidate}" has won term ${term} here and is not ready yet; nothing was written`,
+      { candidate, term },
+      100,
+    );
+  }
+}
+
+export class StateDivergedError extends OplogError {
+  constructor(candidate: string, sequenceId: bigint, yours: string, current: string) {
+    super(
+      "FAILED_PRECONDITION",
+      "STATE_DIVERGED",
+      `the state of "${candidate}" at entry ${sequenceId} has hash ${yours}, and it is ${current} by the log: it cannot lead`,
+      { candidate, sequence_id: sequenceId, yours, current },
+    );
+  }
+}
+
+export class LeadershipByTokenError extends OplogError {
+  constructor(log: string, token: bigint, claimant: string) {
+    super(
+      "FAILED_PRECONDITION",
+      "LEADERSHIP_BY_TOKEN",
+      `log "${log}" is claimed by tokens (ClaimTerm), the last one ${token} of "${claimant}": nobody is elected`,
+      { log, token, claimant },
+    );
+  }
+}
+
+export class NotElectedError extends OplogError {
+  constructor(log: string) {
+    super("FAILED_PRECONDITION", "NOT_ELECTED", `nobody campaigns for log "${log}"; who writes it is not elected`, {
+      log,
+    });
+  }
+}
+
+export class CandidateExistsError extends OplogError {
+  constructor(log: string, id: string) {
+    super("ALREADY_EXISTS", "CANDIDATE_EXISTS", `"${id}" is campaigning for log "${log}" at this sidecar already`, {
+      log,
+      id,
+    });
+  }
+}
+
+export class CandidateNotFoundError extends OplogError {
+  constructor(log: string, id: string) {
+    super("NOT_FOUND", "CANDIDATE_NOT_FOUND", `no candidate "${id}" waits for log "${log}"; GetLeader lists them`, {
+      log,
+      id,
+    });
+  }
+}
+
+export class HandOverAbandonedError extends OplogError {
+  constructor(target: string, heldMs: number) {
+    super(
+      "ABORTED",
+      "HAND_OVER_ABANDONED",
+      `"${target}" had not taken over after ${heldMs} ms; the leader stays, and nothing was lost`,
+      { target, held_ms: heldMs },
+    );
+  }
+}
+
+export class HandOverRunningError extends OplogError {
+  constructor(target: string) {
+    super("ABORTED", "HAND_OVER_RUNNING", `a hand-over to "${target}" is running`, { target }, 1000);
   }
 }
 
@@ -198,6 +278,30 @@ export class ViewFailedError extends OplogError {
       log,
       applied,
     });
+  }
+}
+
+export class NoObjectLeasesError extends OplogError {
+  constructor(log: string) {
+    super(
+      "FAILED_PRECONDITION",
+      "NO_OBJECT_LEASES",
+      `the objects of log "${log}" are not leased at this sidecar (--object-lease-default)`,
+      { log },
+    );
+  }
+}
+
+/** Entries that have been acknowledged have not been applied yet, so that an answer could be wrong. */
+export class ViewBehindError extends OplogError {
+  constructor(log: string, applied: number, head: bigint) {
+    super(
+      "UNAVAILABLE",
+      "VIEW_BEHIND",
+      `the view of log "${log}" has applied ${applied}, the head is ${head}; nothing was done, try again shortly`,
+      { log, applied, head },
+      1000,
+    );
   }
 }
 

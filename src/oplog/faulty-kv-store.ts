@@ -137,7 +137,7 @@ export class FaultyKvStore implements KvStore {
     this.readsFail = fail;
   }
 
-  /** Granting, keeping alive and revoking fail; the leases themselves run on. */
+  /** Granting, keeping alive, asking and revoking fail; the leases themselves run on. */
   failLeases(fail = true): void {
     this.leasesFail = fail;
   }
@@ -200,6 +200,11 @@ export class FaultyKvStore implements KvStore {
   keepLeaseAlive(leaseId: bigint, options?: CallOptions): Promise<Lease> {
     this.calls.leases++;
     return this.pass(this.leasesFail, () => this.inner.keepLeaseAlive(leaseId, options));
+  }
+
+  leaseTimeLeft(leaseId: bigint, options?: CallOptions): Promise<number | undefined> {
+    this.calls.leases++;
+    return this.pass(this.leasesFail, () => this.inner.leaseTimeLeft(leaseId, options));
   }
 
   revokeLease(leaseId: bigint, options?: CallOptions): Promise<void> {

@@ -36,6 +36,12 @@ export class LogKeys {
   readonly head: string;
   readonly term: string;
   readonly floor: string;
+  readonly leader: string;
+  readonly successor: string;
+  /** `leader`, `successor` and the candidates are in [leader, leadershipTo). */
+  readonly leadershipTo: string;
+  readonly candidatesFrom: string;
+  readonly candidatesTo: string;
   /** All keys of the log are in [allFrom, allTo). */
   readonly allFrom: string;
   readonly allTo: string;
@@ -53,6 +59,11 @@ export class LogKeys {
     this.head = `${this.root}/head`;
     this.term = `${this.root}/term`;
     this.floor = `${this.root}/floor`;
+    this.leader = `${this.root}/leader`;
+    this.successor = `${this.root}/leader/successor`;
+    this.leadershipTo = `${this.root}/leader${AFTER_SLASH}`;
+    this.candidatesFrom = `${this.root}/leader/candidates/`;
+    this.candidatesTo = `${this.root}/leader/candidates${AFTER_SLASH}`;
     this.allFrom = `${this.root}/`;
     this.allTo = `${this.root}${AFTER_SLASH}`;
     this.recordsFrom = `${this.root}/records/`;
@@ -70,6 +81,10 @@ export class LogKeys {
   recordId(key: string): bigint | undefined {
     const digits = key.slice(this.recordsFrom.length);
     return key.startsWith(this.recordsFrom) && /^\d{20}$/.test(digits) ? BigInt(digits) : undefined;
+  }
+
+  candidate(id: string): string {
+    return this.candidatesFrom + requireConsumerName(id, "candidate.id");
   }
 
   cursor(consumer: string): string {

@@ -40,6 +40,11 @@ export interface KvStore {
   grantLease(ttlMs: number, options?: CallOptions): Promise<Lease>;
   /** Starts the TTL again. Rejects with LeaseNotFoundError when the lease is gone. */
   keepLeaseAlive(leaseId: bigint, options?: CallOptions): Promise<Lease>;
+  /**
+   * Whole milliseconds until the lease runs out if nobody renews it, as the store counts them; undefined = it is gone.
+   * A store that counts in seconds tells up to a second less.
+   */
+  leaseTimeLeft(leaseId: bigint, options?: CallOptions): Promise<number | undefined>;
   /** Deletes the lease and its keys. Revoking an unknown lease is no error. */
   revokeLease(leaseId: bigint, options?: CallOptions): Promise<void>;
 

@@ -27,9 +27,16 @@ export class LeaseTable {
     return this.grant(leaseId, this.entries.get(leaseId)!.ttlMs);
   }
 
-  requireRunning(leaseId: bigint): void {
+  /** Undefined when it has run out. */
+  timeLeftMs(leaseId: bigint): number | undefined {
     const entry = this.entries.get(leaseId);
-    if (entry === undefined || entry.expiresAtMs <= this.clock.monotonicMs()) {
+    if (entry === undefined) return undefined;
+    const leftMs = Math.ceil(entry.expiresAtMs - this.clock.monotonicMs());
+    return leftMs > 0 ? leftMs : undefined;
+  }
+
+  requireRunning(leaseId: bigint): void {
+    if (this.timeLeftMs(leaseId) === undefined) {
       throw new LeaseNotFoundError(`lease ${leaseId} does not exist; it was revoked or has expired`);
     }
   }

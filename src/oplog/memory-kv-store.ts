@@ -102,6 +102,11 @@ export class MemoryKvStore implements KvStore {
     return this.leases.renew(leaseId);
   }
 
+  async leaseTimeLeft(leaseId: bigint): Promise<number | undefined> {
+    this.enter();
+    return this.leases.timeLeftMs(leaseId);
+  }
+
   async revokeLease(leaseId: bigint): Promise<void> {
     this.enter();
     this.endLease(leaseId);

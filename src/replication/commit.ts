@@ -1,5 +1,5 @@
 import type { Head } from "../gen/oplog/store/v1/store_pb.js";
-import { type Claim, decodeHead, decodeTerm } from "../leadership/claim.js";
+import { type Claim, decodeHead, decodeTerm, type Primary, primaryOf } from "../leadership/claim.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore, TxnResult } from "../oplog/kv-store.js";
 import { decodeFloor, openRecord } from "./history.js";
@@ -10,7 +10,7 @@ export type Verdict =
   | { readonly kind: "committed"; readonly headRevision: bigint }
   /** Committed by an earlier attempt, before someone else took the term. */
   | { readonly kind: "committed, then fenced"; readonly primary: Primary }
-  /** Not committed, and it never will be. */
+  /** Not committed, and it never will be. The term may still be ours, with nobody leading: the lease has run out. */
   | { readonly kind: "fenced"; readonly primary: Primary }
   /** Fenced so long ago that the place of the record has been trimmed. */
   | { readonly kind: "fenced, outcome lost"; readonly primary: Primary }
@@ -19,15 +19,9 @@ export type Verdict =
   /** The head is not what we left though the term is still ours. */
   | { readonly kind: "foreign head"; readonly problem: string };
 
-export interface Primary {
-  readonly owner: string;
-  readonly endpoint: string;
-  readonly term: bigint;
-}
-
 /**
- * The fenced compare-and-swap of an append: term unchanged since it was claimed, head unchanged since it was last seen;
- * put record and head. When it fails, the same transaction reads what decides why. Attempting a record again is safe:
+ * The fenced compare-and-swap of an append: term unchanged since it was claimed, of an elected term the leader key too,
+ * head unchanged since it was last seen; put record and head. When it fails, the same transaction reads what decides why. Attempting a record again is safe:
  * whichever attempt is applied first moves the head and so refuses the others, and the nonce of the record in its place
  * tells whether it is ours.
  */
@@ -39,16 +33,18 @@ export async function attemptCommit(
   record: SealedRecord,
 ): Promise<Verdict> {
   const recordKey = keys.record(record.last);
+  const { leaderRevision } = claim;
   const result = await store.txn({
     compares: [
       { key: keys.term, modRevision: claim.termRevision },
       { key: keys.head, modRevision: before.headRevision },
+      ...(leaderRevision === undefined ? [] : [{ key: keys.leader, modRevision: leaderRevision }]),
     ],
     writes: [
       { kind: "put", key: recordKey, value: record.value },
       { kind: "put", key: keys.head, value: record.headValue },
     ],
-    readOnFailure: [keys.term, keys.head, recordKey, keys.floor],
+    readOnFailure: [keys.term, keys.head, recordKey, keys.floor, keys.leader],
   });
   return result.succeeded
     ? { kind: "committed", headRevision: result.revision }
@@ -62,10 +58,10 @@ function judge(
   before: Head,
   record: SealedRecord,
 ): Verdict {
-  const [termPair, headPair, recordPair, floorPair] = reads;
-  if (termPair?.modRevision !== claim.termRevision) {
-    const term = decodeTerm(termPair);
-    const primary = { owner: term?.owner ?? "", endpoint: term?.endpoint ?? "", term: term?.term ?? 0n };
+  const [termPair, headPair, recordPair, floorPair, leaderPair] = reads;
+  const hasLease = claim.leaderRevision === undefined || leaderPair?.modRevision === claim.leaderRevision;
+  if (termPair?.modRevision !== claim.termRevision || !hasLease) {
+    const primary = primaryOf(decodeTerm(termPair), leaderPair !== undefined);
     if (isOurs(keys, recordPair, record)) return { kind: "committed, then fenced", primary };
     const floor = decodeFloor(floorPair).sequenceId;
     return { kind: floor > record.last ? "fenced, outcome lost" : "fenced", primary };

@@ -56,9 +56,12 @@ export class LogFeed {
   private readonly cache: FeedCache;
   private isSynced = false;
   private confirmedMs = 0;
+  private broughtMs = 0;
   private readonly hole: HoleWatch;
   private isWarned = false;
   private watching: { readonly stop: AbortController; isResync: boolean } | undefined;
+  /** Ends the waiting before the next attempt. */
+  private readonly retry = new Change();
 
   constructor(private readonly parts: FeedParts) {
     this.cache = new FeedCache(parts.cacheBytesMax);
@@ -69,9 +72,14 @@ export class LogFeed {
     return this.isSynced;
   }
 
-  /** How long ago the head was confirmed with the store. */
+  /** How long ago the store was last asked for the head and answered. What the watch brings may be of any age. */
   get headAgeMs(): number {
     return Math.round(this.parts.clock.monotonicMs() - this.confirmedMs);
+  }
+
+  /** How long ago the watch last brought anything, or was begun. */
+  get watchAgeMs(): number {
+    return Math.round(this.parts.clock.monotonicMs() - this.broughtMs);
   }
 
   /** The run that holds this id, if it is still in memory. */
@@ -92,6 +100,7 @@ export class LogFeed {
 
   /** Looks at the store afresh: who writes has changed, or something has been missed. */
   resync(): void {
+    this.retry.notify();
     if (this.watching === undefined) return;
     this.watching.isResync = true;
     this.watching.stop.abort();
@@ -106,7 +115,7 @@ export class LogFeed {
       } catch (error) {
         if (signal.aborted) return;
         this.noteFailure(error);
-        if (this.broken === undefined) await sleep(backoff.delayMs(), signal);
+        if (this.broken === undefined) await this.retry.wait(this.retry.version, signal, backoff.delayMs());
       }
     }
   }
@@ -118,6 +127,7 @@ export class LogFeed {
     const watching = { stop, isResync: false };
     this.watching = watching;
     const startRevision = (await this.sync()) + 1n;
+    this.broughtMs = this.parts.clock.monotonicMs();
     const { signal: both, unlink } = linkSignals(signal, stop.signal);
     let failure: unknown;
     const poll = this.pollHead(both).catch((error: unknown) => {
@@ -126,7 +136,8 @@ export class LogFeed {
     });
     try {
       for await (const batch of store.watch({ ...this.watchRange, startRevision }, both)) {
-        this.confirm();
+        this.broughtMs = this.parts.clock.monotonicMs();
+        this.hole.clear();
         backoff.reset();
         this.isWarned = false;
         const before = this.seen;
@@ -155,8 +166,10 @@ export class LogFeed {
   private async sync(): Promise<bigint> {
     const { store, keys } = this.parts;
     const lastBefore = this.last;
+    const askedMs = this.parts.clock.monotonicMs();
     const [term, floor, head] = await Promise.all([store.get(keys.term), store.get(keys.floor), store.get(keys.head)]);
     this.noteHead(head, lastBefore);
+    this.confirmedMs = askedMs;
     this.noteLeader(decodeTerm(term.pair) ?? { owner: "", endpoint: "", term: 0n });
     this.noteFloor(decodeFloor(floor.pair).sequenceId);
     if (!this.isSynced) {
@@ -165,7 +178,7 @@ export class LogFeed {
     } else if (this.head > this.last) {
       await this.fill();
     }
-    this.confirm();
+    this.hole.clear();
     this.change.notify();
     return [head.revision, floor.revision].reduce((least, each) => (each < least ? each : least), term.revision);
   }
@@ -234,11 +247,13 @@ export class LogFeed {
   }
 
   private async pollHead(signal: AbortSignal): Promise<void> {
-    const { store, keys, headPollMs } = this.parts;
-    let behindAt: bigint | undefined;
-    while (!signal.aborted) {
-      await sleep(headPollMs, signal);
+    const { store, keys, clock, headPollMs } = this.parts;
+    let behind: { readonly at: bigint; readonly sinceMs: number } | undefined;
+    for (let askedMs = clock.monotonicMs(); ; ) {
+      // Twice per interval, so that a head that has been confirmed stays so until the next answer.
+      await sleep(Math.max(0, askedMs + headPollMs / 2 - clock.monotonicMs()), signal);
       if (signal.aborted) return;
+      askedMs = clock.monotonicMs();
       const lastBefore = this.last;
       let head: GetResult;
       try {
@@ -250,14 +265,15 @@ export class LogFeed {
         throw error;
       }
       this.noteHead(head, lastBefore);
-      this.confirm();
+      this.confirmedMs = askedMs;
+      this.hole.clear();
       if (this.head <= this.last) {
-        behindAt = undefined;
-      } else if (behindAt === this.last) {
+        behind = undefined;
+      } else if (behind?.at !== this.last) {
+        behind = { at: this.last, sinceMs: askedMs };
+      } else if (askedMs - behind.sinceMs >= headPollMs) {
         this.noteGap(this.head);
         throw new WatchLostError(`the watch is silent at ${this.last} though the head is ${this.head}`);
-      } else {
-        behindAt = this.last;
       }
     }
   }
@@ -328,11 +344,6 @@ export class LogFeed {
       error.message,
     );
     this.change.notify();
-  }
-
-  private confirm(): void {
-    this.confirmedMs = this.parts.clock.monotonicMs();
-    this.hole.clear();
   }
 }
 

@@ -1,9 +1,19 @@
-import { type Claim, claimTerm, type Ground, type Identity } from "../leadership/claim.js";
-import { NotPrimaryError, type OplogError, ShuttingDownError } from "../oplog/errors.js";
+import {
+  type Candidacy,
+  type Claim,
+  claimElectedTerm,
+  claimTerm,
+  decodeHead,
+  type Ground,
+  type Identity,
+  type Turn,
+} from "../leadership/claim.js";
+import { readPrimary } from "../leadership/leadership.js";
+import { NotPrimaryError, NotReadyError, OplogError, ShuttingDownError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
 import { toOplogError } from "./store-failures.js";
-import { restoreWindow } from "./window-restore.js";
+import { WindowReader } from "./window-restore.js";
 
 export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
   readonly identity: Identity;
@@ -18,25 +28,34 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
 type State =
   | { readonly kind: "idle" }
   | { readonly kind: "claiming"; readonly writer: Promise<LogWriter> }
+  | { readonly kind: "preparing"; readonly claim: Claim; readonly candidate: string }
   | { readonly kind: "leading"; readonly writer: LogWriter }
   | { readonly kind: "fenced"; readonly error: OplogError };
 
 /**
- * Leadership without an election here. By itself it claims the next term when the first append arrives, and loses it for
- * good to whoever claims after; or it claims when it is told to, by the token of an election elsewhere.
+ * Whether this sidecar may write the log, on one of three grounds. By itself it claims the next term when the first
+ * append arrives, and loses it for good to whoever claims after. It claims by the token of an election elsewhere when it
+ * is told to. And a candidate here that has won claims, prepares itself, and leads until it steps down.
  *
  *   idle ──lead──▶ claiming ──claimed──▶ leading ──higher term──▶ fenced
  *                     └──store away──▶ idle ◀──stalled──┘
  *
+ *   any ──claimElected──▶ preparing ──open──▶ leading ──stepDown──▶ fenced
+ *
  * After a stall, or when ResolveAppend elsewhere has ruled out what was in flight, the term is claimed again, unless
- * someone else has claimed one meanwhile.
+ * someone else has claimed one meanwhile; an elected one by its candidate.
  */
 export class LogPrimary {
   private state: State = { kind: "idle" };
   /** The highest term this process has held; 0n = none yet, then any other's term may be followed by ours. */
   private heldTerm = 0n;
   private isDraining = false;
-  private tokenClaim: Promise<LogWriter> | undefined;
+  /** A claim that does not wait for an append. */
+  private forcedClaim: Promise<unknown> | undefined;
+  /** What has been read for a term that may come. */
+  private reader: WindowReader | undefined;
+  /** Who leads is being asked. */
+  private refusal: Promise<never> | undefined;
   private identity: Identity;
   /** Of writers that have not ended, that of an earlier term among them. */
   private readonly running = new Set<Promise<void>>();
@@ -58,7 +77,12 @@ export class LogPrimary {
 
   /** Appends may be waiting for the term. */
   get isClaiming(): boolean {
-    return this.state.kind === "claiming" || this.tokenClaim !== undefined;
+    return this.state.kind === "claiming" || this.forcedClaim !== undefined;
+  }
+
+  /** A candidate here has won the term, and does not lead yet. */
+  get isPreparing(): boolean {
+    return this.state.kind === "preparing";
   }
 
   /** The writer, if this sidecar leads. */
@@ -69,20 +93,22 @@ export class LogPrimary {
   /** The writer of a term that is ours, claimed if need be. Rejects with OplogError. */
   lead(): Promise<LogWriter> {
     if (this.isDraining) return Promise.reject(new ShuttingDownError());
-    if (this.tokenClaim !== undefined && this.writer === undefined) return this.claimEnded().then(() => this.lead());
+    if (this.forcedClaim !== undefined && this.writer === undefined) return this.claimEnded().then(() => this.lead());
     const { state } = this;
     switch (state.kind) {
       case "idle":
         return this.claim();
       case "claiming":
         return state.writer;
+      case "preparing":
+        return Promise.reject(new NotReadyError(state.candidate, state.claim.term));
       case "fenced":
-        return Promise.reject(state.error);
+        return this.refuse(state.error);
       case "leading": {
-        const { end } = state.writer;
+        const { end, claim } = state.writer;
         if (end === undefined) return Promise.resolve(state.writer);
-        if (end.kind === "stalled") return this.claim();
-        return Promise.reject(end.error);
+        if (end.kind === "stalled" && claim.leaderRevision === undefined) return this.claim();
+        return end.kind === "fenced" ? this.refuse(end.error) : Promise.reject(end.error);
       }
     }
   }
@@ -92,19 +118,69 @@ export class LogPrimary {
    * Rejects with OplogError; what led before then still does.
    */
   async claimByToken(token: bigint, claimant: { readonly id: string; readonly endpoint: string }): Promise<Claim> {
-    while (this.isClaiming) await this.claimEnded();
-    if (this.isDraining) throw new ShuttingDownError();
-    const { endpoint, instance } = this.parts.identity;
-    const identity = { id: claimant.id, endpoint: claimant.endpoint === "" ? endpoint : claimant.endpoint, instance };
-    const before = this.writer;
-    this.tokenClaim = this.openWriter(identity, { kind: "token", token });
-    try {
-      const writer = await this.tokenClaim;
+    return this.force(async () => {
+      const before = this.writer;
+      const writer = await this.openWriter(this.identityOf(claimant), { kind: "token", token });
       before?.drain();
       return writer.claim;
-    } finally {
-      this.tokenClaim = undefined;
+    });
+  }
+
+  /**
+   * Takes the term for a candidate whose turn it is; an own writer of an earlier term is fenced like everyone's. Appends
+   * are refused until `open`. Undefined: it was not its turn any more. Rejects with OplogError and StoreError; after a
+   * StoreError the claim may have been made.
+   */
+  claimElected(
+    candidate: { readonly id: string; readonly endpoint: string },
+    candidacy: Candidacy,
+    turn: Turn,
+  ): Promise<Claim | undefined> {
+    const { store, keys } = this.parts;
+    const identity = this.identityOf(candidate);
+    return this.force(async () => {
+      const claim = await claimElectedTerm(store, keys, identity, candidacy, turn);
+      if (claim === undefined) return undefined;
+      this.writer?.retire(new NotReadyError(candidate.id, claim.term));
+      this.identity = identity;
+      this.heldTerm = claim.term;
+      this.state = { kind: "preparing", claim, candidate: candidate.id };
+      return claim;
+    });
+  }
+
+  /** Reads beforehand most of what `open` would have to read: to be called shortly before. Rejects with StoreError. */
+  async warmUp(): Promise<void> {
+    const { pair } = await this.parts.store.get(this.parts.keys.head);
+    if (pair === undefined) return;
+    this.reader ??= this.newReader();
+    await this.reader.read(decodeHead(pair));
+  }
+
+  /** Nothing is going to be opened: forgets what `warmUp` has read. */
+  coolDown(): void {
+    this.reader = undefined;
+  }
+
+  /** Leads under a term that `claimElected` has taken. `ended` resolves when its writer has. */
+  async open(claim: Claim): Promise<{ readonly writer: LogWriter; readonly ended: Promise<void> }> {
+    const { reader } = this;
+    this.reader = undefined;
+    const window = await (reader ?? this.newReader()).read(claim.head);
+    if (this.isDraining) throw new ShuttingDownError();
+    if (this.state.kind !== "preparing" || this.state.claim !== claim) {
+      throw new NotPrimaryError(this.identity.id, this.identity.endpoint, this.heldTerm);
     }
+    const writer = new LogWriter({ ...this.parts, claim, window });
+    return { writer, ended: this.start(writer) };
+  }
+
+  /** Appends of this term are refused from now on, those that wait included. Of another term: nothing. */
+  stepDown(claim: Claim, refusal: OplogError): void {
+    if (this.state.kind === "preparing" && this.state.claim === claim) this.state = { kind: "fenced", error: refusal };
+    if (this.state.kind !== "leading" || this.state.writer.claim !== claim) return;
+    this.state.writer.retire(refusal);
+    this.state = { kind: "fenced", error: refusal };
   }
 
   /** No further appends; resolves once all that were accepted have been settled. */
@@ -122,8 +198,48 @@ export class LogPrimary {
 
   /** Resolves when the claim that is being made has been decided. */
   private async claimEnded(): Promise<void> {
-    const claim = this.state.kind === "claiming" ? this.state.writer : this.tokenClaim;
+    const claim = this.state.kind === "claiming" ? this.state.writer : this.forcedClaim;
     await claim?.catch(() => undefined);
+  }
+
+  private newReader(): WindowReader {
+    return new WindowReader(this.parts.store, this.parts.keys);
+  }
+
+  /** One claim at a time. */
+  private async force<T>(claim: () => Promise<T>): Promise<T> {
+    while (this.isClaiming) await this.claimEnded();
+    if (this.isDraining) throw new ShuttingDownError();
+    const claiming = claim();
+    this.forcedClaim = claiming;
+    try {
+      return await claiming;
+    } finally {
+      this.forcedClaim = undefined;
+    }
+  }
+
+  private identityOf({ id, endpoint }: { readonly id: string; readonly endpoint: string }): Identity {
+    const own = this.parts.identity;
+    return { id, endpoint: endpoint === "" ? own.endpoint : endpoint, instance: own.instance };
+  }
+
+  /** Rejects with who leads now: that may have changed since this sidecar lost the log. */
+  private refuse(error: OplogError): Promise<never> {
+    const { store, keys } = this.parts;
+    this.refusal ??= readPrimary(store, keys)
+      .then(
+        ({ owner, endpoint, term }) => {
+          throw new NotPrimaryError(owner, endpoint, term);
+        },
+        (failure: unknown) => {
+          throw failure instanceof StoreError || failure instanceof OplogError ? error : failure;
+        },
+      )
+      .finally(() => {
+        this.refusal = undefined;
+      });
+    return this.refusal;
   }
 
   private claim(): Promise<LogWriter> {
@@ -145,7 +261,7 @@ export class LogPrimary {
       const claim = await claimTerm(store, keys, identity, ground);
       this.heldTerm = claim.term;
       this.identity = identity;
-      const writer = new LogWriter({ ...this.parts, claim, window: await restoreWindow(store, keys, claim.head) });
+      const writer = new LogWriter({ ...this.parts, claim, window: await this.newReader().read(claim.head) });
       this.start(writer);
       logger.info(
         { event: "term_claimed", log: keys.log, term: String(claim.term), head: String(claim.head.lastSequenceId) },
@@ -159,7 +275,7 @@ export class LogPrimary {
     }
   }
 
-  private start(writer: LogWriter): void {
+  private start(writer: LogWriter): Promise<void> {
     const done = writer
       .run(this.parts.signal)
       .catch(this.parts.onBroken)
@@ -172,5 +288,6 @@ export class LogPrimary {
     this.state = { kind: "leading", writer };
     if (this.isDraining) writer.drain();
     this.noteLeading(true);
+    return done;
   }
 }

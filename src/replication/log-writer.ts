@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { Codec, Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { Claim } from "../leadership/claim.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
+import { DataLossError, type OplogError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
@@ -64,7 +64,11 @@ export class LogWriter {
   private records = 0n;
   private readonly noncePrefix = randomBytes(8);
   private readonly work = new Change();
-  private isDraining = false;
+  /** Why nothing further is accepted, though what was accepted is still written. */
+  private draining: OplogError | undefined;
+  /** Nothing further is written either. */
+  private retired: WriterEnd | undefined;
+  private holders = 0;
   private ended: WriterEnd | undefined;
   private failingSince: { readonly wallMs: number; readonly monotonicMs: number } | undefined;
 
@@ -90,8 +94,9 @@ export class LogWriter {
     return this.parts.window;
   }
 
+  /** Set as soon as nothing further will be written. */
   get end(): WriterEnd | undefined {
-    return this.ended;
+    return this.retired ?? this.ended;
   }
 
   get status(): { queuedAppends: number; queuedBytes: number; stalledSinceMs: number | undefined } {
@@ -113,10 +118,44 @@ export class LogWriter {
     return this.parts.budget.released();
   }
 
+  /**
+   * Resolves once nothing is in flight; nothing further is sealed until the function it returns has been called. Appends
+   * queue meanwhile. Throws why, if the writer ends first.
+   */
+  async hold(): Promise<() => void> {
+    this.holders++;
+    let isReleased = false;
+    const release = () => {
+      if (isReleased) return;
+      isReleased = true;
+      this.holders--;
+      this.work.notify();
+    };
+    while (this.inFlight !== undefined && this.end === undefined) {
+      await this.work.wait(this.work.version);
+    }
+    if (this.end === undefined) return release;
+    release();
+    throw this.end.error;
+  }
+
   /** Queues the append or throws. What is queued is settled, always. */
   append(item: AppendItem): void {
-    if (this.ended !== undefined) throw this.ended.error;
-    if (this.isDraining) throw new ShuttingDownError();
+    this.admit(item);
+    this.line.push(item);
+    this.work.notify();
+  }
+
+  /** The same, before all that wait. */
+  appendFirst(item: AppendItem): void {
+    this.admit(item);
+    this.line.unshift(item);
+    this.work.notify();
+  }
+
+  private admit(item: AppendItem): void {
+    if (this.end !== undefined) throw this.end.error;
+    if (this.draining !== undefined) throw this.draining;
     const { budget } = this.parts;
     const cost = costOf(item);
     if (!budget.hasRoomFor(cost)) {
@@ -125,14 +164,20 @@ export class LogWriter {
         : new QueueFullError("appends", 1, budget.appendsMax, QUEUE_RETRY_MS);
     }
     budget.take(cost);
-    this.line.push(item);
     this.lineBytes += cost;
-    this.work.notify();
   }
 
   /** No further appends; `run` ends once all that are queued have been settled. */
-  drain(): void {
-    this.isDraining = true;
+  drain(refusal: OplogError = new ShuttingDownError()): void {
+    this.draining ??= refusal;
+    this.work.notify();
+  }
+
+  /** Refuses what waits and all that comes. What is in flight is settled by its outcome, and not attempted again. */
+  retire(refusal: OplogError): void {
+    if (this.end !== undefined) return;
+    this.retired = { kind: "stopped", error: refusal };
+    this.abandonLine();
     this.work.notify();
   }
 
@@ -141,8 +186,9 @@ export class LogWriter {
     try {
       while (this.ended === undefined) {
         const seen = this.work.version;
-        if (this.line.length > 0) await this.writeNext(signal);
-        else if (this.isDraining || signal.aborted) this.ended = { kind: "stopped", error: new ShuttingDownError() };
+        if (this.retired !== undefined) this.ended = this.retired;
+        else if (this.line.length > 0 && (this.holders === 0 || signal.aborted)) await this.writeNext(signal);
+        else if (this.line.length === 0 && (this.draining !== undefined || signal.aborted)) this.ended = this.stopped;
         else await this.work.wait(seen, signal);
       }
     } catch (error) {
@@ -224,12 +270,13 @@ export class LogWriter {
         observer.writeRetried(keys.log);
       }
       const failedMs = clock.monotonicMs() - this.failingSince!.monotonicMs;
-      if (failedMs >= this.parts.settings.writeDeadlineMs || signal.aborted) {
+      const isStopping = signal.aborted || this.retired !== undefined;
+      if (failedMs >= this.parts.settings.writeDeadlineMs || isStopping) {
         const stall = {
           failedMs: Math.round(failedMs),
           mayHaveBeenApplied,
           cause: lastError,
-          isStopping: signal.aborted,
+          stoppedBy: isStopping ? this.stopped.error : undefined,
         };
         return this.finish(endStalled(this.self, stall));
       }
@@ -266,6 +313,7 @@ export class LogWriter {
       }
     }
     this.inFlight = undefined;
+    if (this.holders > 0) this.work.notify();
     observer.appended(keys.log, appends, entries, bytes);
   }
 
@@ -274,7 +322,7 @@ export class LogWriter {
     const line = this.line;
     this.line = [];
     this.lineBytes = 0;
-    const error = this.ended?.error ?? new ShuttingDownError();
+    const { error } = this.end ?? this.stopped;
     for (const item of line) {
       budget.give(costOf(item));
       observer.refused(keys.log, error.reason);
@@ -285,6 +333,10 @@ export class LogWriter {
   private finish({ end, failure }: Ending): Failure {
     this.ended = end;
     return failure;
+  }
+
+  private get stopped(): WriterEnd {
+    return this.retired ?? { kind: "stopped", error: this.draining ?? new ShuttingDownError() };
   }
 
   private get self(): EndedWriter {

@@ -1,5 +1,6 @@
-import type { Term } from "../gen/oplog/store/v1/store_pb.js";
-import { decodeHead, decodeTerm } from "../leadership/claim.js";
+import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
+import { decodeHead, decodeState, decodeTerm } from "../leadership/claim.js";
+import { type Leadership, readLeadership } from "../leadership/leadership.js";
 import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { StoreError } from "../oplog/kv-store.js";
@@ -7,7 +8,7 @@ import type { Resolution } from "../oplog/operation-window.js";
 import { type CursorMoved, CursorWriter } from "./cursor-writer.js";
 import { type CursorUpdate, readCursors, type StoredCursor } from "./cursors.js";
 import { readFloor } from "./history.js";
-import { watchTerm } from "./leader-watch.js";
+import { watchLeadership } from "./leader-watch.js";
 import { type FeedParts, type LeaderView, LogFeed } from "./log-feed.js";
 import { LogPrimary, type LogPrimaryParts } from "./log-primary.js";
 import { type ReadPage, readPage } from "./read-page.js";
@@ -48,13 +49,21 @@ export interface FeedView {
   /** Whether the head has been read at all. */
   readonly isReady: boolean;
   readonly logId: Uint8Array | undefined;
+  /** The last entry that the feed has brought. */
+  readonly last: bigint;
   readonly head: bigint;
   readonly headAgeMs: number;
+  /** Since the watch last brought anything, or was begun. */
+  readonly watchAgeMs: number;
+  /** Ids that are missing while later ones have been seen. */
+  readonly gap: { readonly first: bigint; readonly last: bigint } | undefined;
 }
 
 /** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
 const FEED_IDLE_MS = 5000;
 const FEED_READY_MS_MAX = 5000;
+const CANDIDATES_TOLD_MAX = 1000;
+const LEADERSHIP_REREAD_MS = 5000;
 
 /** One log in this sidecar: its writer, its feed, its subscriptions. */
 export class Log {
@@ -65,6 +74,7 @@ export class Log {
   private readonly cursors: CursorWriter;
   private feed: LogFeed;
   private feedUsers = 0;
+  private retainers = 0;
   private feedRun: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
   private feedIdle: NodeJS.Timeout | undefined;
   private nextSubscriptionId = 1n;
@@ -96,7 +106,15 @@ export class Log {
   }
 
   get isIdle(): boolean {
-    return this.feedUsers === 0 && this.primary.isIdle;
+    return this.feedUsers === 0 && this.retainers === 0 && this.primary.isIdle;
+  }
+
+  /** Keeps the log open until the function it returns is called. */
+  retain(): () => void {
+    this.retainers++;
+    return () => {
+      this.retainers--;
+    };
   }
 
   get leaderView(): LeaderView {
@@ -104,8 +122,13 @@ export class Log {
   }
 
   get feedView(): FeedView {
-    const { isReady, logId, head, headAgeMs } = this.feed;
-    return { isReady, logId, head, headAgeMs };
+    const { isReady, logId, last, head, headAgeMs, watchAgeMs, gap } = this.feed;
+    return { isReady, logId, last, head, headAgeMs, watchAgeMs, gap };
+  }
+
+  /** Has the feed look at the store afresh at once. */
+  resync(): void {
+    this.feed.resync();
   }
 
   /** Serves one subscriber until it leaves; throws OplogError where it cannot be served. */
@@ -175,13 +198,25 @@ export class Log {
     return this.lastState;
   }
 
-  /** Of the last claim; undefined where nobody ever claimed the log. */
-  async readTerm(): Promise<Term | undefined> {
-    return decodeTerm((await this.throughStore(this.parts.store.get(this.keys.term))).pair);
+  readLeadership(): Promise<Leadership> {
+    return this.throughStore(readLeadership(this.parts.store, this.keys));
   }
 
-  watchTerm(signal: AbortSignal): AsyncGenerator<Term | undefined> {
-    return watchTerm(this.parts.store, this.keys, signal);
+  /** Who campaigns for it, at whichever sidecar. */
+  readCandidates(): Promise<CandidateEntry[]> {
+    const { candidatesFrom: from, candidatesTo: to } = this.keys;
+    const read = this.parts.store.range({ from, to, limit: CANDIDATES_TOLD_MAX });
+    return this.throughStore(read.then(({ pairs }) => pairs.map((pair) => decodeState(CandidateEntrySchema, pair))));
+  }
+
+  /** Undefined: it has run out. */
+  leaseLeftMs(leaseId: bigint): Promise<number | undefined> {
+    return this.throughStore(this.parts.store.leaseTimeLeft(leaseId));
+  }
+
+  /** Now, on every change, and every few seconds. */
+  watchLeadership(signal: AbortSignal): AsyncGenerator<Leadership> {
+    return watchLeadership(this.parts.store, this.keys, LEADERSHIP_REREAD_MS, signal);
   }
 
   /** Settles what has been appended, then sends subscribers what is left and ends them. */

@@ -71,13 +71,13 @@ export class Change {
   }
 
   /** Resolves when `version` is no longer `seen`, after `timeoutMs`, or when the signal aborts. */
-  async wait(seen: number, signal: AbortSignal, timeoutMs?: number): Promise<void> {
-    if (this.version !== seen || signal.aborted) return;
+  async wait(seen: number, signal?: AbortSignal, timeoutMs?: number): Promise<void> {
+    if (this.version !== seen || signal?.aborted) return;
     await new Promise<void>((resolve) => {
       let timer: NodeJS.Timeout | undefined;
       const wake = () => {
         clearTimeout(timer);
-        signal.removeEventListener("abort", leave);
+        signal?.removeEventListener("abort", leave);
         resolve();
       };
       const leave = () => {
@@ -85,7 +85,7 @@ export class Change {
         wake();
       };
       if (timeoutMs !== undefined) timer = setTimeout(leave, timeoutMs);
-      signal.addEventListener("abort", leave);
+      signal?.addEventListener("abort", leave);
       this.waiting.push(wake);
     });
   }

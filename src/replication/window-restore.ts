@@ -22,20 +22,62 @@ export function restoreMarks(head: Head): OperationWindow {
 
 /** What earlier writers have committed: the marks in the head, and the records since its window starts. */
 export async function restoreWindow(store: KvStore, keys: LogKeys, head: Head): Promise<OperationWindow> {
-  let window = restoreMarks(head);
-  let next = 0n;
-  if (head.windowFromSequenceId > head.lastSequenceId || head.writers.length === 0) return window;
-  for await (const page of readPages(store, keys, head.windowFromSequenceId)) {
-    for (const pair of page.pairs) {
-      const { header } = openRecord(keys, pair, head.logId);
-      if (header.firstSequenceId > head.lastSequenceId) return window;
+  return new WindowReader(store, keys).read(head);
+}
+
+interface ReadRecord {
+  readonly first: bigint;
+  readonly last: bigint;
+  readonly bytes: number;
+  readonly operations: readonly [string, Operation][];
+}
+
+/** The same more than once: what has been read for an earlier head of the log is not read again for a later one. */
+export class WindowReader {
+  private records: ReadRecord[] = [];
+  private reading: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly store: KvStore,
+    private readonly keys: LogKeys,
+  ) {}
+
+  /** One at a time, each for the same head as the one before or a later one. */
+  read(head: Head): Promise<OperationWindow> {
+    const window = this.reading.then(() => this.readUpTo(head));
+    this.reading = window.catch(() => undefined);
+    return window;
+  }
+
+  private async readUpTo(head: Head): Promise<OperationWindow> {
+    const from = head.windowFromSequenceId;
+    if (from > head.lastSequenceId || head.writers.length === 0) return restoreMarks(head);
+    this.records = this.records.filter(({ last }) => last >= from);
+    await this.readOn(head);
+    let window = restoreMarks(head);
+    let next = 0n;
+    for (const { first, last, bytes, operations } of this.records) {
       // Trimmed meanwhile: what stood before the hole is no basis for saying what is not in the log.
-      if (next !== 0n && header.firstSequenceId > next) window = restoreMarks(head);
-      next = header.lastSequenceId + 1n;
-      window.restoreRecord(header.firstSequenceId, pair.value.length, operationsOf(header));
+      if (next !== 0n && first > next) window = restoreMarks(head);
+      next = last + 1n;
+      window.restoreRecord(first, bytes, operations);
+    }
+    return window;
+  }
+
+  private async readOn(head: Head): Promise<void> {
+    const newest = this.records.at(-1);
+    const from = newest === undefined ? head.windowFromSequenceId : newest.last + 1n;
+    if (from > head.lastSequenceId) return;
+    for await (const page of readPages(this.store, this.keys, from)) {
+      for (const pair of page.pairs) {
+        const { header } = openRecord(this.keys, pair, head.logId);
+        const { firstSequenceId: first, lastSequenceId: last } = header;
+        if (first > head.lastSequenceId) return;
+        this.records.push({ first, last, bytes: pair.value.length, operations: [...operationsOf(header)] });
+      }
     }
   }
-  return window;
 }
 
 function* operationsOf(header: RecordHeader): Iterable<[string, Operation]> {

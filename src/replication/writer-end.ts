@@ -1,15 +1,14 @@
+import type { Primary } from "../leadership/claim.js";
 import {
   DataLossError,
   NotPrimaryError,
   type OplogError,
   OutcomeUnknownError,
   RuledOutError,
-  ShuttingDownError,
 } from "../oplog/errors.js";
 import type { StoreError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { AppendItem } from "./append-item.js";
-import type { Primary } from "./commit.js";
 import { toOplogError } from "./store-failures.js";
 
 /** How a writer has ended. "stalled" and "stopped" say nothing about who leads; "fenced" does. */
@@ -17,6 +16,8 @@ export interface WriterEnd {
   readonly kind: "fenced" | "stalled" | "stopped" | "data loss";
   /** What an append that was never tried is answered with. */
   readonly error: OplogError;
+  /** Of "fenced": the term that leads now; one's own = the lease has run out, and nobody leads. */
+  readonly byTerm?: bigint;
 }
 
 /** What an append of the record that was not committed is answered with. */
@@ -41,10 +42,12 @@ export function endFenced({ logger, log, term }: EndedWriter, primary: Primary, 
   const error = new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
   logger.warn(
     { event: "writer_fenced", log, term: String(term), by: primary.owner, byTerm: String(primary.term) },
-    "lost the log to a higher term; this sidecar refuses its appends from now on",
+    primary.term === term
+      ? "the lease of the leader has run out; this sidecar refuses appends from now on"
+      : "lost the log to a higher term; this sidecar refuses its appends from now on",
   );
   return {
-    end: { kind: "fenced", error },
+    end: { kind: "fenced", error, byTerm: primary.term },
     failure: isOutcomeLost ? unknownFor("another sidecar took the term") : always(error),
   };
 }
@@ -71,18 +74,19 @@ export interface Stall {
   readonly failedMs: number;
   readonly mayHaveBeenApplied: boolean;
   readonly cause: StoreError | undefined;
-  readonly isStopping: boolean;
+  /** Why no further attempt is made though there is time left; undefined = there is none. */
+  readonly stoppedBy: OplogError | undefined;
 }
 
 export function endStalled({ logger, log, term }: EndedWriter, stall: Stall): Ending {
-  const { failedMs, mayHaveBeenApplied, cause, isStopping } = stall;
-  const error = isStopping ? new ShuttingDownError() : toOplogError(cause, failedMs, "nothing was written");
+  const { failedMs, mayHaveBeenApplied, cause, stoppedBy } = stall;
+  const error = stoppedBy ?? toOplogError(cause, failedMs, "nothing was written");
   logger.error(
     { event: "writer_stalled", log, term: String(term), failedMs },
     "could not write within the deadline; the writer has ended, what was in flight is answered as unknown",
   );
   return {
-    end: { kind: isStopping ? "stopped" : "stalled", error },
+    end: { kind: stoppedBy !== undefined ? "stopped" : "stalled", error },
     failure: mayHaveBeenApplied ? unknownFor(`the store has not confirmed it for ${failedMs} ms`) : always(error),
   };
 }

@@ -8,6 +8,7 @@ const TAG_OP_TYPE = (4 << 3) | WIRE_VARINT;
 const TAG_KEY = (5 << 3) | WIRE_BYTES;
 const TAG_PAYLOAD = (6 << 3) | WIRE_BYTES;
 const TAG_KEY_SEQUENCE_ID = (7 << 3) | WIRE_VARINT;
+const TAG_LEASE_MS = (10 << 3) | WIRE_VARINT;
 
 /**
  * Reads the entries of a Batch one by one into its own fields: no object is built for an entry. What the batch says of
@@ -24,6 +25,8 @@ export class EntryReader {
   payloadEnd = 0;
   /** Undefined: the master gave none. */
   keySequenceId: bigint | undefined;
+  /** 0 = none. */
+  leaseMs = 0;
   private readonly outer: WireReader;
 
   constructor(readonly bytes: Buffer) {
@@ -52,6 +55,7 @@ export class EntryReader {
     this.keyStart = this.keyEnd = 0;
     this.payloadStart = this.payloadEnd = 0;
     this.keySequenceId = undefined;
+    this.leaseMs = 0;
     while (!reader.isAtEnd) {
       const tag = reader.tag();
       switch (tag) {
@@ -77,6 +81,9 @@ export class EntryReader {
           break;
         case TAG_KEY_SEQUENCE_ID:
           this.keySequenceId = reader.uint64();
+          break;
+        case TAG_LEASE_MS:
+          this.leaseMs = safeInteger(reader);
           break;
         default:
           reader.skip(tag & 7);

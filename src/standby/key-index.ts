@@ -82,6 +82,11 @@ export class KeyIndex {
     return hashes.filter((hash, index) => index === 0 || hash !== hashes[index - 1]);
   }
 
+  /** Of one shard, while nothing changes. */
+  *locationsOf(shard: number): Generator<Location> {
+    for (const slot of this.shards[shard]!.slots) if (slot !== EMPTY) yield slot - 1;
+  }
+
   private slotOf(hash: number, location: Location): number {
     const { slots } = this.shardOf(hash);
     const mask = slots.length - 1;

@@ -5,15 +5,21 @@ import { KeyIndex, SHARDS } from "./key-index.js";
 import { type Location, Slabs } from "./slabs.js";
 import { StateHash } from "./state-hash.js";
 
-/** The last value of one key. */
-export interface StateEntry {
-  readonly key: Buffer;
-  readonly payload: Buffer;
+/** What the lease of an object is judged by. */
+export interface HeldLease {
   /** Of the PUT_END that set the value, like timestampMs. */
   readonly sequenceId: number;
+  readonly timestampMs: number;
+  /** End of the lease that the PUT_END brought or a renewal here granted, Unix milliseconds; 0 = none. */
+  readonly ownLeaseUntilMs: number;
+}
+
+/** The last value of one key. */
+export interface StateEntry extends HeldLease {
+  readonly key: Buffer;
+  readonly payload: Buffer;
   /** Of the last entry of the key. */
   readonly keySequenceId: bigint;
-  readonly timestampMs: number;
 }
 
 /** An entry whose key_sequence_id is not above the last one of its key, which has been dropped for it. */
@@ -45,7 +51,11 @@ export class StandbyState {
   /** The last entry applied; 0 = none. */
   applied = 0;
   appliedTerm = 0;
+  /** Of the newest entry applied. */
+  timestampMs = 0;
   keyOrderViolations = 0;
+  /** The earliest end of a lease that a PUT_END has brought; whoever looks for leases that have run out sets it back. */
+  earliestLeaseMs = Number.POSITIVE_INFINITY;
   private readonly hash = new StateHash();
   private readonly slabs = new Slabs(recordBytes);
   private readonly index = new KeyIndex({ hashAt: (location) => this.u32(location, HASH_AT) });
@@ -57,7 +67,7 @@ export class StandbyState {
     return this.index.size;
   }
 
-  /** Memory that holds keys, payloads and 36 bytes for each; the index takes 5 to 11 bytes a key besides. */
+  /** Memory that holds keys, payloads and 44 bytes for each; the index takes 5 to 11 bytes a key besides. */
   get bytes(): number {
     return this.slabs.reservedBytes;
   }
@@ -76,6 +86,7 @@ export class StandbyState {
         if (entry.opType !== OpType.EVENT) this.applyEntry(entry);
         this.applied = entry.sequenceId;
         this.appliedTerm = entry.term;
+        this.timestampMs = entry.timestampMs;
       }
     } finally {
       this.slabs.collect(
@@ -98,6 +109,29 @@ export class StandbyState {
     for (let shard = 0; shard < SHARDS; shard++) {
       for (const hash of this.index.hashesOf(shard)) yield* this.entriesOf(hash);
     }
+  }
+
+  /** Of a key that is held. */
+  leaseOf(key: Buffer): HeldLease | undefined {
+    const location = this.find(hashOf(key, 0, key.length, this.seed), key, 0, key.length);
+    return location === undefined ? undefined : this.leaseAt(location);
+  }
+
+  /** Keeps the end of a lease until the next PUT_END of the key. False: the key is not held. */
+  setLease(key: Buffer, untilMs: number): boolean {
+    const location = this.find(hashOf(key, 0, key.length, this.seed), key, 0, key.length);
+    if (location === undefined) return false;
+    this.slabs.bytesOf(location).writeDoubleLE(untilMs, this.slabs.offsetOf(location) + LEASE_UNTIL_MS_AT);
+    return true;
+  }
+
+  /** The keys in one of SHARDS parts of the state, between which entries may be applied: a key stays in its part. */
+  keysWhere(shard: number, isWanted: (lease: HeldLease) => boolean): Buffer[] {
+    const keys: Buffer[] = [];
+    for (const location of this.index.locationsOf(shard)) {
+      if (isWanted(this.leaseAt(location))) keys.push(this.keyAt(location));
+    }
+    return keys;
   }
 
   private applyEntry(entry: EntryReader): void {
@@ -130,6 +164,7 @@ export class StandbyState {
     slab.writeUInt32LE(payloadBytes, at + PAYLOAD_BYTES_AT);
     slab.writeBigUInt64LE(keySequenceId, at + KEY_SEQUENCE_ID_AT);
     slab.writeDoubleLE(entry.timestampMs, at + TIMESTAMP_MS_AT);
+    slab.writeDoubleLE(this.noteLease(entry), at + LEASE_UNTIL_MS_AT);
     slab.writeUInt32LE(entry.sequenceId % 2 ** 32, at + SEQUENCE_ID_AT);
     slab.writeUInt32LE(Math.floor(entry.sequenceId / 2 ** 32), at + SEQUENCE_ID_AT + 4);
     slab.writeUInt32LE(keyBytes, at + KEY_BYTES_AT);
@@ -143,6 +178,13 @@ export class StandbyState {
       this.index.replace(hash, held, location);
       this.slabs.release(held);
     }
+  }
+
+  private noteLease({ timestampMs, leaseMs }: EntryReader): number {
+    if (leaseMs === 0) return 0;
+    const untilMs = timestampMs + leaseMs;
+    if (untilMs < this.earliestLeaseMs) this.earliestLeaseMs = untilMs;
+    return untilMs;
   }
 
   private drop(hash: number, location: Location): void {
@@ -172,14 +214,28 @@ export class StandbyState {
   private entryAt(location: Location): StateEntry {
     const slab = this.slabs.bytesOf(location);
     const at = this.slabs.offsetOf(location);
-    const keyEnd = at + HEADER_BYTES + slab.readUInt32LE(at + KEY_BYTES_AT);
-    const payloadEnd = keyEnd + slab.readUInt32LE(at + PAYLOAD_BYTES_AT);
+    const payloadAt = at + HEADER_BYTES + slab.readUInt32LE(at + KEY_BYTES_AT);
     return {
-      key: Buffer.from(slab.subarray(at + HEADER_BYTES, keyEnd)),
-      payload: Buffer.from(slab.subarray(keyEnd, payloadEnd)),
+      key: this.keyAt(location),
+      payload: Buffer.from(slab.subarray(payloadAt, payloadAt + slab.readUInt32LE(at + PAYLOAD_BYTES_AT))),
+      keySequenceId: this.keySequenceIdAt(location),
+      ...this.leaseAt(location),
+    };
+  }
+
+  private keyAt(location: Location): Buffer {
+    const slab = this.slabs.bytesOf(location);
+    const at = this.slabs.offsetOf(location);
+    return Buffer.from(slab.subarray(at + HEADER_BYTES, at + HEADER_BYTES + slab.readUInt32LE(at + KEY_BYTES_AT)));
+  }
+
+  private leaseAt(location: Location): HeldLease {
+    const slab = this.slabs.bytesOf(location);
+    const at = this.slabs.offsetOf(location);
+    return {
       sequenceId: slab.readUInt32LE(at + SEQUENCE_ID_AT) + slab.readUInt32LE(at + SEQUENCE_ID_AT + 4) * 2 ** 32,
-      keySequenceId: slab.readBigUInt64LE(at + KEY_SEQUENCE_ID_AT),
       timestampMs: slab.readDoubleLE(at + TIMESTAMP_MS_AT),
+      ownLeaseUntilMs: slab.readDoubleLE(at + LEASE_UNTIL_MS_AT),
     };
   }
 
@@ -201,18 +257,19 @@ export class StandbyState {
 /*
  * A record, little-endian. From the sequence id on it is what the state hash is made of.
  *
- *   0  hash of the key      u32        24  sequence id        u64
- *   4  bytes of payload     u32        32  bytes of the key   u32
- *   8  key sequence id      u64        36  key, payload
- *  16  timestamp in ms      f64
+ *   0  hash of the key      u32        24  end of the lease   f64
+ *   4  bytes of payload     u32        32  sequence id        u64
+ *   8  key sequence id      u64        40  bytes of the key   u32
+ *  16  timestamp in ms      f64        44  key, payload
  */
 const HASH_AT = 0;
 const PAYLOAD_BYTES_AT = 4;
 const KEY_SEQUENCE_ID_AT = 8;
 const TIMESTAMP_MS_AT = 16;
-const SEQUENCE_ID_AT = 24;
-const KEY_BYTES_AT = 32;
-const HEADER_BYTES = 36;
+const LEASE_UNTIL_MS_AT = 24;
+const SEQUENCE_ID_AT = 32;
+const KEY_BYTES_AT = 40;
+const HEADER_BYTES = 44;
 
 function recordBytes(slab: Buffer, offset: number): number {
   return HEADER_BYTES + slab.readUInt32LE(offset + KEY_BYTES_AT) + slab.readUInt32LE(offset + PAYLOAD_BYTES_AT);

@@ -2,15 +2,21 @@ import type { Clock } from "../oplog/clock.js";
 import { OplogError, ShuttingDownError, ViewFailedError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { WireError, WireReader } from "../oplog/wire.js";
-import type { Log } from "../replication/log.js";
+import type { FeedView, Log } from "../replication/log.js";
 import type { SubscriptionOptions } from "../replication/subscription.js";
-import { Backoff, sleep, yieldTurn } from "../replication/timing.js";
+import { Backoff, Change, linkSignals, sleep, yieldTurn } from "../replication/timing.js";
+import { ApplyRate } from "./apply-rate.js";
+import type { LifeState, Phase, Sight } from "./life-cycle.js";
+import { LifeRecord, type PhaseChange } from "./life-record.js";
+import { ObjectLeases } from "./object-leases.js";
 import { type KeyOrderViolation, StandbyState, StateGapError } from "./standby-state.js";
 
 /** What a view tells about its work; the sidecar turns it into metrics. */
 export interface ViewObserver {
   applied(log: string, sequenceId: number, keys: number, bytes: number): void;
   keyOrderViolated(log: string): void;
+  /** Told at first, with no `from`, and of each change that is recorded. */
+  phase(log: string, to: Phase, from?: Phase): void;
 }
 
 export interface ViewParts {
@@ -19,10 +25,11 @@ export interface ViewParts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly observer: ViewObserver;
+  /** A head that was confirmed longer ago is not confirmed. */
   readonly headPollMs: number;
+  /** Undefined: objects have the leases of their entries, and none is ever removed. */
+  readonly objectLeaseDefaultMs?: number | undefined;
 }
-
-export type ViewPhase = "catching up" | "following";
 
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5000;
@@ -30,42 +37,154 @@ const RETRY_MAX_MS = 5000;
 const BATCH_BYTES_MAX = 128 * 1024;
 /** Nobody looks at the heartbeats of this subscription. */
 const HEARTBEAT_MS = 60_000;
+/** How often the phase is looked at though nobody asks. */
+const LOOK_MS_MAX = 250;
 /** A log whose keys are all out of order must not flood the log of the process. */
 const VIOLATION_REPORT_MS = 1000;
 
 /** The state of one log, kept up to date through a subscription inside the sidecar. */
 export class View {
   readonly state = new StandbyState((violation) => this.noteViolation(violation));
+  /** Identity of the log that has been applied; empty = nothing yet. */
+  logId: Uint8Array = new Uint8Array();
+  readonly leases: ObjectLeases;
+  private readonly life: LifeRecord;
+  private readonly rate = new ApplyRate();
+  /** Notified when something has been applied, and when the view stops for good. */
+  private readonly change = new Change();
+  /** Ends the waiting before the next attempt. */
+  private readonly retry = new Change();
   private log: Log | undefined;
-  private logId: Uint8Array = new Uint8Array();
-  /** Why it has stopped, as clients are told. */
-  private failure: string | undefined;
+  private isReached = false;
+  private headSeen = 0n;
+  private headConfirmedMs: number;
   private violationReportedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly parts: ViewParts,
     readonly name: string,
-  ) {}
-
-  get head(): bigint {
-    return this.log?.feedView.head ?? 0n;
+  ) {
+    const { clock, logger, observer, headPollMs } = parts;
+    this.leases = new ObjectLeases(this.state, clock, parts.objectLeaseDefaultMs);
+    this.headConfirmedMs = clock.monotonicMs();
+    this.life = new LifeRecord({
+      log: name,
+      clock,
+      logger,
+      heartbeatMs: headPollMs,
+      sight: () => this.sight,
+      onPhase: (to, from) => observer.phase(name, to, from),
+    });
   }
 
-  /** Following is said only when nothing is missing that the store had at the last or last but one poll of the head. */
-  get phase(): ViewPhase {
+  get phase(): Phase {
+    return this.life.now.kind;
+  }
+
+  get lifeState(): LifeState {
+    return this.life.now;
+  }
+
+  /** The newest changes of phase, at most 64, oldest first. */
+  get history(): readonly PhaseChange[] {
+    return this.life.changes;
+  }
+
+  get head(): bigint {
+    return this.sight.head;
+  }
+
+  /** How the view and the log stand to each other, as far as is known without asking the store. */
+  get sight(): Sight {
+    const nowMs = this.parts.clock.monotonicMs();
     const feed = this.log?.feedView;
-    const isConfirmed = feed?.isReady === true && feed.headAgeMs <= 2 * this.parts.headPollMs;
-    return isConfirmed && BigInt(this.state.applied) >= feed.head ? "following" : "catching up";
+    if (feed?.isReady) {
+      this.isReached = true;
+      this.headConfirmedMs = Math.max(this.headConfirmedMs, nowMs - feed.headAgeMs);
+      if (feed.head > this.headSeen) this.headSeen = feed.head;
+    }
+    const headAgeMs = Math.round(nowMs - this.headConfirmedMs);
+    return { isReached: this.isReached, applied: BigInt(this.state.applied), head: this.headSeen, headAgeMs };
+  }
+
+  get feedView(): FeedView | undefined {
+    return this.log?.feedView;
+  }
+
+  /** Entries applied per second at present; undefined = none of late. */
+  get appliedPerSecond(): number | undefined {
+    return this.rate.perSecond(this.parts.clock.monotonicMs(), this.state.applied);
   }
 
   /** Throws ViewFailedError once the view has stopped for good: nothing it holds can be relied on. */
   requireWorking(): this {
-    if (this.failure !== undefined) throw new ViewFailedError(this.name, this.state.applied, this.failure);
+    const state = this.life.now;
+    if (state.kind === "failed") throw new ViewFailedError(this.name, this.state.applied, state.because);
     return this;
+  }
+
+  /**
+   * For a candidate here that has won. Resolves as soon as exactly `final`, the last entry of all terms before, has been
+   * applied; the store is looked at afresh for it. Rejects with ViewFailedError when the view has failed, fails, or holds
+   * more than `final`, and with the reason of the signal as soon as that aborts. `promoted` or `demoted` must follow.
+   */
+  async promote(final: bigint, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    this.requireWorking();
+    this.life.take({ kind: "won", final });
+    this.log?.resync();
+    this.retry.notify();
+    for (;;) {
+      const seen = this.change.version;
+      const applied = BigInt(this.requireWorking().state.applied);
+      if (applied === final) return;
+      if (applied > final) {
+        throw new ViewFailedError(this.name, this.state.applied, `what came before the new term ends at ${final}`);
+      }
+      await this.change.wait(seen, signal);
+      signal.throwIfAborted();
+    }
+  }
+
+  /** The candidate leads. */
+  promoted(): void {
+    this.life.take({ kind: "leads" });
+  }
+
+  /** The promotion was abandoned, or the leadership is over. */
+  demoted(): void {
+    this.life.take({ kind: "stepped down" });
+    this.life.look();
+  }
+
+  /** True as soon as `id` has been applied; false when it has not within that time, or the view fails, or on abort. */
+  async awaitApplied(id: number, signal: AbortSignal, timeoutMs: number): Promise<boolean> {
+    const { clock } = this.parts;
+    const deadlineMs = clock.monotonicMs() + timeoutMs;
+    for (;;) {
+      const seen = this.change.version;
+      if (this.state.applied >= id) return true;
+      const leftMs = deadlineMs - clock.monotonicMs();
+      if (leftMs <= 0 || signal.aborted || this.phase === "failed") return false;
+      await this.change.wait(seen, signal, leftMs);
+    }
   }
 
   /** Applies until the signal aborts, the sidecar drains, or the log cannot be followed any further. */
   async run(signal: AbortSignal): Promise<void> {
+    const ended = new AbortController();
+    const { signal: both, unlink } = linkSignals(signal, ended.signal);
+    const looking = this.keepLooking(both);
+    try {
+      await this.keepApplying(signal);
+    } finally {
+      ended.abort();
+      await looking;
+      unlink();
+    }
+  }
+
+  private async keepApplying(signal: AbortSignal): Promise<void> {
     const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
     while (!signal.aborted) {
       const before = this.state.applied;
@@ -80,8 +199,17 @@ export class View {
           { event: "view_interrupted", log: this.name, err: error },
           "the view tries again to follow the log",
         );
-        await sleep(backoff.delayMs(), signal);
+        await this.retry.wait(this.retry.version, signal, backoff.delayMs());
       }
+    }
+  }
+
+  private async keepLooking(signal: AbortSignal): Promise<void> {
+    const { clock, headPollMs } = this.parts;
+    while (!signal.aborted) {
+      this.rate.note(clock.monotonicMs(), this.state.applied);
+      this.life.look();
+      await sleep(Math.min(LOOK_MS_MAX, headPollMs / 4), signal);
     }
   }
 
@@ -105,18 +233,23 @@ export class View {
 
   private async apply(frame: Buffer): Promise<void> {
     const { state, name } = this;
+    // Before the first entry is applied, so that the first load is seen from its beginning.
+    this.life.look();
     this.logId = this.log?.feedView.logId ?? this.logId;
     const response = new WireReader(frame);
     response.tag();
     state.apply(frame.subarray(response.span(), response.position));
     this.parts.observer.applied(name, state.applied, state.keys, state.bytes);
+    this.change.notify();
     await yieldTurn();
   }
 
   private fail(error: unknown): void {
-    this.failure = isExplained(error) ? error.message : "an internal error, which the log of the sidecar tells";
+    const because = isExplained(error) ? error.message : "an internal error, which the log of the sidecar tells";
+    this.life.take({ kind: "failed", because });
+    this.change.notify();
     const facts = { event: "view_failed", log: this.name, applied: String(this.state.applied), err: error };
-    this.parts.logger.error(facts, `the view has stopped: ${this.failure}`);
+    this.parts.logger.error(facts, `the view has stopped: ${because}`);
   }
 
   private noteViolation({ key, sequenceId, lastKeySequenceId, keySequenceId }: KeyOrderViolation): void {

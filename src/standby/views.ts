@@ -12,9 +12,14 @@ export class Views {
 
   /** Throws NoViewError, and ViewFailedError for one that has stopped. */
   get(log: string): View {
-    const view = this.byLog.get(requireLogName(log));
+    const view = this.find(requireLogName(log));
     if (view === undefined) throw new NoViewError(log);
     return view.requireWorking();
+  }
+
+  /** Also one that has stopped; undefined where none is kept. */
+  find(log: string): View | undefined {
+    return this.byLog.get(log);
   }
 
   /** Until the signal aborts or the sidecar drains. */

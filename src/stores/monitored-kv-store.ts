@@ -83,6 +83,10 @@ export class MonitoredKvStore implements KvStore {
     return this.measured("keep_lease_alive", () => this.store.keepLeaseAlive(leaseId, options));
   }
 
+  leaseTimeLeft(leaseId: bigint, options?: CallOptions) {
+    return this.measured("lease_time_left", () => this.store.leaseTimeLeft(leaseId, options));
+  }
+
   revokeLease(leaseId: bigint, options?: CallOptions) {
     return this.measured("revoke_lease", () => this.store.revokeLease(leaseId, options));
   }

@@ -51,10 +51,31 @@ export class Metrics {
   readonly viewApplied = this.gauge("view_applied_sequence_id", "Last entry applied to the view.", ["log"]);
   readonly viewKeys = this.gauge("view_keys", "Keys that the view holds.", ["log"]);
   readonly viewBytes = this.gauge("view_bytes", "Memory for keys and payloads of the view.", ["log"]);
+  readonly viewPhase = this.gauge("view_phase", "1 for the phase of the view, 0 for every other.", ["log", "phase"]);
+  readonly viewPhaseChanges = this.counter("view_phase_changes_total", "Changes of phase, by the new one.", [
+    "log",
+    "phase",
+  ]);
   readonly viewKeyOrderViolations = this.counter(
     "view_key_order_violations_total",
     "Keys dropped from the view because their key_sequence_id ran backwards.",
     ["log"],
+  );
+
+  readonly objectsEvicted = this.counter("evicted_objects_total", "Objects removed because their lease had run out.", [
+    "log",
+  ]);
+
+  readonly leadershipEnds = this.counter(
+    "leadership_ends_total",
+    "Candidacies that have ended, by reason, whether they had led or not.",
+    ["log", "reason"],
+  );
+  readonly promotionSeconds = this.histogram(
+    "promotion_duration_seconds",
+    "Of each promotion: fencing, catching up, setting up object leases.",
+    STORE_SECONDS,
+    ["log", "stage"],
   );
 
   readonly storeReachable = this.gauge("store_reachable", "1 if the store answered when last asked, else 0.");

@@ -1,5 +1,8 @@
+import type { CampaignObserver } from "../promotion/campaign.js";
 import type { QueueBudget } from "../replication/append-item.js";
 import type { ReplicationObserver } from "../replication/observer.js";
+import type { EvictionObserver } from "../standby/eviction.js";
+import { PHASES, type Phase } from "../standby/life-cycle.js";
 import type { ViewObserver } from "../standby/view.js";
 import type { StoreObserver } from "../stores/monitored-kv-store.js";
 import type { Metrics } from "./metrics.js";
@@ -46,7 +49,31 @@ export function viewObserver(metrics: Metrics): ViewObserver {
       metrics.viewBytes.set({ log }, bytes);
     },
     keyOrderViolated: (log) => metrics.viewKeyOrderViolations.inc({ log }),
+    phase(log, to, from) {
+      for (const phase of PHASES) metrics.viewPhase.set({ log, phase: label(phase) }, phase === to ? 1 : 0);
+      if (from !== undefined) metrics.viewPhaseChanges.inc({ log, phase: label(to) });
+    },
   };
+}
+
+export function campaignObserver(metrics: Metrics): CampaignObserver {
+  return {
+    promoted(log, { fenceMs, catchUpMs, objectLeasesMs }) {
+      metrics.promotionSeconds.observe({ log, stage: "fence" }, fenceMs / 1000);
+      metrics.promotionSeconds.observe({ log, stage: "catch_up" }, catchUpMs / 1000);
+      metrics.promotionSeconds.observe({ log, stage: "object_leases" }, objectLeasesMs / 1000);
+    },
+    lost: (log, reason) => metrics.leadershipEnds.inc({ log, reason: reason.replace(" ", "_") }),
+  };
+}
+
+export function evictionObserver(metrics: Metrics): EvictionObserver {
+  return { evicted: (log, objects) => metrics.objectsEvicted.inc({ log }, objects) };
+}
+
+/** As the enum of the API has it, in small letters. */
+function label(phase: Phase): string {
+  return phase.replace(" ", "_");
 }
 
 export function storeObserver(metrics: Metrics): StoreObserver {

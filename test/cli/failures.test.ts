@@ -24,6 +24,17 @@ describe("a failure", () => {
       /"b".*not announced/,
     ],
     [
+      { code: "FAILED_PRECONDITION", reason: "NOT_PRIMARY", message: "m", metadata: { endpoint: "", primary: "" } },
+      73,
+      /Nobody leads.*leader orders/,
+    ],
+    [{ code: "FAILED_PRECONDITION", reason: "NOT_READY", message: "m" }, 73, /readiness orders/],
+    [{ code: "FAILED_PRECONDITION", reason: "NOT_ELECTED", message: "m" }, 73, /leader orders.*campaign/],
+    [{ code: "ALREADY_EXISTS", reason: "CANDIDATE_EXISTS", message: "m" }, 70, /--id/],
+    [{ code: "NOT_FOUND", reason: "CANDIDATE_NOT_FOUND", message: "m" }, 69, /leader orders/],
+    [{ code: "ABORTED", reason: "HAND_OVER_ABANDONED", message: "m" }, 74, /readiness orders.*--hold/],
+    [{ code: "FAILED_PRECONDITION", reason: "NO_VIEW", message: "m" }, 73, /--views orders/],
+    [
       { code: "ABORTED", reason: "EXPECTED_SEQUENCE_MISMATCH", message: "m", metadata: { head: "12" } },
       74,
       /--expect 12/,

@@ -232,10 +232,12 @@ describe("status and logs", () => {
 describe("leader", () => {
   it("tells who leads, and that nobody does", async () => {
     const log = await logWith(1);
-    expect((await oplogctl("leader", log)).stdout).toMatch(/^\S+ at 127\.0\.0\.1:\d+, term 1\n$/);
+    expect((await oplogctl("leader", log)).stdout).toMatch(
+      /^\S+ at 127\.0\.0\.1:\d+, term 1, claimed by its first append\n$/,
+    );
     expect((await oplogctl("leader", newLog())).stdout).toBe("nobody has claimed this log\n");
     const [leadership] = jsonLines((await oplogctl("leader", log, "--json")).stdout);
-    expect(leadership).toMatchObject({ leader: { term: "1" }, token: "0" });
+    expect(leadership).toMatchObject({ leader: { term: "1" }, token: "0", mode: "LEADERSHIP_MODE_AUTO" });
   });
 });
 
@@ -243,21 +245,29 @@ describe("the program", () => {
   it("says where it tried to connect and what to do", async () => {
     const nobody = await runOplogctl("127.0.0.1:1", ["status"]);
     expectRefused(nobody, 78, /cannot connect to 127\.0\.0\.1:1/, /oplogd --listen/, /OPLOGCTL_TARGET/);
+    expectRefused(
+      await runOplogctl("127.0.0.1:1", ["append", "l", "k"]),
+      78,
+      /^oplogctl: cannot connect to 127\.0\.0\.1:1/,
+    );
   });
 
-  it.each([{ args: ["status"] }, { args: ["tail", "l"] }, { args: ["tail", "l", "--from", "begin"] }])(
-    "does not wait for a sidecar that says nothing: $args",
-    async ({ args }) => {
-      const silent = createServer().listen(0, "127.0.0.1");
-      await once(silent, "listening");
-      const target = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  it.each([
+    { args: ["status"] },
+    { args: ["tail", "l"] },
+    { args: ["tail", "l", "--from", "begin"] },
+    { args: ["campaign", "l", "--id", "a"] },
+    { args: ["append", "l", "k"] },
+  ])("does not wait for a sidecar that says nothing: $args", async ({ args }) => {
+    const silent = createServer().listen(0, "127.0.0.1");
+    await once(silent, "listening");
+    const target = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
 
-      const outcome = await runOplogctl(target, [...args, "--timeout", "300ms"]);
-      silent.close();
+    const outcome = await runOplogctl(target, [...args, "--timeout", "300ms"]);
+    silent.close();
 
-      expectRefused(outcome, 68, new RegExp(`no answer from ${target} within 300 ms`), /--timeout/);
-    },
-  );
+    expectRefused(outcome, 68, new RegExp(`no answer from ${target} within 300 ms`), /--timeout/);
+  });
 
   it("suggests the command and the option that were meant", async () => {
     expectRefused(await oplogctl("stauts"), 1, /Did you mean status\?/);
@@ -267,6 +277,7 @@ describe("the program", () => {
   it("documents its exit codes", async () => {
     const { exitCode, stdout } = await oplogctl("--help");
     expect(exitCode).toBe(0);
-    for (const text of ["69 NOT_FOUND", "78 UNAVAILABLE", "130", "OPLOGCTL_TARGET"]) expect(stdout).toContain(text);
+    for (const text of ["2        the answer is no", "69 NOT_FOUND", "78 UNAVAILABLE", "130", "OPLOGCTL_TARGET"])
+      expect(stdout).toContain(text);
   });
 });

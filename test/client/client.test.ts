@@ -7,12 +7,14 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { connect, type OplogClient } from "../../src/client/client.js";
 import { OplogRpcError } from "../../src/client/errors.js";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
+import { LeadershipService } from "../../src/gen/oplog/v1/leadership_pb.js";
 import {
   AppendRequestSchema,
   AppendStreamResponseSchema,
   OpLogService,
   SubscribeResponseSchema,
 } from "../../src/gen/oplog/v1/oplog_pb.js";
+import { ScanStateResponseSchema, StandbyService } from "../../src/gen/oplog/v1/standby_pb.js";
 import {
   type AppendCall,
   answers,
@@ -55,6 +57,30 @@ describe("unary calls", () => {
 
     expect((await client.append(request)).lastSequenceId).toBe(2n);
     expect((await client.append(bytes)).lastSequenceId).toBe(2n);
+  });
+
+  it("reach the other services as well", async () => {
+    const client = await clientOf({
+      Resign: answers(LeadershipService.method.resign, () => ({ term: 4n })),
+      HandOver: answers(LeadershipService.method.handOver, ({ target }) => ({ term: BigInt(target) })),
+      RenewObjectLeases: answers(StandbyService.method.renewObjectLeases, ({ keys }) => ({ missingKeys: keys })),
+      GetPromotionReadiness: answers(StandbyService.method.getPromotionReadiness, () => ({ headSequenceId: 9n })),
+      GetStateHash: answers(StandbyService.method.getStateHash, () => ({ keys: 2n })),
+      GetEntry: answers(StandbyService.method.getEntry, ({ key }) => ({ entry: { key } })),
+      ScanState: (call: SubscribeCall) => {
+        call.write(create(ScanStateResponseSchema, { frame: { case: "entries", value: { entries: [{ key: "k" }] } } }));
+        call.write(create(ScanStateResponseSchema, { frame: { case: "end", value: { endSequenceId: 9n } } }));
+        call.end();
+      },
+    });
+
+    expect((await client.resign({ log: "l" })).term).toBe(4n);
+    expect((await client.handOver({ log: "l", target: "5" })).term).toBe(5n);
+    expect((await client.renewObjectLeases({ log: "l", keys: ["a"] })).missingKeys).toEqual(["a"]);
+    expect((await client.getPromotionReadiness({ log: "l" })).headSequenceId).toBe(9n);
+    expect((await client.getStateHash({ log: "l" })).keys).toBe(2n);
+    expect((await client.getEntry({ log: "l", key: "k" })).entry?.key).toBe("k");
+    expect((await all(client.scanState({ log: "l" }))).map(({ frame }) => frame.case)).toEqual(["entries", "end"]);
   });
 
   it("go over a Unix socket", async () => {

@@ -14,12 +14,14 @@ import {
 import type { CodeName } from "../../src/client/errors.js";
 import { ErrorInfoSchema, RetryInfoSchema } from "../../src/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../../src/gen/google/rpc/status_pb.js";
+import { LeadershipService } from "../../src/gen/oplog/v1/leadership_pb.js";
 import {
   type AppendStreamRequest,
   AppendStreamRequestSchema,
   OpLogService,
   SubscribeResponseSchema,
 } from "../../src/gen/oplog/v1/oplog_pb.js";
+import { StandbyService } from "../../src/gen/oplog/v1/standby_pb.js";
 import { serverDefinition } from "../../src/grpc/bridge.js";
 
 /** A sidecar that does what a test tells it to, over a real connection. */
@@ -31,15 +33,17 @@ export class ScriptedSidecar {
 
   static async start(handlers: UntypedServiceImplementation, address = "127.0.0.1:0"): Promise<ScriptedSidecar> {
     const server = new Server();
-    const unscripted = Object.fromEntries(
-      OpLogService.methods.map((method) => [
-        method.name,
-        (_call: unknown, reply: unknown) => {
-          if (typeof reply === "function") reply(rpcError({ code: "UNIMPLEMENTED", message: "not in the script" }));
-        },
-      ]),
-    );
-    server.addService(serverDefinition(OpLogService), { ...unscripted, ...handlers });
+    for (const service of [OpLogService, LeadershipService, StandbyService]) {
+      const unscripted = Object.fromEntries(
+        service.methods.map((method) => [
+          method.name,
+          (_call: unknown, reply: unknown) => {
+            if (typeof reply === "function") reply(rpcError({ code: "UNIMPLEMENTED", message: "not in the script" }));
+          },
+        ]),
+      );
+      server.addService(serverDefinition(service), { ...unscripted, ...handlers });
+    }
     const port = await new Promise<number>((resolve, reject) => {
       server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) =>
         error ? reject(error) : resolve(bound),

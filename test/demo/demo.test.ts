@@ -23,28 +23,50 @@ function demo(...args: string[]): Promise<Ended> {
 }
 
 describe("the demo", () => {
-  it("loses and repeats nothing across a crash, and says so", { timeout: 60_000 }, async () => {
-    const { code, stdout, stderr } = await demo("--requests", "300", "--json");
-    expect(stderr).not.toContain("Error");
-    const report = JSON.parse(stdout) as DemoReport;
-    expect(report).toMatchObject({ store: "embedded", requests: 300, lost: 0, duplicated: 0, hashEqual: true });
-    expect(report.acknowledged).toBeGreaterThan(1_000);
-    expect(report.crash?.recoveryMs).toBeGreaterThan(0);
-    expect(report.standbys).toHaveLength(2);
-    for (const standby of report.standbys) {
-      expect(standby).toMatchObject({ received: report.acknowledged, lost: 0, hash: report.expectedHash });
-      expect(standby.reconnects).toBeGreaterThan(0);
-      expect(standby.delivery.p99Ms).toBeGreaterThanOrEqual(standby.delivery.p50Ms);
-    }
-    expect(code).toBe(0);
-  });
+  it.each([
+    ["embedded", "kill", []],
+    ["embedded", "pause", ["--fault", "pause"]],
+    ["etcd", "kill", ["--store", "etcd"]],
+    ["etcd", "pause", ["--store", "etcd", "--fault", "pause"]],
+  ])(
+    "fails over on %s after a %s, losing and repeating nothing, and says so",
+    { timeout: 120_000 },
+    async (store, fault, args) => {
+      const { code, stdout, stderr } = await demo("--requests", "300", "--json", ...args);
+      expect(stderr).not.toContain("Error");
+      const report = JSON.parse(stdout) as DemoReport;
+      expect(report.store).toContain(store);
+      expect(report).toMatchObject({
+        fault,
+        requests: 300,
+        lost: 0,
+        duplicated: 0,
+        hashEqual: true,
+        stateHashEqual: true,
+      });
+      expect(report.acknowledged).toBeGreaterThan(1_000);
+      expect(report.terms.map(({ leader }) => leader)).toEqual(["a", "b"]);
+      const { totalMs, detectionMs, fenceMs, catchUpMs, objectLeasesMs, firstAppendMs } = report.recovery!;
+      expect(detectionMs).toBeGreaterThan(0);
+      expect(detectionMs + fenceMs + catchUpMs + objectLeasesMs + firstAppendMs).toBeCloseTo(totalMs);
+      if (fault === "pause")
+        expect(report.told).toMatch(/^(expired|fenced|silent|store_unreachable|the stream has ended)/);
+      expect(report.stateHashes).toHaveLength(store === "etcd" ? 2 : 1);
+      for (const standby of report.standbys) {
+        expect(standby).toMatchObject({ lost: 0, hash: report.expectedHash });
+        expect(standby.received).toBeGreaterThanOrEqual(report.acknowledged);
+        expect(standby.delivery.p99Ms).toBeGreaterThanOrEqual(standby.delivery.p50Ms);
+      }
+      expect(code).toBe(0);
+    },
+  );
 
   it("replays the trace it is given", { timeout: 60_000 }, async () => {
     const dir = await makeTempDir("demo");
     onTestFinished(() => dir.remove());
     const file = join(dir.path, "trace.jsonl");
     await writeFile(file, '{"hash_ids":[1,2,3]}\n{"hash_ids":[1,2,4]}\n');
-    const { code, stdout } = await demo("--trace", file, "--no-crash");
+    const { code, stdout } = await demo("--trace", file, "--fault", "none");
     expect(stdout).toMatch(/acknowledged +4 operations of 2 requests/);
     expect(stdout).toMatch(/hash equal +yes {2}[0-9a-f]{64}/);
     expect(code).toBe(0);
@@ -53,6 +75,7 @@ describe("the demo", () => {
   it.each([
     [["--store", "paper"], "--store paper"],
     [["--requests", "none"], "--requests none"],
+    [["--fault", "fire"], "--fault fire"],
     [["--sotre", "etcd"], "--sotre"],
     [["--store", "embedded", "--etcd-endpoints", "http://127.0.0.1:1"], "--etcd-endpoints"],
   ])("ends with 2 for %j", async (args, problem) => {

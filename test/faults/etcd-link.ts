@@ -9,11 +9,12 @@ interface Link {
   carriesWatch: boolean;
 }
 
-/** The way from a sidecar to etcd, on which the connections that carry a watch can be cut alone. */
+/** The way from a sidecar to etcd, on which the connections that carry a watch can be cut or held alone. */
 export class EtcdLink {
   readonly cuts = { watch: 0, other: 0 };
   private readonly links = new Set<Link>();
   private cutting: NodeJS.Timeout | undefined;
+  private holdsWatches = false;
 
   private constructor(
     private readonly server: Server,
@@ -35,6 +36,12 @@ export class EtcdLink {
 
   cutWatches(): void {
     for (const link of this.links) if (link.carriesWatch) this.cut(link);
+  }
+
+  /** Keeps back what etcd sends on connections of watches, also new ones, and lets it through when switched off. */
+  holdWatches(on: boolean): void {
+    this.holdsWatches = on;
+    for (const link of this.links) if (link.carriesWatch) this.pass(link);
   }
 
   cutAll(): void {
@@ -62,7 +69,9 @@ export class EtcdLink {
     const link: Link = { sockets: [client, etcd], carriesWatch: false };
     this.links.add(link);
     client.on("data", (chunk: Buffer) => {
-      link.carriesWatch ||= chunk.includes(WATCH_PATH);
+      if (link.carriesWatch || !chunk.includes(WATCH_PATH)) return;
+      link.carriesWatch = true;
+      if (this.holdsWatches) this.pass(link);
     });
     client.pipe(etcd);
     etcd.pipe(client);
@@ -72,6 +81,11 @@ export class EtcdLink {
       socket.on("error", () => this.destroy(link));
       socket.on("close", () => this.destroy(link));
     }
+  }
+
+  private pass({ sockets: [client, etcd] }: Link): void {
+    etcd.unpipe(client);
+    if (!this.holdsWatches) etcd.pipe(client);
   }
 
   private cut(link: Link): void {

@@ -6,8 +6,8 @@ import { Health, HealthCheckResponse_ServingStatus } from "../../src/gen/grpc/he
 import {
   type ScanStateRequestSchema,
   type ScanStateResponse,
+  StandbyPhase,
   StandbyService,
-  ViewPhase,
 } from "../../src/gen/oplog/v1/standby_pb.js";
 import { hashOf, hex, Model, type Operation, put, remove, revoke } from "../standby/support.js";
 import { freePort, type Oplogd } from "../support/oplogd.js";
@@ -115,7 +115,7 @@ class Standby {
     const status = (await waitFor(
       async () => {
         const seen = await this.hash().catch(() => undefined);
-        return seen?.phase === ViewPhase.FOLLOWING && Number(seen.appliedSequenceId) >= model.applied
+        return seen?.phase === StandbyPhase.FOLLOWING && Number(seen.appliedSequenceId) >= model.applied
           ? seen
           : undefined;
       },

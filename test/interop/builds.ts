@@ -1,4 +1,4 @@
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join, relative } from "node:path";
@@ -41,20 +41,33 @@ async function cached(
   const hash = createHash("sha256");
   for (const source of sources) hash.update(`${source}\0`).update(await readFile(join(ROOT, source)));
   const directory = join(CACHE, `${name}-${hash.digest("hex").slice(0, 16)}`);
-  if (await exists(directory)) return directory;
-  const unfinished = `${directory}.${process.pid}`;
-  await mkdir(unfinished, { recursive: true });
-  try {
-    await build(unfinished);
+  await mkdir(CACHE, { recursive: true });
+  await locked(join(CACHE, `.${name}.lock`), async () => {
+    if (await exists(directory)) return;
     for (const old of await readdir(CACHE)) {
-      const isOld = old.startsWith(`${name}-`) && !old.startsWith(relative(CACHE, directory));
-      if (isOld) await rm(join(CACHE, old), { recursive: true });
+      if (old.startsWith(`${name}-`)) await rm(join(CACHE, old), { recursive: true });
     }
+    const unfinished = `${directory}.unfinished`;
+    await mkdir(unfinished);
+    await build(unfinished);
     await rename(unfinished, directory);
-  } finally {
-    await rm(unfinished, { recursive: true, force: true });
-  }
+  });
   return directory;
+}
+
+/** One test process at a time: a second one would build the same. The lock goes with its holder, however that ends. */
+async function locked(path: string, work: () => Promise<void>): Promise<void> {
+  const holder = spawn("flock", [path, "sh", "-c", "echo locked; exec cat"], { stdio: ["pipe", "pipe", "inherit"] });
+  await new Promise((resolve, reject) => {
+    holder.stdout.once("data", resolve);
+    holder.once("error", reject);
+    holder.once("exit", (code) => reject(new Error(`flock ${path} ended with ${code}`)));
+  });
+  try {
+    await work();
+  } finally {
+    holder.stdin.end();
+  }
 }
 
 /** Files of the tree that are sources: all but what a build leaves behind. */

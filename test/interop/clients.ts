@@ -1,6 +1,7 @@
-import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { buildExample } from "./builds.js";
+import { type Flags, Program } from "./program.js";
+import { Replica } from "./replica.js";
 import type { Language } from "./toolchain.js";
 
 export interface MasterResult {
@@ -16,19 +17,18 @@ export interface StandbyResult {
   readonly resumes: number;
 }
 
-type Flags = Readonly<Record<string, string | number>>;
-
 const PROGRAMS = {
   master: { go: "build/master", cpp: "build/master" },
+  replica: { go: "build/replica", cpp: "build/replica" },
   standby: { go: "build/standby", cpp: "build/standby", python: "standby.py" },
 };
 
 /**
- * The built examples. What starts one resolves with what it prints at its end, and rejects if it fails. stop() ends
- * those that still run.
+ * The built examples. What starts a master or a standby resolves with what it prints at its end, and rejects if it fails.
+ * stop() ends those that still run.
  */
 export class Clients {
-  private readonly running = new Set<Program>();
+  private readonly running = new Set<{ kill(): Promise<void> }>();
 
   private constructor(private readonly directories: ReadonlyMap<Language, string>) {}
 
@@ -48,61 +48,33 @@ export class Clients {
   }
 
   master(language: "go" | "cpp", flags: Flags): Promise<MasterResult> {
-    return this.start(language, PROGRAMS.master[language], flags) as Promise<MasterResult>;
+    return this.run(language, PROGRAMS.master[language], flags) as Promise<MasterResult>;
   }
 
   standby(language: Language, flags: Flags): Promise<StandbyResult> {
-    return this.start(language, PROGRAMS.standby[language], flags) as Promise<StandbyResult>;
+    return this.run(language, PROGRAMS.standby[language], flags) as Promise<StandbyResult>;
+  }
+
+  replica(language: "go" | "cpp", flags: Flags): Replica {
+    const replica = new Replica(this.pathOf(language, PROGRAMS.replica[language]), flags);
+    this.running.add(replica);
+    return replica;
   }
 
   async stop(): Promise<void> {
     await Promise.all([...this.running].map((program) => program.kill()));
+    this.running.clear();
   }
 
-  private start(language: Language, path: string, flags: Flags): Promise<unknown> {
-    const program = new Program(join(this.directories.get(language)!, path), flags);
+  private run(language: Language, path: string, flags: Flags): Promise<unknown> {
+    const program = new Program(this.pathOf(language, path), flags);
     this.running.add(program);
     const result = program.output.then((line) => JSON.parse(line)).finally(() => this.running.delete(program));
-    // A failure of one that is awaited later, or never because another failed first, is not unhandled.
-    result.catch(() => {});
+    result.catch(() => {}); // As in Program.
     return result;
   }
-}
 
-class Program {
-  /** Standard output, once it has exited with 0. */
-  readonly output: Promise<string>;
-  private readonly child;
-  private readonly exited: Promise<void>;
-
-  constructor(path: string, flags: Flags) {
-    const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
-    this.child = spawn(path, args, { stdio: ["ignore", "pipe", "pipe"], env: withoutProxy() });
-    let output = "";
-    let complaints = "";
-    this.child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      output += text;
-    });
-    this.child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      complaints = (complaints + text).slice(-4096);
-    });
-    this.exited = new Promise((resolve) => this.child.once("close", () => resolve()));
-    this.output = new Promise((resolve, reject) => {
-      this.child.once("error", reject);
-      this.child.once("close", (code, signal) => {
-        if (code === 0) resolve(output);
-        else reject(new Error(`${path} ${args.join(" ")} ended with ${code ?? signal}:\n${complaints}`));
-      });
-    });
+  private pathOf(language: Language, path: string): string {
+    return join(this.directories.get(language)!, path);
   }
-
-  async kill(): Promise<void> {
-    this.child.kill("SIGKILL");
-    await this.exited;
-  }
-}
-
-/** gRPC libraries would send even calls to the loopback through a proxy that the environment names. */
-function withoutProxy(): NodeJS.ProcessEnv {
-  return { ...process.env, no_grpc_proxy: "127.0.0.1", no_proxy: "127.0.0.1", NO_PROXY: "127.0.0.1" };
 }

@@ -19,21 +19,37 @@ export class Sidecar {
     this.client = connect(oplogd.target);
   }
 
-  static async start(store: "embedded" | "etcd"): Promise<Sidecar> {
+  /** With a store of its own, which goes with stop(); an etcd that is given is shared, and stays. */
+  static async start(store: "embedded" | "etcd" | EtcdServer, options: readonly string[] = []): Promise<Sidecar> {
     const socketDir = await makeTempDir("interop");
     const unixTarget = `unix://${join(socketDir.path, "oplogd.sock")}`;
-    const args = ["--listen", unixTarget];
+    const args = ["--listen", unixTarget, ...options];
     if (store === "embedded") return new Sidecar(await startOplogd({ args }), unixTarget, socketDir, undefined);
-    const etcd = await startEtcd({ binary: { path: "etcd", version: "of this system" } });
-    const oplogd = await startOplogd({ args, store: { etcd: etcd.endpoint } });
-    return new Sidecar(oplogd, unixTarget, socketDir, etcd);
+    const own = store === "etcd" ? await startSystemEtcd() : undefined;
+    const { endpoint } = own ?? (store as EtcdServer);
+    const oplogd = await startOplogd({ args, store: { etcd: endpoint } });
+    return new Sidecar(oplogd, unixTarget, socketDir, own);
   }
 
   get tcpTarget(): string {
     return this.oplogd.target;
   }
 
-  /** With SIGKILL; then on the same addresses and data again. */
+  /** With SIGKILL. */
+  async kill(): Promise<void> {
+    await this.oplogd.kill("SIGKILL");
+  }
+
+  /** Neither runs nor ends, until resume(). */
+  async pause(): Promise<void> {
+    await this.oplogd.kill("SIGSTOP");
+  }
+
+  async resume(): Promise<void> {
+    await this.oplogd.kill("SIGCONT");
+  }
+
+  /** On the same addresses and data again; with SIGKILL if it still runs. */
   async killAndRestart(): Promise<void> {
     await this.oplogd.restart();
   }
@@ -53,4 +69,8 @@ export class Sidecar {
     await this.etcd?.stop();
     await this.socketDir.remove();
   }
+}
+
+export function startSystemEtcd(): Promise<EtcdServer> {
+  return startEtcd({ binary: { path: "etcd", version: "of this system" } });
 }

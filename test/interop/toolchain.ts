@@ -8,14 +8,24 @@ export type Language = (typeof LANGUAGES)[number];
 const PYTHON = "/usr/bin/python3";
 
 const NEEDS: Record<Language | "grpcurl" | "etcd", readonly string[]> = {
-  go: ["make", "protoc", "go"],
-  cpp: ["make", "protoc", "g++", "grpc_cpp_plugin", "pkg-config", "grpc++ (libgrpc++-dev)", "libcrypto (libssl-dev)"],
-  python: ["make", "protoc", "grpc_python_plugin", "grpc for /usr/bin/python3 (python3-grpcio)"],
-  grpcurl: ["go"],
+  go: ["flock", "make", "protoc", "go"],
+  cpp: [
+    "flock",
+    "make",
+    "protoc",
+    "g++",
+    "grpc_cpp_plugin",
+    "pkg-config",
+    "grpc++ (libgrpc++-dev)",
+    "libcrypto (libssl-dev)",
+  ],
+  python: ["flock", "make", "protoc", "grpc_python_plugin", "grpc for /usr/bin/python3 (python3-grpcio)"],
+  grpcurl: ["flock", "go"],
   etcd: ["etcd"],
 };
 
 const PROBES: Record<string, readonly [string, ...string[]]> = {
+  flock: ["flock", "--version"],
   make: ["make", "--version"],
   protoc: ["protoc", "--version"],
   go: ["go", "version"],

@@ -1,7 +1,7 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import * as fc from "fast-check";
 import { type Entry, EntrySchema, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
-import { type AppendLimits, type Entries, validateEntries } from "../../src/oplog/entries.js";
+import { type AppendLimits, type Entries, LEASE_MS_MAX, validateEntries } from "../../src/oplog/entries.js";
 
 export type EntryInit = Omit<MessageInitShape<typeof EntrySchema>, "$typeName" | "$unknown">;
 
@@ -31,8 +31,8 @@ export function validated(inits: readonly EntryInit[], limits = LIMITS): Entries
 }
 
 /** What the client set, as the log must give it back. */
-export function withoutStamp({ opType, key, payload, keySequenceId, checksum, headers }: Entry) {
-  return { opType, key, payload: Buffer.from(payload).toString("hex"), keySequenceId, checksum, headers };
+export function withoutStamp({ opType, key, payload, keySequenceId, checksum, headers, leaseMs }: Entry) {
+  return { opType, key, payload: Buffer.from(payload).toString("hex"), keySequenceId, checksum, headers, leaseMs };
 }
 
 const headers = fc.dictionary(fc.string({ maxLength: 12, unit: "grapheme" }), fc.string({ maxLength: 20 }), {
@@ -46,8 +46,13 @@ export const anyEntry: fc.Arbitrary<EntryInit> = fc
     payload: fc.uint8Array({ maxLength: 300 }),
     keySequenceId: fc.option(fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), { nil: undefined }),
     headers,
+    leaseMs: fc.bigInt({ min: 0n, max: BigInt(LEASE_MS_MAX) }),
   })
-  .map(({ keySequenceId, ...entry }) => (keySequenceId === undefined ? entry : { ...entry, keySequenceId }));
+  .map(({ keySequenceId, leaseMs, ...entry }) => ({
+    ...entry,
+    ...(keySequenceId === undefined ? {} : { keySequenceId }),
+    ...(entry.opType === OpType.PUT_END ? { leaseMs } : {}),
+  }));
 
 /** Ids and terms of every encoded length up to what a number holds. */
 export const anyId: fc.Arbitrary<bigint> = fc.oneof(

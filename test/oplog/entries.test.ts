@@ -4,7 +4,13 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { EntrySchema, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { BatchSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
-import { contentCrc32c, STAMP_BYTES_MAX, validateEntries } from "../../src/oplog/entries.js";
+import {
+  contentCrc32c,
+  LEASE_MS_MAX,
+  removalEntries,
+  STAMP_BYTES_MAX,
+  validateEntries,
+} from "../../src/oplog/entries.js";
 import { OplogError } from "../../src/oplog/errors.js";
 import { entryOffsets, stampEntries } from "../../src/oplog/record.js";
 import {
@@ -148,9 +154,20 @@ describe("an entry is refused, with its index and field,", () => {
     ["payload twice", raw(0x32, 0, 0x32, 0), "payload", {}],
     ["key_sequence_id twice", raw(0x38, 1, 0x38, 2), "key_sequence_id", {}],
     ["checksum twice", raw(0x45, 0, 0, 0, 0, 0x45, 0, 0, 0, 0), "checksum", {}],
+    ["a lease_ms on a REMOVE", encode({ opType: OpType.REMOVE, key: "k", leaseMs: 1n }), "lease_ms", {}],
+    ["a lease_ms on an EVENT, before its op_type", Buffer.from([0x50, 1, 0x20, 4]), "lease_ms", {}],
+    [
+      "a lease_ms above 10 years",
+      encode({ ...PUT, leaseMs: BigInt(LEASE_MS_MAX) + 1n }),
+      "lease_ms",
+      { received: BigInt(LEASE_MS_MAX) + 1n, limit: LEASE_MS_MAX },
+    ],
+    ["the highest lease_ms", encode({ ...PUT, leaseMs: 2n ** 64n - 1n }), "lease_ms", { received: 2n ** 64n - 1n }],
+    ["lease_ms twice", raw(0x50, 1, 0x50, 1), "lease_ms", {}],
+    ["a lease_ms of another wire type", raw(0x52, 1, 1), "lease_ms", {}],
     ["a key of another wire type", Buffer.from([0x20, 1, 0x28, 1]), "key", {}],
     ["headers of another wire type", raw(0x48, 1), "headers", {}],
-    ["an unknown field", raw(0x50, 1), "10", { received: 10 }],
+    ["an unknown field", raw(0x58, 1), "11", { received: 11 }],
     ["an unknown field whose number wraps around to op_type", Buffer.from([0xa0, 0x02, 1]), "36", { received: 36 }],
   ];
 
@@ -166,6 +183,7 @@ describe("an entry is refused, with its index and field,", () => {
     ["cut short in a tag", [0x20, 1, 0x80]],
     ["cut short in a length", [0x20, 1, 0x2a, 0x80]],
     ["with a key longer than itself", [0x20, 1, 0x2a, 2, 0x61]],
+    ["with a lease_ms cut short", [0x20, 1, 0x2a, 1, 0x61, 0x50, 0x80]],
     ["with a checksum cut short", [0x20, 1, 0x2a, 1, 0x61, 0x45, 0, 0, 0]],
     ["with field number 0", [0x20, 1, 0x2a, 1, 0x61, 0x00]],
     ["with a header longer than its map entry", [0x20, 1, 0x2a, 1, 0x61, 0x4a, 2, 0x0a, 9]],
@@ -186,9 +204,30 @@ describe("an entry is accepted", () => {
     ["an EVENT without a key", { opType: OpType.EVENT }],
     ["a key with a NUL and beyond the BMP", { ...PUT, key: "\0\u{1f600}" }],
     ["the highest key_sequence_id", { ...PUT, keySequenceId: 2n ** 64n - 1n }],
+    ["a lease of 10 years", { ...PUT, leaseMs: BigInt(LEASE_MS_MAX) }],
+    ["a lease of 0, which is none, on an EVENT", { opType: OpType.EVENT, leaseMs: 0n }],
     ["a header named __proto__", { ...PUT, headers: Object.fromEntries([["__proto__x", "v"]]) }],
   ])("with %s", (_, init) => {
     expect(validated([init]).count).toBe(1);
+  });
+});
+
+describe("removals", () => {
+  it("are what a client would have sent to remove these keys", () => {
+    const keys = fc.array(fc.string({ minLength: 1, maxLength: 200, unit: "grapheme" }), {
+      minLength: 1,
+      maxLength: 9,
+    });
+    fc.assert(
+      fc.property(keys, (names) => {
+        const removals = removalEntries(names.map((name) => Buffer.from(name)));
+        const checked = validateEntries(removals.source, removals.spans, LIMITS);
+        expect(removals).toEqual(checked);
+        expect(contentCrc32c(removals)).toBe(
+          contentCrc32c(validated(names.map((key) => ({ opType: OpType.REMOVE, key })))),
+        );
+      }),
+    );
   });
 });
 
@@ -197,6 +236,7 @@ describe("hostile bytes", () => {
     ["a tag of more than five bytes", [0xa0, 0x80, 0x80, 0x80, 0x80, 0x00, 0x01, 0x2a, 1, 0x61]],
     ["a tag of more than 32 bits", [0xa0, 0x80, 0x80, 0x80, 0x10, 0x01, 0x2a, 1, 0x61]],
     ["a length of more than 32 bits", [0x20, 1, 0x2a, 0x81, 0x80, 0x80, 0x80, 0x10, 0x61]],
+    ["a lease of more than 64 bits", [0x20, 1, 0x2a, 1, 0x61, 0x50, ...Array<number>(9).fill(0x80), 2]],
     ["a number of more than 64 bits", [0x20, 1, 0x2a, 1, 0x61, 0x38, ...Array<number>(9).fill(0xff), 0x7f]],
   ])("with %s, which decoders read differently, are refused", (_, bytes) => {
     expect(refusalOf([Buffer.from(bytes)]).message).toContain("malformed");

@@ -112,6 +112,7 @@ test("a store that is away serves nothing until it comes back", async () => {
     () => store.txn(putting("a")),
     () => store.grantLease(1_000),
     () => store.keepLeaseAlive(1n),
+    () => store.leaseTimeLeft(1n),
     () => store.revokeLease(1n),
     () => store.status(),
   ];

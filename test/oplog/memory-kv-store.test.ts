@@ -35,13 +35,16 @@ test("a lease runs out exactly when its TTL has passed on the clock", async () =
   const { leaseId } = await store.grantLease(1_000);
   await put(store, "a", Buffer.from("x"), leaseId);
   clock.nowMs = 999;
+  expect(await store.leaseTimeLeft(leaseId)).toBe(1);
   await store.keepLeaseAlive(leaseId);
   clock.nowMs = 1_998;
+  expect(await store.leaseTimeLeft(leaseId)).toBe(1);
   expect((await store.get("a")).pair?.leaseId).toBe(leaseId);
   clock.nowMs = 1_999;
   const { pair, revision } = await store.get("a");
   expect(pair).toBeUndefined();
   expect(revision).toBe(2n);
+  expect(await store.leaseTimeLeft(leaseId)).toBeUndefined();
   await expect(store.keepLeaseAlive(leaseId)).rejects.toThrow(LeaseNotFoundError);
 });
 

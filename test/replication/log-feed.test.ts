@@ -93,3 +93,22 @@ it("the beginning is where the floor is, though the watch has not told of it", a
   await until(() => sink.covered === 5n, "5");
   expect(sink.ids).toEqual([4n, 5n]);
 });
+
+it("the head stays confirmed while the store answers, and what the watch brings confirms nothing", async () => {
+  const network = new FaultyKvStore(store);
+  const primary = aLog(store);
+  const standby = aLog(network, { headPollMs: 1000 });
+  await appendTo(primary, anAppend());
+  const { sink } = aSubscriber(standby);
+  await until(() => sink.covered === 1n, "1");
+  for (let passedMs = 0; passedMs < 10_000; passedMs += 37) {
+    await passTime(37);
+    expect(standby.feedView.headAgeMs).toBeLessThanOrEqual(500);
+  }
+  network.failReads();
+  await passTime(1000);
+  await appendTo(primary, anAppend());
+  await until(() => sink.covered === 2n, "2");
+  expect(standby.feedView.headAgeMs).toBeGreaterThan(1000);
+  expect(standby.feedView.watchAgeMs).toBeLessThan(100);
+});

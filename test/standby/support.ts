@@ -12,6 +12,7 @@ export interface Operation {
   readonly key: string;
   readonly payload?: Uint8Array;
   readonly keySequenceId?: bigint;
+  readonly leaseMs?: bigint;
 }
 
 export const put = (key: string, payload = "", keySequenceId?: bigint): Operation => ({
@@ -20,6 +21,12 @@ export const put = (key: string, payload = "", keySequenceId?: bigint): Operatio
   payload: Buffer.from(payload),
   ...(keySequenceId === undefined ? {} : { keySequenceId }),
 });
+/** With a lease of its own. */
+export const leased = (key: string, leaseMs: number): Operation => ({
+  opType: OpType.PUT_END,
+  key,
+  leaseMs: BigInt(leaseMs),
+});
 const bare = (opType: OpType) => (key: string, keySequenceId?: bigint) =>
   keySequenceId === undefined ? { opType, key } : { opType, key, keySequenceId };
 export const remove = bare(OpType.REMOVE);
@@ -27,8 +34,8 @@ export const revoke = bare(OpType.PUT_REVOKE);
 export const event = bare(OpType.EVENT);
 
 /** A Batch of these operations, numbered from `first` on. */
-export function batchOf(operations: readonly Operation[], first = 1, term = 1n): Buffer {
-  return stampEntries([validated(operations as readonly EntryInit[])], BigInt(first), term, TIMESTAMP_MS);
+export function batchOf(operations: readonly Operation[], first = 1, term = 1n, atMs = TIMESTAMP_MS): Buffer {
+  return stampEntries([validated(operations as readonly EntryInit[])], BigInt(first), term, atMs);
 }
 
 export function aState() {
@@ -39,6 +46,8 @@ export function aState() {
     violations,
     /** Goes on where the state stands. */
     apply: (...operations: Operation[]) => state.apply(batchOf(operations, state.applied + 1)),
+    applyAt: (atMs: number, ...operations: Operation[]) =>
+      state.apply(batchOf(operations, state.applied + 1, 1n, atMs)),
   };
 }
 

@@ -7,6 +7,7 @@ import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import type { Log } from "../../src/replication/log.js";
 import { trim } from "../../src/replication/retention.js";
+import { sleep } from "../../src/replication/timing.js";
 import { Views } from "../../src/standby/views.js";
 import { aLog, appendTo } from "../replication/followers.js";
 import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
@@ -36,6 +37,7 @@ async function append(...operations: Operation[]): Promise<void> {
 
 function aView() {
   const told = { applied: 0, keys: 0, violations: 0 };
+  const phases: string[] = [];
   const views = new Views(
     {
       openLog: () => log,
@@ -46,6 +48,7 @@ function aView() {
         keyOrderViolated: () => {
           told.violations++;
         },
+        phase: (_, to) => phases.push(to),
       },
       headPollMs: HEAD_POLL_MS,
     },
@@ -54,7 +57,7 @@ function aView() {
   const gone = new AbortController();
   const ended = views.run(gone.signal);
   const view = views.get("log");
-  return { views, view, told, leave: () => gone.abort(), ended };
+  return { views, view, told, phases, leave: () => gone.abort(), ended };
 }
 
 const isFollowing = (view: { phase: string }) => () => view.phase === "following";
@@ -62,9 +65,10 @@ const isFollowing = (view: { phase: string }) => () => view.phase === "following
 describe("a view", () => {
   it("applies what there is, and then what comes", async () => {
     await append(put("a", "1"), put("b", "2"));
-    const { view, told, leave, ended } = aView();
-    expect(view.phase).toBe("catching up");
+    const { view, told, phases, leave, ended } = aView();
+    expect(view.phase).toBe("connecting");
     await until(isFollowing(view), "the view to follow");
+    expect(phases).toEqual(["connecting", "bootstrapping", "following"]);
     expect(view.state.applied).toBe(2);
     await append(put("a", "3", 7n), put("b", "4"));
     await append(put("a", "5", 7n));
@@ -86,15 +90,21 @@ describe("a view", () => {
 
   it("is not said to follow while the head is not confirmed, and loses nothing by it", async () => {
     await append(put("a", "1"));
-    const { view, leave, ended } = aView();
+    const { view, phases, leave, ended } = aView();
     await until(isFollowing(view), "the view to follow");
+    await passTime(10 * HEAD_POLL_MS + 300);
+    expect(view.history).toHaveLength(2);
     store.goAway();
-    await passTime(2 * HEAD_POLL_MS + 100);
-    expect(view).toMatchObject({ phase: "catching up", head: 1n });
+    await passTime(HEAD_POLL_MS + 300);
+    // It has been noticed although nobody has asked.
+    expect(phases.at(-1)).toBe("reconnecting");
+    expect(view).toMatchObject({ phase: "reconnecting", head: 1n });
     store.comeBack();
     await append(put("a", "2"));
     await until(isFollowing(view), "the view to follow again");
     expect(hex(view.state.stateHash)).toBe(model.hash);
+    const changes = view.history.map(({ to }) => to);
+    expect(changes).toEqual(["bootstrapping", "following", "reconnecting", "catching up", "following"]);
     leave();
     await inTime(ended);
   });
@@ -104,7 +114,7 @@ describe("a view", () => {
     store.goAway();
     const { view, leave, ended } = aView();
     await passTime(20_000);
-    expect(view).toMatchObject({ phase: "catching up", state: { applied: 0 } });
+    expect(view).toMatchObject({ phase: "connecting", state: { applied: 0 } });
     store.comeBack();
     await until(isFollowing(view), "the view to follow");
     expect(hex(view.state.stateHash)).toBe(model.hash);
@@ -149,6 +159,11 @@ describe("a view", () => {
     await inTime(ended);
     expect(() => views.get("log")).toThrow(ViewFailedError);
     expect(() => views.get("log")).toThrow(/stopped at 0: entry 1 is no longer kept/);
+    expect(views.find("log")).toMatchObject({ phase: "failed" });
+    expect(views.find("log")?.history.at(-1)).toMatchObject({
+      to: "failed",
+      reason: expect.stringContaining("no longer"),
+    });
   });
 
   it("that meets what nobody expected stops, and keeps the inside to itself", async () => {
@@ -179,5 +194,130 @@ describe("a view", () => {
     await inTime(log.drain());
     await inTime(ended);
     expect(() => view.requireWorking()).not.toThrow();
+  });
+});
+
+describe("a view that is to be promoted", () => {
+  const forever = new AbortController().signal;
+
+  /** Behind by one entry, which no watch will tell it of. */
+  async function aViewBehind() {
+    await append(put("a", "1"));
+    const shape = aView();
+    await until(isFollowing(shape.view), "the view to follow");
+    store.dropWatchEvents();
+    await append(put("a", "2"));
+    await passTime(10);
+    expect(shape.view.state.applied).toBe(1);
+    return shape;
+  }
+
+  it("looks at the store afresh, and is ready once the final entry has been applied", async () => {
+    const { view, leave, ended } = await aViewBehind();
+    const startedMs = systemClock.monotonicMs();
+    await inTime(view.promote(2n, forever));
+    expect(systemClock.monotonicMs() - startedMs).toBeLessThan(HEAD_POLL_MS / 10);
+    expect(view).toMatchObject({ phase: "promoting", state: { applied: 2 } });
+    view.promoted();
+    expect(view.phase).toBe("promoted");
+    store.goAway();
+    await passTime(2 * HEAD_POLL_MS);
+    expect(view.phase).toBe("promoted");
+    view.demoted();
+    expect(view.phase).toBe("reconnecting");
+    store.comeBack();
+    await until(isFollowing(view), "the view to follow again");
+    expect(view.history.map(({ to }) => to)).toEqual([
+      ...["bootstrapping", "following", "promoting", "promoted", "catching up", "reconnecting", "following"],
+    ]);
+    leave();
+    await inTime(ended);
+  });
+
+  it("does not wait until it would have tried the store again by itself", async () => {
+    await append(put("a", "1"));
+    store.goAway();
+    const { view, leave, ended } = aView();
+    await passTime(60_000);
+    store.comeBack();
+    const startedMs = systemClock.monotonicMs();
+    await inTime(view.promote(1n, forever));
+    expect(systemClock.monotonicMs() - startedMs).toBeLessThan(HEAD_POLL_MS / 10);
+    leave();
+    await inTime(ended);
+  });
+
+  it("of nothing is ready at once", async () => {
+    const { view, leave, ended } = aView();
+    await inTime(view.promote(0n, forever));
+    leave();
+    await inTime(ended);
+  });
+
+  it("is given up with the reason of whoever asked, and follows on", async () => {
+    const { view, leave, ended } = aView();
+    await until(isFollowing(view), "the view to follow");
+    const asking = new AbortController();
+    const promotion = view.promote(7n, asking.signal);
+    await passTime(100);
+    expect(view.phase).toBe("promoting");
+    asking.abort(new Error("handed back"));
+    await expect(inTime(promotion)).rejects.toThrow("handed back");
+    view.demoted();
+    await until(isFollowing(view), "the view to follow again");
+    await expect(view.promote(7n, asking.signal)).rejects.toThrow("handed back");
+    expect(view.phase).toBe("following");
+    leave();
+    await inTime(ended);
+  });
+
+  it("is refused when it holds more than it may", async () => {
+    await append(put("a", "1"), put("a", "2"));
+    const { view, leave, ended } = aView();
+    await until(isFollowing(view), "the view to follow");
+    await expect(view.promote(1n, forever)).rejects.toThrow(ViewFailedError);
+    leave();
+    await inTime(ended);
+  });
+
+  it("is refused when the view fails meanwhile, and ever after", async () => {
+    await append(put("a", "1"));
+    const { view, ended } = aView();
+    await until(isFollowing(view), "the view to follow");
+    const promotion = view.promote(2n, forever);
+    await store.txn({ compares: [], writes: [{ kind: "delete", key: keysOf().head }] });
+    await expect(inTime(promotion)).rejects.toThrow(ViewFailedError);
+    await inTime(ended);
+    await expect(view.promote(1n, forever)).rejects.toThrow(ViewFailedError);
+    expect(view.phase).toBe("failed");
+  });
+});
+
+describe("waiting for an entry to be applied", () => {
+  it("ends when it has been, when time is up, and on abort", async () => {
+    const { view, leave, ended } = aView();
+    await until(isFollowing(view), "the view to follow");
+    const asking = new AbortController();
+    const soon = view.awaitApplied(1, asking.signal, 60_000);
+    const never = view.awaitApplied(2, asking.signal, 60_000);
+    await append(put("a", "1"));
+    expect(await inTime(soon)).toBe(true);
+    expect(await inTime(view.awaitApplied(1, asking.signal, 0))).toBe(true);
+    expect(await inTime(view.awaitApplied(2, asking.signal, 500))).toBe(false);
+    asking.abort();
+    expect(await inTime(never)).toBe(false);
+    leave();
+    await inTime(ended);
+  });
+
+  it("ends when the view fails", async () => {
+    log.subscribe = async () => {
+      await sleep(100, new AbortController().signal);
+      throw new TypeError("a defect");
+    };
+    const { view, ended } = aView();
+    const waiting = view.awaitApplied(1, new AbortController().signal, 3_600_000);
+    expect(await inTime(waiting)).toBe(false);
+    await inTime(ended);
   });
 });

@@ -72,6 +72,40 @@ export function leaseContract(store: () => KvStore): void {
     await expect(store().keepLeaseAlive(leaseId)).rejects.toThrow(LeaseNotFoundError);
   });
 
+  test("a lease tells the time it has left, and a renewal starts it again", { timeout: 60_000 }, async () => {
+    const { leaseId, ttlMs } = await store().grantLease(5_000);
+    const atFirstMs = (await store().leaseTimeLeft(leaseId))!;
+    expect(atFirstMs).toBeLessThanOrEqual(ttlMs);
+    expect(atFirstMs).toBeGreaterThan(ttlMs - 2_500);
+    const laterMs = await waitFor(
+      async () => {
+        const leftMs = await store().leaseTimeLeft(leaseId);
+        return leftMs !== undefined && leftMs < atFirstMs ? leftMs : undefined;
+      },
+      { what: "the time left to fall" },
+    );
+    await waitFor(
+      async () => {
+        await store().keepLeaseAlive(leaseId);
+        return (await store().leaseTimeLeft(leaseId))! > laterMs!;
+      },
+      { what: "the time left to rise with a renewal" },
+    );
+    await store().revokeLease(leaseId);
+  });
+
+  test("a lease that has expired, was revoked or never was has no time left", { timeout: 60_000 }, async () => {
+    const { leaseId, ttlMs } = await store().grantLease(SHORT_TTL_MS);
+    await waitFor(async () => (await store().leaseTimeLeft(leaseId)) === undefined, {
+      deadlineMs: ttlMs + EXPIRY_SLACK_MS,
+      what: "the lease to be gone",
+    });
+    const revoked = await store().grantLease(60_000);
+    await store().revokeLease(revoked.leaseId);
+    expect(await store().leaseTimeLeft(revoked.leaseId)).toBeUndefined();
+    expect(await store().leaseTimeLeft(987_654_321n)).toBeUndefined();
+  });
+
   test("revoking deletes the keys of the lease with one revision", async () => {
     const root = uniqueRoot();
     const { leaseId } = await store().grantLease(60_000);

@@ -189,6 +189,7 @@ function closeContract(make: MakeStore): void {
       () => store.txn({ compares: [], writes: [put(`${root}a`)] }),
       () => store.grantLease(10_000),
       () => store.keepLeaseAlive(lease.leaseId),
+      () => store.leaseTimeLeft(lease.leaseId),
       () => store.revokeLease(lease.leaseId),
       () => store.status(),
     ];

@@ -15,7 +15,7 @@ export class FaultProxy {
   private readonly server: Server;
   private readonly links = new Set<Link>();
   private cutting: NodeJS.Timeout | undefined;
-  readonly faults: Faults = { blackHole: false, swallowReplies: false, delayMs: 0 };
+  readonly faults: Faults = { blackHole: false, swallowReplies: false, delayMs: 0, bytesPerSecond: Infinity };
 
   constructor(private readonly targetPort: number) {
     this.server = createServer((client) => this.accept(client));
@@ -56,6 +56,11 @@ export class FaultProxy {
     this.faults.delayMs = delayMs;
   }
 
+  /** Lets no more through than this, each way of each connection. */
+  throttle(bytesPerSecond: number): void {
+    this.faults.bytesPerSecond = bytesPerSecond;
+  }
+
   /** Resets every connection and accepts no new ones. */
   async refuse(on: boolean): Promise<void> {
     if (on === !this.server.listening) return;
@@ -93,6 +98,7 @@ interface Faults {
   blackHole: boolean;
   swallowReplies: boolean;
   delayMs: number;
+  bytesPerSecond: number;
 }
 
 class Link {
@@ -149,6 +155,8 @@ class Link {
 class Pipe {
   /** Sent in this order, whatever becomes of the delay. */
   private sending: Promise<void> = Promise.resolve();
+  /** When what has been taken will have gone through. */
+  private freeAtMs = 0;
 
   constructor(
     private readonly from: Socket,
@@ -166,7 +174,9 @@ class Pipe {
   }
 
   private take(chunk: Buffer): void {
-    const { delayMs } = this.faults;
+    const nowMs = performance.now();
+    this.freeAtMs = Math.max(nowMs, this.freeAtMs) + (chunk.length * 1000) / this.faults.bytesPerSecond;
+    const delayMs = this.faults.delayMs + this.freeAtMs - nowMs;
     if (delayMs === 0) {
       this.sending = this.sending.then(() => this.send(chunk));
       return;

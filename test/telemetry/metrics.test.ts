@@ -1,7 +1,19 @@
 import { describe, expect, it } from "vitest";
 import { Metrics } from "../../src/telemetry/metrics.js";
 
-const BOUNDED_LABELS = new Set(["log", "outcome", "operation", "method", "code", "version", "node_version", "store"]);
+const BOUNDED_LABELS = new Set([
+  "log",
+  "outcome",
+  "reason",
+  "stage",
+  "operation",
+  "method",
+  "code",
+  "version",
+  "node_version",
+  "store",
+  "phase",
+]);
 
 describe("the metrics", () => {
   const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded" });

@@ -1,4 +1,5 @@
-// Appends entries to a log through AppendStream: pipelined, and exactly once across broken streams and restarts.
+// Appends entries to a log through AppendStream: pipelined, and exactly once across broken streams, restarts and changes
+// of the leader.
 package main
 
 import (
@@ -9,20 +10,18 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"strings"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	pb "oplog-sidecar/gen/oplogv1"
+	"oplog-sidecar/sidecar"
 )
 
 var (
-	target          = flag.String("target", "127.0.0.1:7450", "address of the sidecar")
+	targets         = flag.String("target", "127.0.0.1:7450", "addresses of sidecars, with commas between them: tried in turn until one names the leader")
 	logName         = flag.String("log", "", "name of the log")
 	writer          = flag.String("writer", "", "writer id; together with the operation ids it makes retries exactly once")
 	count           = flag.Uint64("count", 0, "entries to append")
@@ -38,34 +37,15 @@ const (
 // Answers come in the order of the requests, so one number tells what is left to send: operations are numbered from 1,
 // and those above `answered` are sent, or sent again, in order and with the same ids.
 type master struct {
-	client                                pb.OpLogServiceClient
 	operations, answered                  uint64
 	acknowledged, duplicates, first, last uint64
 }
 
 func main() {
 	flag.Parse()
-	reconnect := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}}
-	connection, err := grpc.NewClient(*target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(reconnect))
-	if err != nil {
+	m := &master{operations: (*count + *entriesPerBatch - 1) / *entriesPerBatch}
+	if err := m.run(strings.Split(*targets, ",")); err != nil {
 		log.Fatal(err)
-	}
-	m := &master{client: pb.NewOpLogServiceClient(connection)}
-	m.operations = (*count + *entriesPerBatch - 1) / *entriesPerBatch
-	for attempts := 0; m.answered < m.operations; attempts++ {
-		before := m.answered
-		err := m.session()
-		if m.answered > before {
-			attempts = 0
-		}
-		if err != nil && (!transient(status.Code(err)) || attempts == attemptsMax) {
-			log.Fatal(err)
-		}
-		if err != nil {
-			log.Printf("again from operation %d: %v", m.answered+1, err)
-			time.Sleep(time.Second)
-		}
 	}
 	fmt.Printf("{\"acknowledged\":%d,\"first\":%d,\"last\":%d,\"duplicates\":%d}\n", m.acknowledged, m.first, m.last, m.duplicates)
 	if m.acknowledged < *count {
@@ -73,11 +53,48 @@ func main() {
 	}
 }
 
+// One stream after the other, until everything has an answer: at the leader as soon as somebody has named it, else at
+// the sidecars given, in turn.
+func (m *master) run(given []string) error {
+	target, turn := given[0], 0
+	for attempts := 0; m.answered < m.operations; attempts++ {
+		before := m.answered
+		err := m.session(target)
+		if err == nil {
+			return nil
+		}
+		if m.answered > before {
+			attempts = 0
+		}
+		if !sidecar.Transient(err) || attempts == attemptsMax {
+			return err
+		}
+		log.Printf("again from operation %d, after %s: %v", m.answered+1, target, err)
+		leader := sidecar.LeaderEndpoint(err)
+		if leader != "" && leader != target {
+			target = leader
+			if attempts == 0 {
+				continue // Later ones wait: two sidecars that name each other must not be asked in a tight loop.
+			}
+		} else {
+			turn++
+			target = given[turn%len(given)]
+		}
+		time.Sleep(time.Second)
+	}
+	return nil
+}
+
 // One stream: sends everything that has no answer yet and takes the answers, until all are there or it breaks.
-func (m *master) session() error {
+func (m *master) session(target string) error {
+	connection, err := sidecar.Connect(target)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	stream, err := m.client.AppendStream(ctx)
+	stream, err := pb.NewOpLogServiceClient(connection).AppendStream(ctx)
 	if err != nil {
 		return err
 	}
@@ -115,11 +132,12 @@ func (m *master) take(answer *pb.AppendStreamResponse) error {
 		log.Fatalf("answer %d where %d was due", answer.CorrelationId, m.answered+1)
 	}
 	if refusal := answer.GetError(); refusal != nil {
-		if transient(codes.Code(refusal.Code)) {
-			return status.Error(codes.Code(refusal.Code), refusal.Message)
+		err := sidecar.Error(refusal)
+		if sidecar.Transient(err) {
+			return err
 		}
 		m.answered++
-		log.Printf("operation %d refused: %s %s: %s", m.answered, codes.Code(refusal.Code), reason(refusal), refusal.Message)
+		log.Printf("operation %d refused: %s: %v", m.answered, sidecar.Reason(err), err)
 		return nil
 	}
 	m.answered++
@@ -149,17 +167,4 @@ func (m *master) request(operation uint64) *pb.AppendStreamRequest {
 	}
 	return &pb.AppendStreamRequest{CorrelationId: operation, Append: &pb.AppendRequest{
 		Log: *logName, Entries: entries, WriterId: *writer, OperationId: operation}}
-}
-
-func transient(code codes.Code) bool {
-	return code == codes.Unavailable || code == codes.Unknown || code == codes.Internal || code == codes.Canceled
-}
-
-func reason(refusal *pb.Status) string {
-	for _, detail := range refusal.Details {
-		if info := new(errdetails.ErrorInfo); detail.MessageIs(info) && detail.UnmarshalTo(info) == nil {
-			return info.Reason
-		}
-	}
-	return ""
 }

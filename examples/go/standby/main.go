@@ -13,13 +13,11 @@ import (
 	"log"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	pb "oplog-sidecar/gen/oplogv1"
+	"oplog-sidecar/sidecar"
 )
 
 var (
@@ -41,9 +39,7 @@ type standby struct {
 
 func main() {
 	flag.Parse()
-	reconnect := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}}
-	connection, err := grpc.NewClient(*target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(reconnect))
+	connection, err := sidecar.Connect(*target)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -54,7 +50,7 @@ func main() {
 		if s.streams > before {
 			attempts = 0
 		}
-		if err != nil && (!transient(status.Code(err)) || attempts == attemptsMax) {
+		if err != nil && (!sidecar.Transient(err) || attempts == attemptsMax) {
 			log.Fatal(err)
 		}
 		if err != nil {
@@ -119,8 +115,4 @@ func (s *standby) add(entry *pb.Entry) {
 	s.hash.Write([]byte(entry.Key))
 	s.hash.Write(binary.BigEndian.AppendUint32(nil, uint32(len(entry.Payload))))
 	s.hash.Write(entry.Payload)
-}
-
-func transient(code codes.Code) bool {
-	return code == codes.Unavailable || code == codes.Unknown || code == codes.Internal || code == codes.Canceled
 }

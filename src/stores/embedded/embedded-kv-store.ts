@@ -133,6 +133,11 @@ export class EmbeddedKvStore implements KvStore {
     return this.leases.renew(leaseId);
   }
 
+  async leaseTimeLeft(leaseId: bigint): Promise<number | undefined> {
+    this.requireUsable();
+    return this.leases.timeLeftMs(leaseId);
+  }
+
   async revokeLease(leaseId: bigint, options?: CallOptions): Promise<void> {
     this.requireUsable();
     const revoke = () => {

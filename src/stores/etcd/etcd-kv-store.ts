@@ -1,4 +1,11 @@
-import type { ILeaseGrantResponse, ILeaseRevokeResponse, IRangeRequest, IRangeResponse, ITxnResponse } from "etcd3";
+import type {
+  ILeaseGrantResponse,
+  ILeaseRevokeResponse,
+  ILeaseTimeToLiveResponse,
+  IRangeRequest,
+  IRangeResponse,
+  ITxnResponse,
+} from "etcd3";
 import {
   type CallOptions,
   type GetResult,
@@ -95,6 +102,18 @@ export class EtcdKvStore implements KvStore {
 
   async keepLeaseAlive(leaseId: bigint, options?: CallOptions): Promise<Lease> {
     return keepLeaseAlive(this.cluster, leaseId, this.deadlineMs(options));
+  }
+
+  async leaseTimeLeft(leaseId: bigint, options?: CallOptions): Promise<number | undefined> {
+    const request = { ID: leaseId.toString() };
+    const { TTL } = await this.cluster.unary<"Lease", ILeaseTimeToLiveResponse>({
+      service: "Lease",
+      deadlineMs: this.deadlineMs(options),
+      repeatable: true,
+      start: (stub, metadata, call, done) => stub.leaseTimeToLive(request, metadata, call, done),
+    });
+    const seconds = Number(decodeInteger(TTL));
+    return seconds < 0 ? undefined : seconds * 1000;
   }
 
   async revokeLease(leaseId: bigint, options?: CallOptions): Promise<void> {

@@ -17,6 +17,8 @@ import {
   type ILeaseKeepAliveResponse,
   type ILeaseRevokeRequest,
   type ILeaseRevokeResponse,
+  type ILeaseTimeToLiveRequest,
+  type ILeaseTimeToLiveResponse,
   type IRangeRequest,
   type IRangeResponse,
   type IStatusResponse,
@@ -32,6 +34,7 @@ export interface Stubs {
   readonly Lease: Client & {
     leaseGrant: Unary<ILeaseGrantRequest, ILeaseGrantResponse>;
     leaseRevoke: Unary<ILeaseRevokeRequest, ILeaseRevokeResponse>;
+    leaseTimeToLive: Unary<ILeaseTimeToLiveRequest, ILeaseTimeToLiveResponse>;
     leaseKeepAlive: Duplex<ILeaseKeepAliveRequest, ILeaseKeepAliveResponse>;
   };
   readonly Watch: Client & { watch: Duplex<WatchMessage, IWatchResponse> };

@@ -22,6 +22,7 @@ test("every call to a version that corrupts data is refused with the reason", as
     () => store.txn({ compares: [], writes: [] }),
     () => store.grantLease(1_000),
     () => store.keepLeaseAlive(1n),
+    () => store.leaseTimeLeft(1n),
     () => store.revokeLease(1n),
     () => store.status(),
     () => watch[Symbol.asyncIterator]().next(),

@@ -10,12 +10,13 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/v1/entry.proto.
  */
 export const file_oplog_v1_entry: GenFile = /*@__PURE__*/
-  fileDesc("ChRvcGxvZy92MS9lbnRyeS5wcm90bxIIb3Bsb2cudjEitgIKBUVudHJ5EhMKC3NlcXVlbmNlX2lkGAEgASgEEgwKBHRlcm0YAiABKAQSFAoMdGltZXN0YW1wX21zGAMgASgEEiEKB29wX3R5cGUYBCABKA4yEC5vcGxvZy52MS5PcFR5cGUSCwoDa2V5GAUgASgJEg8KB3BheWxvYWQYBiABKAwSHAoPa2V5X3NlcXVlbmNlX2lkGAcgASgESACIAQESFQoIY2hlY2tzdW0YCCABKAdIAYgBARItCgdoZWFkZXJzGAkgAygLMhwub3Bsb2cudjEuRW50cnkuSGVhZGVyc0VudHJ5Gi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQhIKEF9rZXlfc2VxdWVuY2VfaWRCCwoJX2NoZWNrc3VtKnUKBk9wVHlwZRIXChNPUF9UWVBFX1VOU1BFQ0lGSUVEEAASEwoPT1BfVFlQRV9QVVRfRU5EEAESFgoST1BfVFlQRV9QVVRfUkVWT0tFEAISEgoOT1BfVFlQRV9SRU1PVkUQAxIRCg1PUF9UWVBFX0VWRU5UEARCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM");
+  fileDesc("ChRvcGxvZy92MS9lbnRyeS5wcm90bxIIb3Bsb2cudjEiyAIKBUVudHJ5EhMKC3NlcXVlbmNlX2lkGAEgASgEEgwKBHRlcm0YAiABKAQSFAoMdGltZXN0YW1wX21zGAMgASgEEiEKB29wX3R5cGUYBCABKA4yEC5vcGxvZy52MS5PcFR5cGUSCwoDa2V5GAUgASgJEg8KB3BheWxvYWQYBiABKAwSHAoPa2V5X3NlcXVlbmNlX2lkGAcgASgESACIAQESFQoIY2hlY2tzdW0YCCABKAdIAYgBARItCgdoZWFkZXJzGAkgAygLMhwub3Bsb2cudjEuRW50cnkuSGVhZGVyc0VudHJ5EhAKCGxlYXNlX21zGAogASgEGi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQhIKEF9rZXlfc2VxdWVuY2VfaWRCCwoJX2NoZWNrc3VtKnUKBk9wVHlwZRIXChNPUF9UWVBFX1VOU1BFQ0lGSUVEEAASEwoPT1BfVFlQRV9QVVRfRU5EEAESFgoST1BfVFlQRV9QVVRfUkVWT0tFEAISEgoOT1BfVFlQRV9SRU1PVkUQAxIRCg1PUF9UWVBFX0VWRU5UEARCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM");
 
 /**
  * One operation of a log.
  *
- * An entry as the master sends it sets op_type, key, payload and, where wanted, key_sequence_id, checksum and headers.
+ * An entry as the master sends it sets op_type, key, payload and, where wanted, key_sequence_id, checksum, headers and
+ * lease_ms.
  * An append that sets sequence_id, term or timestamp_ms, repeats a singular field, or carries a field that this
  * sidecar does not know, is refused with INVALID_ARGUMENT: what is acknowledged is stored and delivered byte for byte.
  *
@@ -85,6 +86,14 @@ export type Entry = Message<"oplog.v1.Entry"> & {
    * @generated from field: map<string, string> headers = 9;
    */
   headers: { [key: string]: string };
+
+  /**
+   * Of a PUT_END, and of it only: the lease of the object, counted from timestamp_ms; at most 315,360,000,000 (10 years).
+   * 0 = none of its own. See "Object leases" in standby.proto.
+   *
+   * @generated from field: uint64 lease_ms = 10;
+   */
+  leaseMs: bigint;
 };
 
 /**

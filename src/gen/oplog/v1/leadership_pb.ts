@@ -2,8 +2,10 @@
 // @generated from file oplog/v1/leadership.proto (package oplog.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { Leader } from "./oplog_pb.js";
 import { file_oplog_v1_oplog } from "./oplog_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -12,7 +14,496 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/v1/leadership.proto.
  */
 export const file_oplog_v1_leadership: GenFile = /*@__PURE__*/
-  fileDesc("ChlvcGxvZy92MS9sZWFkZXJzaGlwLnByb3RvEghvcGxvZy52MSJSChBDbGFpbVRlcm1SZXF1ZXN0EgsKA2xvZxgBIAEoCRINCgV0b2tlbhgCIAEoBBIQCghjbGFpbWFudBgDIAEoCRIQCghlbmRwb2ludBgEIAEoCSJMChFDbGFpbVRlcm1SZXNwb25zZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEEg4KBmxvZ19pZBgDIAEoDCIfChBHZXRMZWFkZXJSZXF1ZXN0EgsKA2xvZxgBIAEoCSJEChFHZXRMZWFkZXJSZXNwb25zZRIgCgZsZWFkZXIYASABKAsyEC5vcGxvZy52MS5MZWFkZXISDQoFdG9rZW4YAiABKAQiIQoSV2F0Y2hMZWFkZXJSZXF1ZXN0EgsKA2xvZxgBIAEoCSJGChNXYXRjaExlYWRlclJlc3BvbnNlEiAKBmxlYWRlchgBIAEoCzIQLm9wbG9nLnYxLkxlYWRlchINCgV0b2tlbhgCIAEoBDLtAQoRTGVhZGVyc2hpcFNlcnZpY2USRAoJQ2xhaW1UZXJtEhoub3Bsb2cudjEuQ2xhaW1UZXJtUmVxdWVzdBobLm9wbG9nLnYxLkNsYWltVGVybVJlc3BvbnNlEkQKCUdldExlYWRlchIaLm9wbG9nLnYxLkdldExlYWRlclJlcXVlc3QaGy5vcGxvZy52MS5HZXRMZWFkZXJSZXNwb25zZRJMCgtXYXRjaExlYWRlchIcLm9wbG9nLnYxLldhdGNoTGVhZGVyUmVxdWVzdBodLm9wbG9nLnYxLldhdGNoTGVhZGVyUmVzcG9uc2UwAUIjWiFvcGxvZy1zaWRlY2FyL2dlbi9vcGxvZ3YxO29wbG9ndjFiBnByb3RvMw", [file_oplog_v1_oplog]);
+  fileDesc("ChlvcGxvZy92MS9sZWFkZXJzaGlwLnByb3RvEghvcGxvZy52MSKKAQoPQ2FtcGFpZ25SZXF1ZXN0EigKCWNhbmRpZGF0ZRgBIAEoCzITLm9wbG9nLnYxLkNhbmRpZGF0ZUgAEiAKBXJlYWR5GAIgASgLMg8ub3Bsb2cudjEuUmVhZHlIABIgCgVhbGl2ZRgDIAEoCzIPLm9wbG9nLnYxLkFsaXZlSABCCQoHbWVzc2FnZSLXAQoJQ2FuZGlkYXRlEgsKA2xvZxgBIAEoCRIKCgJpZBgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRImCgN0dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNcmVhZHlfdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxub19oYW5kc2hha2UYBiABKAgSLwoMYWxpdmVfd2l0aGluGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkYKBVJlYWR5EhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYASABKAQSEgoKc3RhdGVfaGFzaBgCIAEoDBIMCgR0ZXJtGAMgASgEIgcKBUFsaXZlIuABChBDYW1wYWlnblJlc3BvbnNlEiQKB3dhaXRpbmcYASABKAsyES5vcGxvZy52MS5XYWl0aW5nSAASJAoHcHJlcGFyZRgCIAEoCzIRLm9wbG9nLnYxLlByZXBhcmVIABIkCgdsZWFkaW5nGAMgASgLMhEub3Bsb2cudjEuTGVhZGluZ0gAEi8KDWxlYXNlX3JlbmV3ZWQYBCABKAsyFi5vcGxvZy52MS5MZWFzZVJlbmV3ZWRIABIeCgRsb3N0GAUgASgLMg4ub3Bsb2cudjEuTG9zdEgAQgkKB21lc3NhZ2UiKwoHV2FpdGluZxIgCgZsZWFkZXIYASABKAsyEC5vcGxvZy52MS5MZWFkZXIiSAoHUHJlcGFyZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEEhQKDGlzX2hhbmRfb3ZlchgDIAEoCCJqCgdMZWFkaW5nEgwKBHRlcm0YASABKAQSGAoQbmV4dF9zZXF1ZW5jZV9pZBgCIAEoBBIOCgZsb2dfaWQYAyABKAwSJwoFdGltZXMYBCABKAsyGC5vcGxvZy52MS5Qcm9tb3Rpb25UaW1lcyKZAQoOUHJvbW90aW9uVGltZXMSKAoFZmVuY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoIY2F0Y2hfdXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNb2JqZWN0X2xlYXNlcxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJGCgxMZWFzZVJlbmV3ZWQSFAoMdmFsaWRfZm9yX21zGAEgASgEEiAKGHZhbGlkX3VudGlsX21vbm90b25pY19ucxgCIAEoBCI9CgRMb3N0EiQKBnJlYXNvbhgBIAEoDjIULm9wbG9nLnYxLkxvc3RSZWFzb24SDwoHbWVzc2FnZRgCIAEoCSIcCg1SZXNpZ25SZXF1ZXN0EgsKA2xvZxgBIAEoCSI5Cg5SZXNpZ25SZXNwb25zZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEIloKD0hhbmRPdmVyUmVxdWVzdBILCgNsb2cYASABKAkSDgoGdGFyZ2V0GAIgASgJEioKB3RpbWVvdXQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iZAoQSGFuZE92ZXJSZXNwb25zZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEEicKBGhlbGQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iUgoQQ2xhaW1UZXJtUmVxdWVzdBILCgNsb2cYASABKAkSDQoFdG9rZW4YAiABKAQSEAoIY2xhaW1hbnQYAyABKAkSEAoIZW5kcG9pbnQYBCABKAkiTAoRQ2xhaW1UZXJtUmVzcG9uc2USDAoEdGVybRgBIAEoBBIZChFmaW5hbF9zZXF1ZW5jZV9pZBgCIAEoBBIOCgZsb2dfaWQYAyABKAwiHwoQR2V0TGVhZGVyUmVxdWVzdBILCgNsb2cYASABKAki2AEKEUdldExlYWRlclJlc3BvbnNlEiAKBmxlYWRlchgBIAEoCzIQLm9wbG9nLnYxLkxlYWRlchINCgV0b2tlbhgCIAEoBBImCgRtb2RlGAMgASgOMhgub3Bsb2cudjEuTGVhZGVyc2hpcE1vZGUSDgoGdmFjYW50GAQgASgIEi0KCmxlYXNlX2xlZnQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoKY2FuZGlkYXRlcxgGIAMoCzIXLm9wbG9nLnYxLkNhbmRpZGF0ZVZpZXciLQoNQ2FuZGlkYXRlVmlldxIKCgJpZBgBIAEoCRIQCghlbmRwb2ludBgCIAEoCSIhChJXYXRjaExlYWRlclJlcXVlc3QSCwoDbG9nGAEgASgJIn4KE1dhdGNoTGVhZGVyUmVzcG9uc2USIAoGbGVhZGVyGAEgASgLMhAub3Bsb2cudjEuTGVhZGVyEg0KBXRva2VuGAIgASgEEiYKBG1vZGUYAyABKA4yGC5vcGxvZy52MS5MZWFkZXJzaGlwTW9kZRIOCgZ2YWNhbnQYBCABKAgq5wEKCkxvc3RSZWFzb24SGwoXTE9TVF9SRUFTT05fVU5TUEVDSUZJRUQQABIXChNMT1NUX1JFQVNPTl9FWFBJUkVEEAESFgoSTE9TVF9SRUFTT05fRkVOQ0VEEAISGAoUTE9TVF9SRUFTT05fUkVTSUdORUQQAxIbChdMT1NUX1JFQVNPTl9IQU5ERURfT1ZFUhAEEiEKHUxPU1RfUkVBU09OX1NUT1JFX1VOUkVBQ0hBQkxFEAUSGQoVTE9TVF9SRUFTT05fTk9UX1JFQURZEAYSFgoSTE9TVF9SRUFTT05fU0lMRU5UEAcqgwEKDkxlYWRlcnNoaXBNb2RlEh8KG0xFQURFUlNISVBfTU9ERV9VTlNQRUNJRklFRBAAEhgKFExFQURFUlNISVBfTU9ERV9BVVRPEAESGQoVTEVBREVSU0hJUF9NT0RFX1RPS0VOEAISGwoXTEVBREVSU0hJUF9NT0RFX0VMRUNURUQQAzK0AwoRTGVhZGVyc2hpcFNlcnZpY2USRQoIQ2FtcGFpZ24SGS5vcGxvZy52MS5DYW1wYWlnblJlcXVlc3QaGi5vcGxvZy52MS5DYW1wYWlnblJlc3BvbnNlKAEwARI7CgZSZXNpZ24SFy5vcGxvZy52MS5SZXNpZ25SZXF1ZXN0Ghgub3Bsb2cudjEuUmVzaWduUmVzcG9uc2USQQoISGFuZE92ZXISGS5vcGxvZy52MS5IYW5kT3ZlclJlcXVlc3QaGi5vcGxvZy52MS5IYW5kT3ZlclJlc3BvbnNlEkQKCUNsYWltVGVybRIaLm9wbG9nLnYxLkNsYWltVGVybVJlcXVlc3QaGy5vcGxvZy52MS5DbGFpbVRlcm1SZXNwb25zZRJECglHZXRMZWFkZXISGi5vcGxvZy52MS5HZXRMZWFkZXJSZXF1ZXN0Ghsub3Bsb2cudjEuR2V0TGVhZGVyUmVzcG9uc2USTAoLV2F0Y2hMZWFkZXISHC5vcGxvZy52MS5XYXRjaExlYWRlclJlcXVlc3QaHS5vcGxvZy52MS5XYXRjaExlYWRlclJlc3BvbnNlMAFCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM", [file_google_protobuf_duration, file_oplog_v1_oplog]);
+
+/**
+ * @generated from message oplog.v1.CampaignRequest
+ */
+export type CampaignRequest = Message<"oplog.v1.CampaignRequest"> & {
+  /**
+   * @generated from oneof oplog.v1.CampaignRequest.message
+   */
+  message: {
+    /**
+     * The first message, and no later one.
+     *
+     * @generated from field: oplog.v1.Candidate candidate = 1;
+     */
+    value: Candidate;
+    case: "candidate";
+  } | {
+    /**
+     * Answers Prepare.
+     *
+     * @generated from field: oplog.v1.Ready ready = 2;
+     */
+    value: Ready;
+    case: "ready";
+  } | {
+    /**
+     * See Candidate.alive_within.
+     *
+     * @generated from field: oplog.v1.Alive alive = 3;
+     */
+    value: Alive;
+    case: "alive";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message oplog.v1.CampaignRequest.
+ * Use `create(CampaignRequestSchema)` to create a new message.
+ */
+export const CampaignRequestSchema: GenMessage<CampaignRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 0);
+
+/**
+ * @generated from message oplog.v1.Candidate
+ */
+export type Candidate = Message<"oplog.v1.Candidate"> & {
+  /**
+   * @generated from field: string log = 1;
+   */
+  log: string;
+
+  /**
+   * Unique among candidates: 1 to 128 characters of [A-Za-z0-9_.-]. Told to everyone as the leader's id.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * Where the log is to be written while this candidate leads, told to everyone: at most 256 bytes. Empty = this sidecar's
+   * address.
+   *
+   * @generated from field: string endpoint = 3;
+   */
+  endpoint: string;
+
+  /**
+   * How long the leadership outlives a sidecar that has died: 1 s to 60 s; unset = 5 s. etcd may grant more, at least one
+   * and a half times its election timeout.
+   *
+   * @generated from field: google.protobuf.Duration ttl = 4;
+   */
+  ttl?: Duration | undefined;
+
+  /**
+   * From Prepare to Ready, and for the view to have applied everything: 100 ms to 10 min; unset = 30 s.
+   *
+   * @generated from field: google.protobuf.Duration ready_timeout = 5;
+   */
+  readyTimeout?: Duration | undefined;
+
+  /**
+   * The candidate has nothing to prepare: Prepare is still sent, and no Ready is waited for.
+   *
+   * @generated from field: bool no_handshake = 6;
+   */
+  noHandshake: boolean;
+
+  /**
+   * The candidate promises to send something, such as Alive, at least this often: 500 ms to 60 s; unset = it does not. One
+   * that is silent for longer is taken for dead though its connection stands: Lost(SILENT) as soon as what LeaseRenewed
+   * promised it has run out. Without it a master that hangs or is stopped, beside a sidecar that runs, keeps leading.
+   *
+   * @generated from field: google.protobuf.Duration alive_within = 7;
+   */
+  aliveWithin?: Duration | undefined;
+};
+
+/**
+ * Describes the message oplog.v1.Candidate.
+ * Use `create(CandidateSchema)` to create a new message.
+ */
+export const CandidateSchema: GenMessage<Candidate> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 1);
+
+/**
+ * @generated from message oplog.v1.Ready
+ */
+export type Ready = Message<"oplog.v1.Ready"> & {
+  /**
+   * The last entry that the candidate has applied: Prepare.final_sequence_id.
+   *
+   * @generated from field: uint64 applied_sequence_id = 1;
+   */
+  appliedSequenceId: bigint;
+
+  /**
+   * See GetStateHashResponse.state_hash. Empty = not compared.
+   *
+   * @generated from field: bytes state_hash = 2;
+   */
+  stateHash: Uint8Array;
+
+  /**
+   * Prepare.term, of which this is the answer; 0 = the newest. An answer to an older one is ignored.
+   *
+   * @generated from field: uint64 term = 3;
+   */
+  term: bigint;
+};
+
+/**
+ * Describes the message oplog.v1.Ready.
+ * Use `create(ReadySchema)` to create a new message.
+ */
+export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 2);
+
+/**
+ * @generated from message oplog.v1.Alive
+ */
+export type Alive = Message<"oplog.v1.Alive"> & {
+};
+
+/**
+ * Describes the message oplog.v1.Alive.
+ * Use `create(AliveSchema)` to create a new message.
+ */
+export const AliveSchema: GenMessage<Alive> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 3);
+
+/**
+ * @generated from message oplog.v1.CampaignResponse
+ */
+export type CampaignResponse = Message<"oplog.v1.CampaignResponse"> & {
+  /**
+   * @generated from oneof oplog.v1.CampaignResponse.message
+   */
+  message: {
+    /**
+     * @generated from field: oplog.v1.Waiting waiting = 1;
+     */
+    value: Waiting;
+    case: "waiting";
+  } | {
+    /**
+     * @generated from field: oplog.v1.Prepare prepare = 2;
+     */
+    value: Prepare;
+    case: "prepare";
+  } | {
+    /**
+     * @generated from field: oplog.v1.Leading leading = 3;
+     */
+    value: Leading;
+    case: "leading";
+  } | {
+    /**
+     * @generated from field: oplog.v1.LeaseRenewed lease_renewed = 4;
+     */
+    value: LeaseRenewed;
+    case: "leaseRenewed";
+  } | {
+    /**
+     * @generated from field: oplog.v1.Lost lost = 5;
+     */
+    value: Lost;
+    case: "lost";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message oplog.v1.CampaignResponse.
+ * Use `create(CampaignResponseSchema)` to create a new message.
+ */
+export const CampaignResponseSchema: GenMessage<CampaignResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 4);
+
+/**
+ * Sent at first unless the log is vacant, and whenever the leader has changed.
+ *
+ * @generated from message oplog.v1.Waiting
+ */
+export type Waiting = Message<"oplog.v1.Waiting"> & {
+  /**
+   * Who leads; an empty id = nobody at the moment, and somebody else is about to.
+   *
+   * @generated from field: oplog.v1.Leader leader = 1;
+   */
+  leader?: Leader | undefined;
+};
+
+/**
+ * Describes the message oplog.v1.Waiting.
+ * Use `create(WaitingSchema)` to create a new message.
+ */
+export const WaitingSchema: GenMessage<Waiting> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 5);
+
+/**
+ * @generated from message oplog.v1.Prepare
+ */
+export type Prepare = Message<"oplog.v1.Prepare"> & {
+  /**
+   * The term to be led. Of a hand-over it is claimed only after Ready; otherwise it is claimed already, and every earlier
+   * leader is fenced.
+   *
+   * @generated from field: uint64 term = 1;
+   */
+  term: bigint;
+
+  /**
+   * The last entry of all earlier terms.
+   *
+   * @generated from field: uint64 final_sequence_id = 2;
+   */
+  finalSequenceId: bigint;
+
+  /**
+   * The present leader hands over, and goes on leading if this candidate is not ready in time.
+   *
+   * @generated from field: bool is_hand_over = 3;
+   */
+  isHandOver: boolean;
+};
+
+/**
+ * Describes the message oplog.v1.Prepare.
+ * Use `create(PrepareSchema)` to create a new message.
+ */
+export const PrepareSchema: GenMessage<Prepare> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 6);
+
+/**
+ * @generated from message oplog.v1.Leading
+ */
+export type Leading = Message<"oplog.v1.Leading"> & {
+  /**
+   * To be named in AppendRequest.term.
+   *
+   * @generated from field: uint64 term = 1;
+   */
+  term: bigint;
+
+  /**
+   * The id that the first entry of this term will have.
+   *
+   * @generated from field: uint64 next_sequence_id = 2;
+   */
+  nextSequenceId: bigint;
+
+  /**
+   * Identity of the log, fixed at its creation.
+   *
+   * @generated from field: bytes log_id = 3;
+   */
+  logId: Uint8Array;
+
+  /**
+   * @generated from field: oplog.v1.PromotionTimes times = 4;
+   */
+  times?: PromotionTimes | undefined;
+};
+
+/**
+ * Describes the message oplog.v1.Leading.
+ * Use `create(LeadingSchema)` to create a new message.
+ */
+export const LeadingSchema: GenMessage<Leading> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 7);
+
+/**
+ * What the promotion took, from when this sidecar saw that it was its turn.
+ *
+ * @generated from message oplog.v1.PromotionTimes
+ */
+export type PromotionTimes = Message<"oplog.v1.PromotionTimes"> & {
+  /**
+   * Until the term was claimed, every earlier leader fenced, and the head confirmed.
+   *
+   * @generated from field: google.protobuf.Duration fence = 1;
+   */
+  fence?: Duration | undefined;
+
+  /**
+   * Until the candidate was ready, and the view, where one is kept, had applied everything.
+   *
+   * @generated from field: google.protobuf.Duration catch_up = 2;
+   */
+  catchUp?: Duration | undefined;
+
+  /**
+   * Until the leases of the objects were set up.
+   *
+   * @generated from field: google.protobuf.Duration object_leases = 3;
+   */
+  objectLeases?: Duration | undefined;
+};
+
+/**
+ * Describes the message oplog.v1.PromotionTimes.
+ * Use `create(PromotionTimesSchema)` to create a new message.
+ */
+export const PromotionTimesSchema: GenMessage<PromotionTimes> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 8);
+
+/**
+ * Follows Leading at once, and every renewal, about three times per TTL.
+ *
+ * @generated from message oplog.v1.LeaseRenewed
+ */
+export type LeaseRenewed = Message<"oplog.v1.LeaseRenewed"> & {
+  /**
+   * For so long from the moment of sending nobody else can lead. Conservative: counted from before the renewal was asked
+   * for, less a margin. A receiver that counts from receipt errs by the time that the message was under way, which is
+   * unbounded if the receiver was stopped; valid_until_monotonic_ns has no such error.
+   *
+   * @generated from field: uint64 valid_for_ms = 1;
+   */
+  validForMs: bigint;
+
+  /**
+   * The end of that time on CLOCK_MONOTONIC of the sidecar's machine, for masters on the same one: steady_clock of C++ on
+   * Linux, System.nanoTime() of Java, time.monotonic_ns() of Python.
+   *
+   * @generated from field: uint64 valid_until_monotonic_ns = 2;
+   */
+  validUntilMonotonicNs: bigint;
+};
+
+/**
+ * Describes the message oplog.v1.LeaseRenewed.
+ * Use `create(LeaseRenewedSchema)` to create a new message.
+ */
+export const LeaseRenewedSchema: GenMessage<LeaseRenewed> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 9);
+
+/**
+ * The last message of the stream.
+ *
+ * @generated from message oplog.v1.Lost
+ */
+export type Lost = Message<"oplog.v1.Lost"> & {
+  /**
+   * @generated from field: oplog.v1.LostReason reason = 1;
+   */
+  reason: LostReason;
+
+  /**
+   * For people.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message oplog.v1.Lost.
+ * Use `create(LostSchema)` to create a new message.
+ */
+export const LostSchema: GenMessage<Lost> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 10);
+
+/**
+ * @generated from message oplog.v1.ResignRequest
+ */
+export type ResignRequest = Message<"oplog.v1.ResignRequest"> & {
+  /**
+   * @generated from field: string log = 1;
+   */
+  log: string;
+};
+
+/**
+ * Describes the message oplog.v1.ResignRequest.
+ * Use `create(ResignRequestSchema)` to create a new message.
+ */
+export const ResignRequestSchema: GenMessage<ResignRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 11);
+
+/**
+ * @generated from message oplog.v1.ResignResponse
+ */
+export type ResignResponse = Message<"oplog.v1.ResignResponse"> & {
+  /**
+   * The term that has ended.
+   *
+   * @generated from field: uint64 term = 1;
+   */
+  term: bigint;
+
+  /**
+   * Its last entry.
+   *
+   * @generated from field: uint64 final_sequence_id = 2;
+   */
+  finalSequenceId: bigint;
+};
+
+/**
+ * Describes the message oplog.v1.ResignResponse.
+ * Use `create(ResignResponseSchema)` to create a new message.
+ */
+export const ResignResponseSchema: GenMessage<ResignResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 12);
+
+/**
+ * @generated from message oplog.v1.HandOverRequest
+ */
+export type HandOverRequest = Message<"oplog.v1.HandOverRequest"> & {
+  /**
+   * @generated from field: string log = 1;
+   */
+  log: string;
+
+  /**
+   * Id of a candidate that is waiting; see GetLeaderResponse.candidates.
+   *
+   * @generated from field: string target = 2;
+   */
+  target: string;
+
+  /**
+   * How long appends may be held back for it: 50 ms to 60 s; unset = 3 s.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 3;
+   */
+  timeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message oplog.v1.HandOverRequest.
+ * Use `create(HandOverRequestSchema)` to create a new message.
+ */
+export const HandOverRequestSchema: GenMessage<HandOverRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 13);
+
+/**
+ * @generated from message oplog.v1.HandOverResponse
+ */
+export type HandOverResponse = Message<"oplog.v1.HandOverResponse"> & {
+  /**
+   * The term of the target.
+   *
+   * @generated from field: uint64 term = 1;
+   */
+  term: bigint;
+
+  /**
+   * The last entry of the term before.
+   *
+   * @generated from field: uint64 final_sequence_id = 2;
+   */
+  finalSequenceId: bigint;
+
+  /**
+   * How long appends were held back here.
+   *
+   * @generated from field: google.protobuf.Duration held = 3;
+   */
+  held?: Duration | undefined;
+};
+
+/**
+ * Describes the message oplog.v1.HandOverResponse.
+ * Use `create(HandOverResponseSchema)` to create a new message.
+ */
+export const HandOverResponseSchema: GenMessage<HandOverResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 14);
 
 /**
  * @generated from message oplog.v1.ClaimTermRequest
@@ -50,7 +541,7 @@ export type ClaimTermRequest = Message<"oplog.v1.ClaimTermRequest"> & {
  * Use `create(ClaimTermRequestSchema)` to create a new message.
  */
 export const ClaimTermRequestSchema: GenMessage<ClaimTermRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_leadership, 0);
+  messageDesc(file_oplog_v1_leadership, 15);
 
 /**
  * @generated from message oplog.v1.ClaimTermResponse
@@ -81,7 +572,7 @@ export type ClaimTermResponse = Message<"oplog.v1.ClaimTermResponse"> & {
  * Use `create(ClaimTermResponseSchema)` to create a new message.
  */
 export const ClaimTermResponseSchema: GenMessage<ClaimTermResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_leadership, 1);
+  messageDesc(file_oplog_v1_leadership, 16);
 
 /**
  * @generated from message oplog.v1.GetLeaderRequest
@@ -98,14 +589,14 @@ export type GetLeaderRequest = Message<"oplog.v1.GetLeaderRequest"> & {
  * Use `create(GetLeaderRequestSchema)` to create a new message.
  */
 export const GetLeaderRequestSchema: GenMessage<GetLeaderRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_leadership, 2);
+  messageDesc(file_oplog_v1_leadership, 17);
 
 /**
  * @generated from message oplog.v1.GetLeaderResponse
  */
 export type GetLeaderResponse = Message<"oplog.v1.GetLeaderResponse"> & {
   /**
-   * Empty where nobody ever claimed the log.
+   * Who claimed the newest term. Empty where nobody ever claimed the log.
    *
    * @generated from field: oplog.v1.Leader leader = 1;
    */
@@ -117,6 +608,32 @@ export type GetLeaderResponse = Message<"oplog.v1.GetLeaderResponse"> & {
    * @generated from field: uint64 token = 2;
    */
   token: bigint;
+
+  /**
+   * @generated from field: oplog.v1.LeadershipMode mode = 3;
+   */
+  mode: LeadershipMode;
+
+  /**
+   * Of an elected log: nobody holds the lease, and `leader` was the last to do so.
+   *
+   * @generated from field: bool vacant = 4;
+   */
+  vacant: boolean;
+
+  /**
+   * Of an elected log that is not vacant: time left if the lease is not renewed, as the store counts it.
+   *
+   * @generated from field: google.protobuf.Duration lease_left = 5;
+   */
+  leaseLeft?: Duration | undefined;
+
+  /**
+   * Who campaigns, the leader included, at whichever sidecar; at most 1,000.
+   *
+   * @generated from field: repeated oplog.v1.CandidateView candidates = 6;
+   */
+  candidates: CandidateView[];
 };
 
 /**
@@ -124,7 +641,29 @@ export type GetLeaderResponse = Message<"oplog.v1.GetLeaderResponse"> & {
  * Use `create(GetLeaderResponseSchema)` to create a new message.
  */
 export const GetLeaderResponseSchema: GenMessage<GetLeaderResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_leadership, 3);
+  messageDesc(file_oplog_v1_leadership, 18);
+
+/**
+ * @generated from message oplog.v1.CandidateView
+ */
+export type CandidateView = Message<"oplog.v1.CandidateView"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string endpoint = 2;
+   */
+  endpoint: string;
+};
+
+/**
+ * Describes the message oplog.v1.CandidateView.
+ * Use `create(CandidateViewSchema)` to create a new message.
+ */
+export const CandidateViewSchema: GenMessage<CandidateView> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_leadership, 19);
 
 /**
  * @generated from message oplog.v1.WatchLeaderRequest
@@ -143,7 +682,7 @@ export type WatchLeaderRequest = Message<"oplog.v1.WatchLeaderRequest"> & {
  * Use `create(WatchLeaderRequestSchema)` to create a new message.
  */
 export const WatchLeaderRequestSchema: GenMessage<WatchLeaderRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_leadership, 4);
+  messageDesc(file_oplog_v1_leadership, 20);
 
 /**
  * @generated from message oplog.v1.WatchLeaderResponse
@@ -158,6 +697,18 @@ export type WatchLeaderResponse = Message<"oplog.v1.WatchLeaderResponse"> & {
    * @generated from field: uint64 token = 2;
    */
   token: bigint;
+
+  /**
+   * @generated from field: oplog.v1.LeadershipMode mode = 3;
+   */
+  mode: LeadershipMode;
+
+  /**
+   * As at GetLeaderResponse.
+   *
+   * @generated from field: bool vacant = 4;
+   */
+  vacant: boolean;
 };
 
 /**
@@ -165,14 +716,185 @@ export type WatchLeaderResponse = Message<"oplog.v1.WatchLeaderResponse"> & {
  * Use `create(WatchLeaderResponseSchema)` to create a new message.
  */
 export const WatchLeaderResponseSchema: GenMessage<WatchLeaderResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_leadership, 5);
+  messageDesc(file_oplog_v1_leadership, 21);
+
+/**
+ * @generated from enum oplog.v1.LostReason
+ */
+export enum LostReason {
+  /**
+   * @generated from enum value: LOST_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The lease ran out, or the store had dropped it.
+   *
+   * @generated from enum value: LOST_REASON_EXPIRED = 1;
+   */
+  EXPIRED = 1,
+
+  /**
+   * Somebody else has claimed a higher term.
+   *
+   * @generated from enum value: LOST_REASON_FENCED = 2;
+   */
+  FENCED = 2,
+
+  /**
+   * Resign was called, or this sidecar stops.
+   *
+   * @generated from enum value: LOST_REASON_RESIGNED = 3;
+   */
+  RESIGNED = 3,
+
+  /**
+   * HandOver was called, and the target leads.
+   *
+   * @generated from enum value: LOST_REASON_HANDED_OVER = 4;
+   */
+  HANDED_OVER = 4,
+
+  /**
+   * The store could not be reached to renew the lease in time.
+   *
+   * @generated from enum value: LOST_REASON_STORE_UNREACHABLE = 5;
+   */
+  STORE_UNREACHABLE = 5,
+
+  /**
+   * No Ready within ready_timeout, or the view of this sidecar did not apply everything by then.
+   *
+   * @generated from enum value: LOST_REASON_NOT_READY = 6;
+   */
+  NOT_READY = 6,
+
+  /**
+   * The candidate has sent nothing for longer than alive_within.
+   *
+   * @generated from enum value: LOST_REASON_SILENT = 7;
+   */
+  SILENT = 7,
+}
+
+/**
+ * Describes the enum oplog.v1.LostReason.
+ */
+export const LostReasonSchema: GenEnum<LostReason> = /*@__PURE__*/
+  enumDesc(file_oplog_v1_leadership, 0);
+
+/**
+ * @generated from enum oplog.v1.LeadershipMode
+ */
+export enum LeadershipMode {
+  /**
+   * Nobody ever claimed the log.
+   *
+   * @generated from enum value: LEADERSHIP_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: LEADERSHIP_MODE_AUTO = 1;
+   */
+  AUTO = 1,
+
+  /**
+   * @generated from enum value: LEADERSHIP_MODE_TOKEN = 2;
+   */
+  TOKEN = 2,
+
+  /**
+   * @generated from enum value: LEADERSHIP_MODE_ELECTED = 3;
+   */
+  ELECTED = 3,
+}
+
+/**
+ * Describes the enum oplog.v1.LeadershipMode.
+ */
+export const LeadershipModeSchema: GenEnum<LeadershipMode> = /*@__PURE__*/
+  enumDesc(file_oplog_v1_leadership, 1);
 
 /**
  * Who may write a log. Errors as at OpLogService.
  *
+ * A log is led in one of three ways, and the newest claim decides which:
+ *
+ *   AUTO     the first append claims the log for its sidecar. Protects the log from two writers; chooses nobody.
+ *   TOKEN    a master with an election of its own calls ClaimTerm.
+ *   ELECTED  masters call Campaign; the store decides, by a lease.
+ *
+ * A log that has been claimed by token is claimed by tokens alone from then on; Campaign is refused there with
+ * FAILED_PRECONDITION (LEADERSHIP_BY_TOKEN). A log that has been campaigned for is never claimed by an append.
+ *
  * @generated from service oplog.v1.LeadershipService
  */
 export const LeadershipService: GenService<{
+  /**
+   * Stands for the leadership of a log, and holds it for as long as the stream is open and the lease is kept.
+   *
+   *   candidate                       sidecar
+   *   Candidate                  ->
+   *                              <-   Waiting(leader)               while somebody else leads
+   *                              <-   Prepare(term, final)          nobody may append now
+   *   Ready(applied, state_hash) ->
+   *                              <-   Leading(term, next)           appends are taken from here on
+   *                              <-   LeaseRenewed(valid_for) ...
+   *                              <-   Lost(reason), end of the stream
+   *
+   * Prepare tells the last entry that the new leader must have applied: Ready answers with exactly that id. A candidate
+   * that has not within ready_timeout is passed over, Lost(NOT_READY), and the next one is tried; a lower id is no answer
+   * yet. A higher one is refused with OUT_OF_RANGE (BEYOND_HEAD), and a state_hash that is not that of the view which this
+   * sidecar keeps (--views) with FAILED_PRECONDITION (STATE_DIVERGED): this candidate cannot lead. Where a view is kept, it
+   * too must have applied everything up to that id before Leading is said. After Prepare may come Waiting again (a
+   * hand-over was abandoned), or Prepare again, with a higher final id; after Leading, Leading again with a higher term.
+   *
+   * Ending the stream from the candidate's side gives the leadership up at once, and so does SIGTERM of the sidecar: what
+   * has been accepted is written, then the next candidate leads. A candidate stops serving when the stream ends or when
+   * what LeaseRenewed promised has run out, whichever is first. Nobody else leads before that promise has run out, unless
+   * the candidate itself ended the stream.
+   *
+   * With several masters at one sidecar the appends must name their term (AppendRequest.term): the sidecar cannot tell
+   * otherwise from which of them an append comes.
+   *
+   * An id that is campaigning at this sidecar already is refused with ALREADY_EXISTS (CANDIDATE_EXISTS). Beyond 64
+   * candidates of one log at one sidecar: RESOURCE_EXHAUSTED (TOO_MANY).
+   *
+   * @generated from rpc oplog.v1.LeadershipService.Campaign
+   */
+  campaign: {
+    methodKind: "bidi_streaming";
+    input: typeof CampaignRequestSchema;
+    output: typeof CampaignResponseSchema;
+  },
+  /**
+   * Makes the leader give up at once: Lost(RESIGNED). To be called at the sidecar that leads; elsewhere refused with
+   * NOT_PRIMARY, and with FAILED_PRECONDITION (NOT_ELECTED) where nobody campaigned. Answers once the log is vacant.
+   *
+   * @generated from rpc oplog.v1.LeadershipService.Resign
+   */
+  resign: {
+    methodKind: "unary";
+    input: typeof ResignRequestSchema;
+    output: typeof ResignResponseSchema;
+  },
+  /**
+   * Planned change of the leader, with nothing lost and nothing refused for good. To be called at the sidecar that leads.
+   * Appends are held back, those accepted become durable, the target gets Prepare, and when it is ready it takes the
+   * term; appends that were held back are then refused with NOT_PRIMARY, which names the target. If the target is not
+   * ready in time the leader goes on as if nothing had been: ABORTED (HAND_OVER_ABANDONED). An unknown target is refused
+   * with NOT_FOUND (CANDIDATE_NOT_FOUND), a second hand-over at the same time with ABORTED (HAND_OVER_RUNNING).
+   *
+   * After UNAVAILABLE the target may lead or not: GetLeader tells.
+   *
+   * @generated from rpc oplog.v1.LeadershipService.HandOver
+   */
+  handOver: {
+    methodKind: "unary";
+    input: typeof HandOverRequestSchema;
+    output: typeof HandOverResponseSchema;
+  },
   /**
    * For masters with an election of their own: raises the term by a token of theirs (the fencing token of a lock, a view
    * number, a Raft term), and fences every writer below. From the answer on nothing can be committed by an earlier

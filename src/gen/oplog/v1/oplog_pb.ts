@@ -1600,7 +1600,8 @@ export enum Role {
   STANDBY = 2,
 
   /**
-   * This sidecar held the term and lost it: it refuses appends until it is restarted.
+   * This sidecar held the term and lost it: it refuses appends until the log is claimed here again (Campaign, ClaimTerm) or
+   * it is restarted.
    *
    * @generated from enum value: ROLE_FENCED = 3;
    */
@@ -1661,6 +1662,14 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   ALREADY_EXISTS       OPERATION_CONTENT_MISMATCH    writer_id, operation_id, first_sequence_id, last_sequence_id
  *   ABORTED              EXPECTED_SEQUENCE_MISMATCH    expected, head
  *   FAILED_PRECONDITION  NOT_PRIMARY                   primary, endpoint, term
+ *   FAILED_PRECONDITION  NOT_READY                     candidate, term; also RetryInfo
+ *   FAILED_PRECONDITION  STATE_DIVERGED                candidate, sequence_id, yours, current
+ *   FAILED_PRECONDITION  LEADERSHIP_BY_TOKEN           log, token, claimant
+ *   FAILED_PRECONDITION  NOT_ELECTED                   log
+ *   ALREADY_EXISTS       CANDIDATE_EXISTS              log, id
+ *   NOT_FOUND            CANDIDATE_NOT_FOUND           log, id
+ *   ABORTED              HAND_OVER_ABANDONED           target, held_ms
+ *   ABORTED              HAND_OVER_RUNNING             target; also RetryInfo
  *   FAILED_PRECONDITION  STALE_TERM                    yours, current
  *   FAILED_PRECONDITION  STALE_TOKEN                   yours, current, claimant
  *   FAILED_PRECONDITION  TERM_DIVERGED                 sequence_id, yours, current
@@ -1668,6 +1677,8 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   FAILED_PRECONDITION  CURSOR_REGRESSED              field, yours, current
  *   FAILED_PRECONDITION  NO_VIEW                       log
  *   FAILED_PRECONDITION  VIEW_FAILED                   log, applied
+ *   FAILED_PRECONDITION  NO_OBJECT_LEASES              log
+ *   UNAVAILABLE          VIEW_BEHIND                   log, applied, head; also RetryInfo
  *   OUT_OF_RANGE         TRIMMED                       from, floor, newest_snapshot
  *   OUT_OF_RANGE         BEYOND_HEAD                   from, head
  *   RESOURCE_EXHAUSTED   QUEUE_FULL                    limit, received; also RetryInfo
@@ -1706,10 +1717,10 @@ export const OpLogService: GenService<{
   /**
    * The same, pipelined. Answers come in the order of the requests, each with its own status; one refused for what it
    * is does not end the stream. One that waits for standbys holds back the answers after it, not their writing. Once one
-   * cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, DATA_LOSS) nothing sent after it is written either: the rest is answered with STREAM_ENDED and the stream ends, so
-   * that sending again on a new stream, in order, keeps the order. What has not been answered when the stream ends with
-   * a status that has an ErrorInfo was not written. The stream stops reading while too much is in flight, so HTTP/2 flow
-   * control paces the client.
+   * cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, NOT_READY, DATA_LOSS) nothing sent after
+   * it is written either: the rest is answered with STREAM_ENDED and the stream ends, so that sending again on a new
+   * stream, in order, keeps the order. What has not been answered when the stream ends with a status that has an ErrorInfo
+   * was not written. The stream stops reading while too much is in flight, so HTTP/2 flow control paces the client.
    *
    * @generated from rpc oplog.v1.OpLogService.AppendStream
    */

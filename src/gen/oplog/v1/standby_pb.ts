@@ -4,13 +4,15 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file oplog/v1/standby.proto.
  */
 export const file_oplog_v1_standby: GenFile = /*@__PURE__*/
-  fileDesc("ChZvcGxvZy92MS9zdGFuZGJ5LnByb3RvEghvcGxvZy52MSIrCg9HZXRFbnRyeVJlcXVlc3QSCwoDbG9nGAEgASgJEgsKA2tleRgCIAEoCSJUChBHZXRFbnRyeVJlc3BvbnNlEiMKBWVudHJ5GAEgASgLMhQub3Bsb2cudjEuU3RhdGVFbnRyeRIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAIgASgEIm4KClN0YXRlRW50cnkSCwoDa2V5GAEgASgJEg8KB3BheWxvYWQYAiABKAwSEwoLc2VxdWVuY2VfaWQYAyABKAQSFwoPa2V5X3NlcXVlbmNlX2lkGAQgASgEEhQKDHRpbWVzdGFtcF9tcxgFIAEoBCIfChBTY2FuU3RhdGVSZXF1ZXN0EgsKA2xvZxgBIAEoCSJpChFTY2FuU3RhdGVSZXNwb25zZRIpCgdlbnRyaWVzGAEgASgLMhYub3Bsb2cudjEuU3RhdGVFbnRyaWVzSAASIAoDZW5kGAIgASgLMhEub3Bsb2cudjEuU2NhbkVuZEgAQgcKBWZyYW1lIjUKDFN0YXRlRW50cmllcxIlCgdlbnRyaWVzGAEgAygLMhQub3Bsb2cudjEuU3RhdGVFbnRyeSJRCgdTY2FuRW5kEhkKEXN0YXJ0X3NlcXVlbmNlX2lkGAEgASgEEhcKD2VuZF9zZXF1ZW5jZV9pZBgCIAEoBBISCgpzdGF0ZV9oYXNoGAMgASgMIiIKE0dldFN0YXRlSGFzaFJlcXVlc3QSCwoDbG9nGAEgASgJIsABChRHZXRTdGF0ZUhhc2hSZXNwb25zZRISCgpzdGF0ZV9oYXNoGAEgASgMEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYAiABKAQSGAoQaGVhZF9zZXF1ZW5jZV9pZBgDIAEoBBIiCgVwaGFzZRgEIAEoDjITLm9wbG9nLnYxLlZpZXdQaGFzZRIMCgRrZXlzGAUgASgEEg0KBWJ5dGVzGAYgASgEEhwKFGtleV9vcmRlcl92aW9sYXRpb25zGAcgASgEKl0KCVZpZXdQaGFzZRIaChZWSUVXX1BIQVNFX1VOU1BFQ0lGSUVEEAASGgoWVklFV19QSEFTRV9DQVRDSElOR19VUBABEhgKFFZJRVdfUEhBU0VfRk9MTE9XSU5HEAIy6gEKDlN0YW5kYnlTZXJ2aWNlEkEKCEdldEVudHJ5Ehkub3Bsb2cudjEuR2V0RW50cnlSZXF1ZXN0Ghoub3Bsb2cudjEuR2V0RW50cnlSZXNwb25zZRJGCglTY2FuU3RhdGUSGi5vcGxvZy52MS5TY2FuU3RhdGVSZXF1ZXN0Ghsub3Bsb2cudjEuU2NhblN0YXRlUmVzcG9uc2UwARJNCgxHZXRTdGF0ZUhhc2gSHS5vcGxvZy52MS5HZXRTdGF0ZUhhc2hSZXF1ZXN0Gh4ub3Bsb2cudjEuR2V0U3RhdGVIYXNoUmVzcG9uc2VCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM");
+  fileDesc("ChZvcGxvZy92MS9zdGFuZGJ5LnByb3RvEghvcGxvZy52MSIrCg9HZXRFbnRyeVJlcXVlc3QSCwoDbG9nGAEgASgJEgsKA2tleRgCIAEoCSJUChBHZXRFbnRyeVJlc3BvbnNlEiMKBWVudHJ5GAEgASgLMhQub3Bsb2cudjEuU3RhdGVFbnRyeRIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAIgASgEIoYBCgpTdGF0ZUVudHJ5EgsKA2tleRgBIAEoCRIPCgdwYXlsb2FkGAIgASgMEhMKC3NlcXVlbmNlX2lkGAMgASgEEhcKD2tleV9zZXF1ZW5jZV9pZBgEIAEoBBIUCgx0aW1lc3RhbXBfbXMYBSABKAQSFgoObGVhc2VfdW50aWxfbXMYBiABKAQiHwoQU2NhblN0YXRlUmVxdWVzdBILCgNsb2cYASABKAkiaQoRU2NhblN0YXRlUmVzcG9uc2USKQoHZW50cmllcxgBIAEoCzIWLm9wbG9nLnYxLlN0YXRlRW50cmllc0gAEiAKA2VuZBgCIAEoCzIRLm9wbG9nLnYxLlNjYW5FbmRIAEIHCgVmcmFtZSI1CgxTdGF0ZUVudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULm9wbG9nLnYxLlN0YXRlRW50cnkiUQoHU2NhbkVuZBIZChFzdGFydF9zZXF1ZW5jZV9pZBgBIAEoBBIXCg9lbmRfc2VxdWVuY2VfaWQYAiABKAQSEgoKc3RhdGVfaGFzaBgDIAEoDCIiChNHZXRTdGF0ZUhhc2hSZXF1ZXN0EgsKA2xvZxgBIAEoCSLDAQoUR2V0U3RhdGVIYXNoUmVzcG9uc2USEgoKc3RhdGVfaGFzaBgBIAEoDBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAIgASgEEhgKEGhlYWRfc2VxdWVuY2VfaWQYAyABKAQSJQoFcGhhc2UYBCABKA4yFi5vcGxvZy52MS5TdGFuZGJ5UGhhc2USDAoEa2V5cxgFIAEoBBINCgVieXRlcxgGIAEoBBIcChRrZXlfb3JkZXJfdmlvbGF0aW9ucxgHIAEoBCIrChxHZXRQcm9tb3Rpb25SZWFkaW5lc3NSZXF1ZXN0EgsKA2xvZxgBIAEoCSKHAgodR2V0UHJvbW90aW9uUmVhZGluZXNzUmVzcG9uc2USKwoHdmVyZGljdBgBIAEoDjIaLm9wbG9nLnYxLlByb21vdGlvblZlcmRpY3QSLAoIYmxvY2tlcnMYAiADKAsyGi5vcGxvZy52MS5Qcm9tb3Rpb25CbG9ja2VyEiUKBXBoYXNlGAMgASgOMhYub3Bsb2cudjEuU3RhbmRieVBoYXNlEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYBCABKAQSGAoQaGVhZF9zZXF1ZW5jZV9pZBgFIAEoBBItCgdoaXN0b3J5GAYgAygLMhwub3Bsb2cudjEuU3RhbmRieVBoYXNlQ2hhbmdlIrcCChBQcm9tb3Rpb25CbG9ja2VyEiwKBGtpbmQYASABKA4yHi5vcGxvZy52MS5Qcm9tb3Rpb25CbG9ja2VyS2luZBIPCgdtZXNzYWdlGAIgASgJEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYAyABKAQSGAoQaGVhZF9zZXF1ZW5jZV9pZBgEIAEoBBIhChlmaXJzdF9taXNzaW5nX3NlcXVlbmNlX2lkGAUgASgEEiAKGGxhc3RfbWlzc2luZ19zZXF1ZW5jZV9pZBgGIAEoBBIqCgdlbGFwc2VkGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCXRpbWVfbGVmdBgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZob2xkZXIYCSABKAkikAEKElN0YW5kYnlQaGFzZUNoYW5nZRIlCgVwaGFzZRgBIAEoDjIWLm9wbG9nLnYxLlN0YW5kYnlQaGFzZRImCgJhdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGwoTYXBwbGllZF9zZXF1ZW5jZV9pZBgDIAEoBBIOCgZyZWFzb24YBCABKAkiewoYUmVuZXdPYmplY3RMZWFzZXNSZXF1ZXN0EgsKA2xvZxgBIAEoCRIMCgRrZXlzGAIgAygJEigKBWxlYXNlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKBHRlcm0YBCABKARIAIgBAUIHCgVfdGVybSIxChlSZW5ld09iamVjdExlYXNlc1Jlc3BvbnNlEhQKDG1pc3Npbmdfa2V5cxgBIAMoCSqbAgoMU3RhbmRieVBoYXNlEh0KGVNUQU5EQllfUEhBU0VfVU5TUEVDSUZJRUQQABIcChhTVEFOREJZX1BIQVNFX0NPTk5FQ1RJTkcQARIfChtTVEFOREJZX1BIQVNFX0JPT1RTVFJBUFBJTkcQAhIdChlTVEFOREJZX1BIQVNFX0NBVENISU5HX1VQEAMSGwoXU1RBTkRCWV9QSEFTRV9GT0xMT1dJTkcQBBIeChpTVEFOREJZX1BIQVNFX1JFQ09OTkVDVElORxAFEhsKF1NUQU5EQllfUEhBU0VfUFJPTU9USU5HEAYSGgoWU1RBTkRCWV9QSEFTRV9QUk9NT1RFRBAHEhgKFFNUQU5EQllfUEhBU0VfRkFJTEVEEAgqoAEKEFByb21vdGlvblZlcmRpY3QSIQodUFJPTU9USU9OX1ZFUkRJQ1RfVU5TUEVDSUZJRUQQABIgChxQUk9NT1RJT05fVkVSRElDVF9QUk9NT1RBQkxFEAESIQodUFJPTU9USU9OX1ZFUkRJQ1RfU1RBTkRJTkdfQlkQAhIkCiBQUk9NT1RJT05fVkVSRElDVF9OT1RfUFJPTU9UQUJMRRADKvcCChRQcm9tb3Rpb25CbG9ja2VyS2luZBImCiJQUk9NT1RJT05fQkxPQ0tFUl9LSU5EX1VOU1BFQ0lGSUVEEAASIQodUFJPTU9USU9OX0JMT0NLRVJfS0lORF9GQUlMRUQQARIsCihQUk9NT1RJT05fQkxPQ0tFUl9LSU5EX1NUT1JFX1VOUkVBQ0hBQkxFEAISHgoaUFJPTU9USU9OX0JMT0NLRVJfS0lORF9HQVAQAxImCiJQUk9NT1RJT05fQkxPQ0tFUl9LSU5EX1RBSUxfU0lMRU5UEAQSKAokUFJPTU9USU9OX0JMT0NLRVJfS0lORF9CT09UU1RSQVBQSU5HEAUSKAokUFJPTU9USU9OX0JMT0NLRVJfS0lORF9OT1RfQ0FVR0hUX1VQEAYSIwofUFJPTU9USU9OX0JMT0NLRVJfS0lORF9QUk9NT1RFRBAHEiUKIVBST01PVElPTl9CTE9DS0VSX0tJTkRfTEVBU0VfSEVMRBAIMrIDCg5TdGFuZGJ5U2VydmljZRJBCghHZXRFbnRyeRIZLm9wbG9nLnYxLkdldEVudHJ5UmVxdWVzdBoaLm9wbG9nLnYxLkdldEVudHJ5UmVzcG9uc2USRgoJU2NhblN0YXRlEhoub3Bsb2cudjEuU2NhblN0YXRlUmVxdWVzdBobLm9wbG9nLnYxLlNjYW5TdGF0ZVJlc3BvbnNlMAESTQoMR2V0U3RhdGVIYXNoEh0ub3Bsb2cudjEuR2V0U3RhdGVIYXNoUmVxdWVzdBoeLm9wbG9nLnYxLkdldFN0YXRlSGFzaFJlc3BvbnNlEmgKFUdldFByb21vdGlvblJlYWRpbmVzcxImLm9wbG9nLnYxLkdldFByb21vdGlvblJlYWRpbmVzc1JlcXVlc3QaJy5vcGxvZy52MS5HZXRQcm9tb3Rpb25SZWFkaW5lc3NSZXNwb25zZRJcChFSZW5ld09iamVjdExlYXNlcxIiLm9wbG9nLnYxLlJlbmV3T2JqZWN0TGVhc2VzUmVxdWVzdBojLm9wbG9nLnYxLlJlbmV3T2JqZWN0TGVhc2VzUmVzcG9uc2VCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message oplog.v1.GetEntryRequest
@@ -98,6 +100,14 @@ export type StateEntry = Message<"oplog.v1.StateEntry"> & {
    * @generated from field: uint64 timestamp_ms = 5;
    */
   timestampMs: bigint;
+
+  /**
+   * When the lease of the object ends, Unix milliseconds, as this sidecar sees it: by its entry, a renewal or a promotion
+   * here; 0 = it has none, or no --object-lease-default is set and the entry has no lease_ms.
+   *
+   * @generated from field: uint64 lease_until_ms = 6;
+   */
+  leaseUntilMs: bigint;
 };
 
 /**
@@ -252,9 +262,9 @@ export type GetStateHashResponse = Message<"oplog.v1.GetStateHashResponse"> & {
   headSequenceId: bigint;
 
   /**
-   * @generated from field: oplog.v1.ViewPhase phase = 4;
+   * @generated from field: oplog.v1.StandbyPhase phase = 4;
    */
-  phase: ViewPhase;
+  phase: StandbyPhase;
 
   /**
    * Keys held.
@@ -286,35 +296,404 @@ export const GetStateHashResponseSchema: GenMessage<GetStateHashResponse> = /*@_
   messageDesc(file_oplog_v1_standby, 8);
 
 /**
- * @generated from enum oplog.v1.ViewPhase
+ * @generated from message oplog.v1.GetPromotionReadinessRequest
  */
-export enum ViewPhase {
+export type GetPromotionReadinessRequest = Message<"oplog.v1.GetPromotionReadinessRequest"> & {
   /**
-   * @generated from enum value: VIEW_PHASE_UNSPECIFIED = 0;
+   * @generated from field: string log = 1;
+   */
+  log: string;
+};
+
+/**
+ * Describes the message oplog.v1.GetPromotionReadinessRequest.
+ * Use `create(GetPromotionReadinessRequestSchema)` to create a new message.
+ */
+export const GetPromotionReadinessRequestSchema: GenMessage<GetPromotionReadinessRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_standby, 9);
+
+/**
+ * @generated from message oplog.v1.GetPromotionReadinessResponse
+ */
+export type GetPromotionReadinessResponse = Message<"oplog.v1.GetPromotionReadinessResponse"> & {
+  /**
+   * @generated from field: oplog.v1.PromotionVerdict verdict = 1;
+   */
+  verdict: PromotionVerdict;
+
+  /**
+   * Everything in the way, the worst first; empty when PROMOTABLE.
+   *
+   * @generated from field: repeated oplog.v1.PromotionBlocker blockers = 2;
+   */
+  blockers: PromotionBlocker[];
+
+  /**
+   * @generated from field: oplog.v1.StandbyPhase phase = 3;
+   */
+  phase: StandbyPhase;
+
+  /**
+   * @generated from field: uint64 applied_sequence_id = 4;
+   */
+  appliedSequenceId: bigint;
+
+  /**
+   * Read for this answer; 0 if it could not be, then STORE_UNREACHABLE is among the blockers.
+   *
+   * @generated from field: uint64 head_sequence_id = 5;
+   */
+  headSequenceId: bigint;
+
+  /**
+   * The newest changes of phase, at most 64, oldest first. To be behind for less than a second is left out: every follower
+   * of a busy log is, now and then.
+   *
+   * @generated from field: repeated oplog.v1.StandbyPhaseChange history = 6;
+   */
+  history: StandbyPhaseChange[];
+};
+
+/**
+ * Describes the message oplog.v1.GetPromotionReadinessResponse.
+ * Use `create(GetPromotionReadinessResponseSchema)` to create a new message.
+ */
+export const GetPromotionReadinessResponseSchema: GenMessage<GetPromotionReadinessResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_standby, 10);
+
+/**
+ * @generated from message oplog.v1.PromotionBlocker
+ */
+export type PromotionBlocker = Message<"oplog.v1.PromotionBlocker"> & {
+  /**
+   * @generated from field: oplog.v1.PromotionBlockerKind kind = 1;
+   */
+  kind: PromotionBlockerKind;
+
+  /**
+   * For people, with all numbers.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * NOT_CAUGHT_UP, BOOTSTRAPPING, TAIL_SILENT.
+   *
+   * @generated from field: uint64 applied_sequence_id = 3;
+   */
+  appliedSequenceId: bigint;
+
+  /**
+   * @generated from field: uint64 head_sequence_id = 4;
+   */
+  headSequenceId: bigint;
+
+  /**
+   * GAP.
+   *
+   * @generated from field: uint64 first_missing_sequence_id = 5;
+   */
+  firstMissingSequenceId: bigint;
+
+  /**
+   * @generated from field: uint64 last_missing_sequence_id = 6;
+   */
+  lastMissingSequenceId: bigint;
+
+  /**
+   * How long it has been so, where that is known.
+   *
+   * @generated from field: google.protobuf.Duration elapsed = 7;
+   */
+  elapsed?: Duration | undefined;
+
+  /**
+   * How long it will be so: BOOTSTRAPPING and NOT_CAUGHT_UP at the present rate, LEASE_HELD if the leader dies now.
+   *
+   * @generated from field: google.protobuf.Duration time_left = 8;
+   */
+  timeLeft?: Duration | undefined;
+
+  /**
+   * LEASE_HELD: by whom.
+   *
+   * @generated from field: string holder = 9;
+   */
+  holder: string;
+};
+
+/**
+ * Describes the message oplog.v1.PromotionBlocker.
+ * Use `create(PromotionBlockerSchema)` to create a new message.
+ */
+export const PromotionBlockerSchema: GenMessage<PromotionBlocker> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_standby, 11);
+
+/**
+ * @generated from message oplog.v1.StandbyPhaseChange
+ */
+export type StandbyPhaseChange = Message<"oplog.v1.StandbyPhaseChange"> & {
+  /**
+   * @generated from field: oplog.v1.StandbyPhase phase = 1;
+   */
+  phase: StandbyPhase;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp at = 2;
+   */
+  at?: Timestamp | undefined;
+
+  /**
+   * @generated from field: uint64 applied_sequence_id = 3;
+   */
+  appliedSequenceId: bigint;
+
+  /**
+   * For people: why.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message oplog.v1.StandbyPhaseChange.
+ * Use `create(StandbyPhaseChangeSchema)` to create a new message.
+ */
+export const StandbyPhaseChangeSchema: GenMessage<StandbyPhaseChange> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_standby, 12);
+
+/**
+ * @generated from message oplog.v1.RenewObjectLeasesRequest
+ */
+export type RenewObjectLeasesRequest = Message<"oplog.v1.RenewObjectLeasesRequest"> & {
+  /**
+   * @generated from field: string log = 1;
+   */
+  log: string;
+
+  /**
+   * 1 to 10,000.
+   *
+   * @generated from field: repeated string keys = 2;
+   */
+  keys: string[];
+
+  /**
+   * From now on; up to 10 years; unset = the default lease. Never shortens a lease.
+   *
+   * @generated from field: google.protobuf.Duration lease = 3;
+   */
+  lease?: Duration | undefined;
+
+  /**
+   * As at AppendRequest.term.
+   *
+   * @generated from field: optional uint64 term = 4;
+   */
+  term?: bigint | undefined;
+};
+
+/**
+ * Describes the message oplog.v1.RenewObjectLeasesRequest.
+ * Use `create(RenewObjectLeasesRequestSchema)` to create a new message.
+ */
+export const RenewObjectLeasesRequestSchema: GenMessage<RenewObjectLeasesRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_standby, 13);
+
+/**
+ * @generated from message oplog.v1.RenewObjectLeasesResponse
+ */
+export type RenewObjectLeasesResponse = Message<"oplog.v1.RenewObjectLeasesResponse"> & {
+  /**
+   * Of the keys that were named: those that are not held.
+   *
+   * @generated from field: repeated string missing_keys = 1;
+   */
+  missingKeys: string[];
+};
+
+/**
+ * Describes the message oplog.v1.RenewObjectLeasesResponse.
+ * Use `create(RenewObjectLeasesResponseSchema)` to create a new message.
+ */
+export const RenewObjectLeasesResponseSchema: GenMessage<RenewObjectLeasesResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_standby, 14);
+
+/**
+ * The life of a view. Changes are logged (event "standby_phase"), counted, and kept: see history below.
+ *
+ * @generated from enum oplog.v1.StandbyPhase
+ */
+export enum StandbyPhase {
+  /**
+   * @generated from enum value: STANDBY_PHASE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * The log has entries that have not been applied, or the head has not been confirmed lately.
+   * The log has not been reached since the view began.
    *
-   * @generated from enum value: VIEW_PHASE_CATCHING_UP = 1;
+   * @generated from enum value: STANDBY_PHASE_CONNECTING = 1;
    */
-  CATCHING_UP = 1,
+  CONNECTING = 1,
 
   /**
-   * Everything up to the head has been applied, and the store has confirmed the head within two intervals of
-   * --tail-head-poll.
+   * The first load: from the first entry to where the head was when it began.
    *
-   * @generated from enum value: VIEW_PHASE_FOLLOWING = 2;
+   * @generated from enum value: STANDBY_PHASE_BOOTSTRAPPING = 2;
    */
-  FOLLOWING = 2,
+  BOOTSTRAPPING = 2,
+
+  /**
+   * There are entries that have not been applied.
+   *
+   * @generated from enum value: STANDBY_PHASE_CATCHING_UP = 3;
+   */
+  CATCHING_UP = 3,
+
+  /**
+   * Everything up to the head has been applied, and the store has confirmed the head within --tail-head-poll.
+   *
+   * @generated from enum value: STANDBY_PHASE_FOLLOWING = 4;
+   */
+  FOLLOWING = 4,
+
+  /**
+   * The store has not confirmed the head for longer than that.
+   *
+   * @generated from enum value: STANDBY_PHASE_RECONNECTING = 5;
+   */
+  RECONNECTING = 5,
+
+  /**
+   * A candidate here has won: the rest is being applied.
+   *
+   * @generated from enum value: STANDBY_PHASE_PROMOTING = 6;
+   */
+  PROMOTING = 6,
+
+  /**
+   * A candidate here leads.
+   *
+   * @generated from enum value: STANDBY_PHASE_PROMOTED = 7;
+   */
+  PROMOTED = 7,
+
+  /**
+   * Stopped for good: the log is broken, trimmed or replaced.
+   *
+   * @generated from enum value: STANDBY_PHASE_FAILED = 8;
+   */
+  FAILED = 8,
 }
 
 /**
- * Describes the enum oplog.v1.ViewPhase.
+ * Describes the enum oplog.v1.StandbyPhase.
  */
-export const ViewPhaseSchema: GenEnum<ViewPhase> = /*@__PURE__*/
+export const StandbyPhaseSchema: GenEnum<StandbyPhase> = /*@__PURE__*/
   enumDesc(file_oplog_v1_standby, 0);
+
+/**
+ * @generated from enum oplog.v1.PromotionVerdict
+ */
+export enum PromotionVerdict {
+  /**
+   * @generated from enum value: PROMOTION_VERDICT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The log is vacant, and everything has been applied. (Campaign is refused all the same where the log is claimed by
+   * tokens.)
+   *
+   * @generated from enum value: PROMOTION_VERDICT_PROMOTABLE = 1;
+   */
+  PROMOTABLE = 1,
+
+  /**
+   * Everything has been applied, and nothing but the lease of the leader is in the way.
+   *
+   * @generated from enum value: PROMOTION_VERDICT_STANDING_BY = 2;
+   */
+  STANDING_BY = 2,
+
+  /**
+   * @generated from enum value: PROMOTION_VERDICT_NOT_PROMOTABLE = 3;
+   */
+  NOT_PROMOTABLE = 3,
+}
+
+/**
+ * Describes the enum oplog.v1.PromotionVerdict.
+ */
+export const PromotionVerdictSchema: GenEnum<PromotionVerdict> = /*@__PURE__*/
+  enumDesc(file_oplog_v1_standby, 1);
+
+/**
+ * @generated from enum oplog.v1.PromotionBlockerKind
+ */
+export enum PromotionBlockerKind {
+  /**
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The view has stopped for good.
+   *
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_FAILED = 1;
+   */
+  FAILED = 1,
+
+  /**
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_STORE_UNREACHABLE = 2;
+   */
+  STORE_UNREACHABLE = 2,
+
+  /**
+   * Entries are missing in the store, or have not been seen, though later ones have.
+   *
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_GAP = 3;
+   */
+  GAP = 3,
+
+  /**
+   * The head has moved, and the watch has brought nothing of it.
+   *
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_TAIL_SILENT = 4;
+   */
+  TAIL_SILENT = 4,
+
+  /**
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_BOOTSTRAPPING = 5;
+   */
+  BOOTSTRAPPING = 5,
+
+  /**
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_NOT_CAUGHT_UP = 6;
+   */
+  NOT_CAUGHT_UP = 6,
+
+  /**
+   * The candidate here leads already.
+   *
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_PROMOTED = 7;
+   */
+  PROMOTED = 7,
+
+  /**
+   * @generated from enum value: PROMOTION_BLOCKER_KIND_LEASE_HELD = 8;
+   */
+  LEASE_HELD = 8,
+}
+
+/**
+ * Describes the enum oplog.v1.PromotionBlockerKind.
+ */
+export const PromotionBlockerKindSchema: GenEnum<PromotionBlockerKind> = /*@__PURE__*/
+  enumDesc(file_oplog_v1_standby, 2);
 
 /**
  * The materialised state of a log, which this sidecar keeps in memory for the logs that --views names: the last value of
@@ -337,6 +716,18 @@ export const ViewPhaseSchema: GenEnum<ViewPhase> = /*@__PURE__*/
  * without key_sequence_id gets that of the one before plus 1, and 1 for a key that is not held. A key that is not held is
  * forgotten, so that memory is bounded by the keys there are: after REMOVE, or after having been dropped, a key starts
  * over, with any key_sequence_id.
+ *
+ * Object leases: with --object-lease-default set, the sidecar that leads an elected log (Campaign) and keeps a view of it
+ * removes objects whose lease has run out, by REMOVE entries like any others. The lease of an object ends
+ *
+ *   lease_ms after timestamp_ms of its PUT_END, where the entry has a lease_ms;
+ *   else the default lease after timestamp_ms of its PUT_END.
+ *
+ * Leases that RenewObjectLeases grants are known to the leading sidecar alone. So when another one is promoted, each object
+ * whose own lease has not run out keeps it, and every other one gets the default lease anew, before the candidate is told
+ * Leading. Time is the wall clock of the leading sidecar, never earlier than timestamp_ms of the newest entry. Without
+ * --object-lease-default nothing is removed. A master that appends with expected_sequence_id has to expect that removals
+ * move the head.
  *
  * The state is a function of the log alone. A sidecar builds it anew at each start, by reading the log from its first
  * entry, so it cannot be built of a log whose beginning has been trimmed.
@@ -378,6 +769,29 @@ export const StandbyService: GenService<{
     methodKind: "unary";
     input: typeof GetStateHashRequestSchema;
     output: typeof GetStateHashResponseSchema;
+  },
+  /**
+   * Whether a candidate at this sidecar would lead at once with nothing missing, and if not, everything that is in the
+   * way. The head is read from the store for this answer; what cannot be read is in the way. Changes nothing.
+   *
+   * @generated from rpc oplog.v1.StandbyService.GetPromotionReadiness
+   */
+  getPromotionReadiness: {
+    methodKind: "unary";
+    input: typeof GetPromotionReadinessRequestSchema;
+    output: typeof GetPromotionReadinessResponseSchema;
+  },
+  /**
+   * Renews the leases of objects at the sidecar that leads, as a master does for objects that are in use; refused elsewhere
+   * with NOT_PRIMARY, and with FAILED_PRECONDITION (NO_OBJECT_LEASES) where --object-lease-default is not set. Not
+   * replicated: see "Object leases".
+   *
+   * @generated from rpc oplog.v1.StandbyService.RenewObjectLeases
+   */
+  renewObjectLeases: {
+    methodKind: "unary";
+    input: typeof RenewObjectLeasesRequestSchema;
+    output: typeof RenewObjectLeasesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_oplog_v1_standby, 0);

@@ -9,6 +9,9 @@
 //   records/<last sequence id>   a record, see RecordHeader
 //   head                         Head
 //   term                         Term
+//   leader                       LeaderLease, under the lease of who leads; absent = vacant, or not elected
+//   leader/successor             Successor, under the same lease, while a hand-over runs
+//   leader/candidates/<id>       CandidateEntry, under the lease of the candidate
 //   floor                        Floor; absent = 1
 //   cursors/<consumer>           Cursor
 
@@ -20,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/store/v1/store.proto.
  */
 export const file_oplog_store_v1_store: GenFile = /*@__PURE__*/
-  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEi9gEKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByKxAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBCKmAQoKV3JpdGVyTWFyaxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgASgEEhkKEWZpcnN0X3NlcXVlbmNlX2lkGAMgASgEEhgKEGxhc3Rfc2VxdWVuY2VfaWQYBCABKAQSFgoOY29udGVudF9jcmMzMmMYBSABKAcSDAoEdGVybRgGIAEoBBIUCgx0aW1lc3RhbXBfbXMYByABKAQiUwoEVGVybRIMCgR0ZXJtGAEgASgEEg0KBW93bmVyGAIgASgJEhAKCGVuZHBvaW50GAMgASgJEg0KBW5vbmNlGAQgASgMEg0KBXRva2VuGAUgASgEIjMKBUZsb29yEhMKC3NlcXVlbmNlX2lkGAEgASgEEhUKDXByZXZpb3VzX3Rlcm0YAiABKAQiiwEKBkN1cnNvchIcChRyZWNlaXZlZF9zZXF1ZW5jZV9pZBgBIAEoBBIbChNmbHVzaGVkX3NlcXVlbmNlX2lkGAIgASgEEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYAyABKAQSEgoKc3RhdGVfaGFzaBgEIAEoDBIVCg11cGRhdGVkX2F0X21zGAUgASgEKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
+  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEi9gEKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByKxAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBCKmAQoKV3JpdGVyTWFyaxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgASgEEhkKEWZpcnN0X3NlcXVlbmNlX2lkGAMgASgEEhgKEGxhc3Rfc2VxdWVuY2VfaWQYBCABKAQSFgoOY29udGVudF9jcmMzMmMYBSABKAcSDAoEdGVybRgGIAEoBBIUCgx0aW1lc3RhbXBfbXMYByABKAQiZAoEVGVybRIMCgR0ZXJtGAEgASgEEg0KBW93bmVyGAIgASgJEhAKCGVuZHBvaW50GAMgASgJEg0KBW5vbmNlGAQgASgMEg0KBXRva2VuGAUgASgEEg8KB2VsZWN0ZWQYBiABKAgiSAoLTGVhZGVyTGVhc2USCgoCaWQYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSDAoEdGVybRgDIAEoBBINCgVub25jZRgEIAEoDCJNCglTdWNjZXNzb3ISCgoCaWQYASABKAkSHgoRZmluYWxfc2VxdWVuY2VfaWQYAiABKARIAIgBAUIUChJfZmluYWxfc2VxdWVuY2VfaWQiXAoOQ2FuZGlkYXRlRW50cnkSCgoCaWQYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSDQoFbm9uY2UYAyABKAwSHQoVcHJlcGFyZWRfZm9yX3JldmlzaW9uGAQgASgDIjMKBUZsb29yEhMKC3NlcXVlbmNlX2lkGAEgASgEEhUKDXByZXZpb3VzX3Rlcm0YAiABKAQiiwEKBkN1cnNvchIcChRyZWNlaXZlZF9zZXF1ZW5jZV9pZBgBIAEoBBIbChNmbHVzaGVkX3NlcXVlbmNlX2lkGAIgASgEEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYAyABKAQSEgoKc3RhdGVfaGFzaBgEIAEoDBIVCg11cGRhdGVkX2F0X21zGAUgASgEKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
 
 /**
  * A record at rest is: one byte format version (1); four bytes CRC32C, little endian, of all that follows; the length
@@ -278,6 +281,13 @@ export type Term = Message<"oplog.store.v1.Term"> & {
    * @generated from field: uint64 token = 5;
    */
   token: bigint;
+
+  /**
+   * Claimed by a campaign: then only the holder of `leader` may write.
+   *
+   * @generated from field: bool elected = 6;
+   */
+  elected: boolean;
 };
 
 /**
@@ -286,6 +296,109 @@ export type Term = Message<"oplog.store.v1.Term"> & {
  */
 export const TermSchema: GenMessage<Term> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 4);
+
+/**
+ * Put in the transaction that raises the term, and not changed while it is held. Every append of an elected term compares
+ * this key's revision, so nothing is committed once the lease has run out.
+ *
+ * @generated from message oplog.store.v1.LeaderLease
+ */
+export type LeaderLease = Message<"oplog.store.v1.LeaderLease"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string endpoint = 2;
+   */
+  endpoint: string;
+
+  /**
+   * The term that was claimed with it.
+   *
+   * @generated from field: uint64 term = 3;
+   */
+  term: bigint;
+
+  /**
+   * Random, per campaign.
+   *
+   * @generated from field: bytes nonce = 4;
+   */
+  nonce: Uint8Array;
+};
+
+/**
+ * Describes the message oplog.store.v1.LeaderLease.
+ * Use `create(LeaderLeaseSchema)` to create a new message.
+ */
+export const LeaderLeaseSchema: GenMessage<LeaderLease> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 5);
+
+/**
+ * Whom the leader invites to take over: that candidate may replace `leader` in one transaction that compares this key.
+ * The leader takes the invitation back by deleting it; whichever comes first in the store decides.
+ *
+ * @generated from message oplog.store.v1.Successor
+ */
+export type Successor = Message<"oplog.store.v1.Successor"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The head, which stays as it is while the invitation stands. Absent: an announcement, not yet an invitation. The
+   * candidate reads what it can beforehand, and then notes this key's revision in its entry.
+   *
+   * @generated from field: optional uint64 final_sequence_id = 2;
+   */
+  finalSequenceId?: bigint | undefined;
+};
+
+/**
+ * Describes the message oplog.store.v1.Successor.
+ * Use `create(SuccessorSchema)` to create a new message.
+ */
+export const SuccessorSchema: GenMessage<Successor> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 6);
+
+/**
+ * @generated from message oplog.store.v1.CandidateEntry
+ */
+export type CandidateEntry = Message<"oplog.store.v1.CandidateEntry"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string endpoint = 2;
+   */
+  endpoint: string;
+
+  /**
+   * Random, per campaign.
+   *
+   * @generated from field: bytes nonce = 3;
+   */
+  nonce: Uint8Array;
+
+  /**
+   * Revision of the announcement that it has prepared for; 0 = none.
+   *
+   * @generated from field: int64 prepared_for_revision = 4;
+   */
+  preparedForRevision: bigint;
+};
+
+/**
+ * Describes the message oplog.store.v1.CandidateEntry.
+ * Use `create(CandidateEntrySchema)` to create a new message.
+ */
+export const CandidateEntrySchema: GenMessage<CandidateEntry> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 7);
 
 /**
  * @generated from message oplog.store.v1.Floor
@@ -311,7 +424,7 @@ export type Floor = Message<"oplog.store.v1.Floor"> & {
  * Use `create(FloorSchema)` to create a new message.
  */
 export const FloorSchema: GenMessage<Floor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 5);
+  messageDesc(file_oplog_store_v1_store, 8);
 
 /**
  * @generated from message oplog.store.v1.Cursor
@@ -348,7 +461,7 @@ export type Cursor = Message<"oplog.store.v1.Cursor"> & {
  * Use `create(CursorSchema)` to create a new message.
  */
 export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 6);
+  messageDesc(file_oplog_store_v1_store, 9);
 
 /**
  * @generated from enum oplog.store.v1.Codec

@@ -1,0 +1,85 @@
+// What every program here needs to talk to an oplogd: a connection, and what its refusals mean.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <string>
+
+#include "google/rpc/error_details.pb.h"
+#include "oplog/v1/oplog.pb.h"
+
+// Made when it is first used. A sidecar whose machine is gone without a word is noticed after 13 s.
+inline std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 3000);
+  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// Before a further call on a connection that may be broken: for a second at most. gRPC goes on connecting only while
+// somebody waits for it, and a call that fails at once does not.
+inline void Reconnect(grpc::Channel& channel) {
+  channel.WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(1));
+}
+
+// The status of an answer inside a stream, as a call would have returned it.
+inline grpc::Status ToStatus(const oplog::v1::Status& error) {
+  return {grpc::StatusCode(error.code()), error.message(), error.SerializeAsString()};
+}
+
+// Names the case of the error table in oplog.proto; empty if the status does not come from a sidecar.
+inline google::rpc::ErrorInfo Info(const grpc::Status& status) {
+  oplog::v1::Status error;  // Same bytes as google.rpc.Status.
+  google::rpc::ErrorInfo info;
+  error.ParseFromString(status.error_details());
+  for (const auto& detail : error.details()) {
+    if (detail.UnpackTo(&info)) break;
+  }
+  return info;
+}
+
+// Where the log is written, as a sidecar that does not lead it says; empty if that is not known.
+inline std::string LeaderEndpoint(const grpc::Status& status) {
+  const auto info = Info(status);
+  const auto endpoint = info.metadata().find("endpoint");
+  return info.reason() == "NOT_PRIMARY" && endpoint != info.metadata().end() ? endpoint->second : "";
+}
+
+// Whether the same request may succeed later, or elsewhere. So it is too where the sidecar ended a stream without an
+// error.
+inline bool Transient(const grpc::Status& status) {
+  switch (status.error_code()) {
+    case grpc::OK:
+    case grpc::UNAVAILABLE:
+    case grpc::UNKNOWN:
+    case grpc::INTERNAL:
+    case grpc::CANCELLED:
+    case grpc::DEADLINE_EXCEEDED:
+      return true;
+    default:
+      const std::string reason = Info(status).reason();
+      return reason == "NOT_PRIMARY" || reason == "NOT_READY";
+  }
+}
+
+// Ends the process: trying again would change nothing.
+[[noreturn]] inline void Fail(const grpc::Status& status) {
+  std::cerr << Info(status).reason() << ": " << status.error_message() << std::endl;
+  std::_Exit(1);
+}
+
+// False if it was stopped meanwhile.
+inline bool Pause(const std::stop_token& stop, std::chrono::nanoseconds time) {
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable_any().wait_for(lock, stop, time, [] { return false; });
+  return !stop.stop_requested();
+}

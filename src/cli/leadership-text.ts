@@ -1,0 +1,89 @@
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import {
+  type CampaignResponse,
+  type GetLeaderResponse,
+  LeadershipMode,
+  LostReason,
+  type PromotionTimes,
+} from "../gen/oplog/v1/leadership_pb.js";
+import type { Leader } from "../gen/oplog/v1/oplog_pb.js";
+import { humanDuration, keyText, table } from "./render.js";
+
+type Leadership = Pick<GetLeaderResponse, "leader" | "token" | "mode" | "vacant"> &
+  Partial<Pick<GetLeaderResponse, "leaseLeft">>;
+
+/** One line. */
+export function leaderText({ leader, token, mode, vacant, leaseLeft }: Leadership): string {
+  if (leader === undefined || leader.term === 0n) return "nobody has claimed this log";
+  if (vacant) return `vacant: nobody leads, the last to do so was ${nameOf(leader)}`;
+  const lease = leaseLeft ? `, lease ends in ${humanDuration(durationMs(leaseLeft))} unless renewed` : "";
+  return `${nameOf(leader)}, ${claimText(mode, token)}${lease}`;
+}
+
+/** Nothing where nobody campaigns. */
+export function candidatesText({ candidates, leader, vacant }: GetLeaderResponse): string[] {
+  if (candidates.length === 0) return [];
+  const rows = candidates.map(({ id, endpoint }) => {
+    const leads = !vacant && id === leader?.id;
+    return [keyText(id), keyText(endpoint) || "-", leads ? "leads" : "waits"];
+  });
+  return ["", "candidates", ...table(["ID", "ENDPOINT", ""], rows).map((line) => `  ${line}`)];
+}
+
+/** One line for each message of a campaign. */
+export function campaignText({ message }: CampaignResponse): string {
+  switch (message.case) {
+    case "waiting": {
+      const { leader } = message.value;
+      return leader?.id ? `waiting: the leader is ${nameOf(leader)}` : "waiting: somebody else is about to lead";
+    }
+    case "prepare": {
+      const { term, finalSequenceId, isHandOver } = message.value;
+      const because = isHandOver ? "the leader hands over" : "the log is vacant";
+      return `prepare: ${because}; term ${term}, everything up to entry ${finalSequenceId} must have been applied`;
+    }
+    case "leading": {
+      const { term, nextSequenceId, times } = message.value;
+      return `leading: term ${term}, the next entry is ${nextSequenceId}${times ? timesText(times) : ""}`;
+    }
+    case "leaseRenewed":
+      return `lease renewed: nobody else leads for ${humanDuration(Number(message.value.validForMs))}`;
+    case "lost":
+      return `lost: ${LOST[message.value.reason] ?? `reason ${message.value.reason}`}${explained(message.value.message)}`;
+    case undefined:
+      return "a message that this oplogctl does not know";
+  }
+}
+
+const LOST: Record<LostReason, string> = {
+  [LostReason.UNSPECIFIED]: "for no reason that was given",
+  [LostReason.EXPIRED]: "the lease has run out",
+  [LostReason.FENCED]: "somebody else has claimed a higher term",
+  [LostReason.RESIGNED]: "resigned",
+  [LostReason.HANDED_OVER]: "handed over",
+  [LostReason.STORE_UNREACHABLE]: "the store could not be reached to renew the lease",
+  [LostReason.NOT_READY]: "not ready in time",
+  [LostReason.SILENT]: "silent for longer than promised",
+};
+
+export function nameOf({ id, endpoint, term }: Leader): string {
+  return `${keyText(id)}${endpoint === "" ? "" : ` at ${keyText(endpoint)}`}, term ${term}`;
+}
+
+function claimText(mode: LeadershipMode, token: bigint): string {
+  if (mode === LeadershipMode.TOKEN) return `token ${token}`;
+  return mode === LeadershipMode.ELECTED ? "elected" : "claimed by its first append";
+}
+
+function timesText({ fence, catchUp, objectLeases }: PromotionTimes): string {
+  const steps = [
+    fence && `fence ${humanDuration(durationMs(fence))}`,
+    catchUp && `catch-up ${humanDuration(durationMs(catchUp))}`,
+    objectLeases && `object leases ${humanDuration(durationMs(objectLeases))}`,
+  ].filter((step) => step !== undefined);
+  return steps.length === 0 ? "" : ` (${steps.join(", ")})`;
+}
+
+function explained(message: string): string {
+  return message === "" ? "" : `: ${keyText(message)}`;
+}

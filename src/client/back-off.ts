@@ -1,0 +1,25 @@
+const FIRST_MS = 100;
+const LONGEST_MS = 5_000;
+
+/**
+ * How long to wait after so many failures: doubles up to the longest; the upper half is random, so that those who wait
+ * for the same thing do not return all at once.
+ */
+export function backOffMs(attempts: number, retryAfterMs = 0, longestMs = LONGEST_MS): number {
+  const ceiling = Math.min(longestMs, FIRST_MS * 2 ** Math.min(attempts, 10));
+  return Math.max(Math.round(ceiling * (0.5 + Math.random() / 2)), Math.min(retryAfterMs, longestMs));
+}
+
+/** Ends early when the signal aborts; never rejects. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", done, { once: true });
+  });
+}

@@ -1,0 +1,55 @@
+import type { RenewObjectLeasesRequest } from "../gen/oplog/v1/standby_pb.js";
+import { KEY_BYTES_MAX, LEASE_MS_MAX } from "../oplog/entries.js";
+import { InvalidArgumentError, NoObjectLeasesError, StaleTermError, ViewBehindError } from "../oplog/errors.js";
+import type { View } from "../standby/view.js";
+import { durationMs } from "./convert.js";
+
+const KEYS_MAX = 10_000;
+/** For what has been acknowledged to be applied. */
+const APPLY_MS_MAX = 1000;
+
+/**
+ * Renews at the sidecar that leads, under the term that `leadingTerm` tells or throws NotPrimaryError. Whatever was
+ * acknowledged before counts. Answers the keys that are not held. Throws OplogError.
+ */
+export async function renewObjectLeases(
+  view: View,
+  request: RenewObjectLeasesRequest,
+  leadingTerm: () => bigint,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const { defaultMs } = view.leases;
+  if (defaultMs === undefined) throw new NoObjectLeasesError(view.name);
+  requireKeys(request.keys);
+  const leaseMs = durationMs("lease", request.lease, defaultMs, 1, LEASE_MS_MAX);
+  requireTerm(request.term, leadingTerm());
+  const { head } = view;
+  if (!(await view.awaitApplied(Number(head), signal, APPLY_MS_MAX))) {
+    throw new ViewBehindError(view.name, view.state.applied, head);
+  }
+  requireTerm(request.term, leadingTerm());
+  return view.leases.renew(request.keys, leaseMs);
+}
+
+/** Throws InvalidArgumentError. `field`: as it is to be named. */
+export function requireKey(field: string, key: Buffer): Buffer {
+  if (key.length > 0 && key.length <= KEY_BYTES_MAX) return key;
+  throw new InvalidArgumentError(field, `${key.length} bytes; 1 to ${KEY_BYTES_MAX} are allowed`, {
+    received: key.length,
+    limit: KEY_BYTES_MAX,
+  });
+}
+
+function requireKeys(keys: readonly string[]): void {
+  if (keys.length === 0 || keys.length > KEYS_MAX) {
+    throw new InvalidArgumentError("keys", `${keys.length} keys; 1 to ${KEYS_MAX} are allowed`, {
+      received: keys.length,
+      limit: KEYS_MAX,
+    });
+  }
+  for (const [index, key] of keys.entries()) requireKey(`keys[${index}]`, Buffer.from(key));
+}
+
+function requireTerm(term: bigint | undefined, current: bigint): void {
+  if (term !== undefined && term !== current) throw new StaleTermError(term, current);
+}

@@ -1,0 +1,108 @@
+import { primaryOf } from "../leadership/claim.js";
+import {
+  CandidateExistsError,
+  InvalidArgumentError,
+  NotElectedError,
+  NotPrimaryError,
+  TooManyError,
+} from "../oplog/errors.js";
+import type { Log } from "../replication/log.js";
+import type { Logs } from "../replication/logs.js";
+import type { ObjectEviction } from "../standby/eviction.js";
+import type { View } from "../standby/view.js";
+import type { Views } from "../standby/views.js";
+import { Campaign, type CampaignParts } from "./campaign.js";
+import type { HandedOver } from "./hand-over.js";
+import type { Leader } from "./leader.js";
+import type { CampaignMessage, Candidate, Lost } from "./messages.js";
+
+export interface CampaignsParts extends Omit<CampaignParts, "log" | "view" | "eviction" | "candidate" | "send"> {
+  readonly logs: Logs;
+  readonly views: Views;
+  readonly evictionOf: (view: View) => ObjectEviction;
+  /** Where this sidecar is reached. */
+  readonly endpoint: () => string;
+}
+
+const CANDIDATES_MAX = 64;
+
+/** A candidate that is under way at this sidecar. */
+export interface OpenCampaign {
+  readonly campaign: Campaign;
+  readonly ended: Promise<Lost>;
+}
+
+/** The candidates that campaign through this sidecar. */
+export class Campaigns {
+  private readonly byLog = new Map<string, Map<string, OpenCampaign>>();
+
+  constructor(private readonly parts: CampaignsParts) {}
+
+  /** Throws OplogError. What is sent to the candidate comes through `send`; `ended` rejects with OplogError. */
+  enter(logName: string, entrant: Candidate, send: (message: CampaignMessage) => boolean): OpenCampaign {
+    const { logs, views, endpoint } = this.parts;
+    const candidate = { ...entrant, endpoint: entrant.endpoint === "" ? endpoint() : entrant.endpoint };
+    const log = logs.get(logName);
+    const others = this.byLog.get(logName) ?? new Map<string, OpenCampaign>();
+    if (others.has(candidate.id)) throw new CandidateExistsError(logName, candidate.id);
+    if (others.size >= CANDIDATES_MAX) throw new TooManyError("candidates of the log", CANDIDATES_MAX);
+    const view = views.find(logName);
+    const eviction = view && this.parts.evictionOf(view);
+    const campaign = new Campaign({ ...this.parts, log, view, eviction, candidate, send });
+    const release = log.retain();
+    const ended = campaign.run().finally(() => {
+      release();
+      others.delete(candidate.id);
+      if (others.size === 0) this.byLog.delete(logName);
+    });
+    // Whoever waits for it is told; nobody may be waiting yet.
+    ended.catch(() => undefined);
+    const open = { campaign, ended };
+    others.set(candidate.id, open);
+    this.byLog.set(logName, others);
+    return open;
+  }
+
+  /** That a candidate leads here. Throws NotPrimaryError. */
+  leadingTerm(logName: string): bigint {
+    for (const { campaign } of this.byLog.get(logName)?.values() ?? []) {
+      if (campaign.leading !== undefined) return campaign.leading.claim.term;
+    }
+    const { id, endpoint, term } = this.parts.logs.get(logName).leaderView;
+    throw new NotPrimaryError(id, endpoint, term);
+  }
+
+  /** Returns once the log is vacant. */
+  async resign(logName: string): Promise<{ readonly term: bigint; readonly finalSequenceId: bigint }> {
+    const { open, leader } = await this.requireLeader(logName);
+    open.campaign.resign("Resign was called");
+    await open.ended.catch(() => undefined);
+    return { term: leader.claim.term, finalSequenceId: leader.writer.lastSequenceId };
+  }
+
+  async handOver(logName: string, target: string, timeoutMs: number): Promise<HandedOver> {
+    const { open, leader } = await this.requireLeader(logName);
+    if (open.campaign.id === target) throw new InvalidArgumentError("target", `"${target}" leads already`);
+    return leader.handOver(target, timeoutMs);
+  }
+
+  private async requireLeader(logName: string): Promise<{ readonly open: OpenCampaign; readonly leader: Leader }> {
+    const log = this.parts.logs.get(logName);
+    let newest: { readonly open: OpenCampaign; readonly leader: Leader } | undefined;
+    for (const open of this.byLog.get(logName)?.values() ?? []) {
+      const leader = open.campaign.leading;
+      // One that has been followed by another here may not know yet.
+      if (leader === undefined || leader.isOver) continue;
+      if (newest === undefined || leader.claim.term > newest.leader.claim.term) newest = { open, leader };
+    }
+    if (newest !== undefined) return newest;
+    throw await notLeading(log);
+  }
+}
+
+async function notLeading(log: Log): Promise<NotElectedError | NotPrimaryError> {
+  const { term, leader } = await log.readLeadership();
+  if (term?.elected !== true) return new NotElectedError(log.name);
+  const { owner, endpoint, term: current } = primaryOf(term, leader !== undefined);
+  return new NotPrimaryError(owner, endpoint, current);
+}

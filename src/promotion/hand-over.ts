@@ -1,0 +1,199 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type CandidateEntry, CandidateEntrySchema, SuccessorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { type Claim, decodeState, type Primary, primaryOf } from "../leadership/claim.js";
+import { type Leadership, readLeadership } from "../leadership/leadership.js";
+import type { Clock } from "../oplog/clock.js";
+import {
+  CandidateNotFoundError,
+  HandOverAbandonedError,
+  NotPrimaryError,
+  type OplogError,
+  StoreUnavailableError,
+} from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import { type KvStore, StoreError } from "../oplog/kv-store.js";
+import { watchLeadership } from "../replication/leader-watch.js";
+import type { LogWriter } from "../replication/log-writer.js";
+import { linkSignals, sleep } from "../replication/timing.js";
+
+export interface HandOverParts {
+  readonly store: KvStore;
+  readonly keys: LogKeys;
+  readonly clock: Clock;
+  readonly claim: Claim;
+  readonly leaseId: bigint;
+  readonly ttlMs: number;
+  readonly writer: LogWriter;
+  /** Somebody else leads from now on; what waits in the line is to be refused with that. */
+  readonly onTaken: (primary: Primary) => void;
+}
+
+export interface HandedOver {
+  readonly term: bigint;
+  readonly finalSequenceId: bigint;
+  readonly heldMs: number;
+}
+
+const REREAD_MS = 1000;
+const RETRY_MS = 50;
+
+/**
+ * Announces the hand-over, so that the target reads what it can while appends go on; one that does not answer costs
+ * nobody anything. Then holds the line, so that the head stands still, and invites the target to take the term. Either
+ * the target replaces the leader key, or the invitation is taken back: both are one transaction on the same keys, so the
+ * store decides which. An invitation that arrives late is safe too: the target prepares for the head that it finds.
+ *
+ * Throws CandidateNotFoundError and HandOverAbandonedError: the leader goes on; NotPrimaryError when the leadership went
+ * elsewhere meanwhile, and StoreUnavailableError when nothing could be told before it was over anyway.
+ */
+export async function handOver(
+  parts: HandOverParts,
+  target: string,
+  timeoutMs: number,
+  isOver: AbortSignal,
+  /** Aborts when the leader does not want to go on anyway: then nothing is waited for. */
+  givesUp: AbortSignal,
+): Promise<HandedOver> {
+  const { clock, writer } = parts;
+  const announcing = timeLimit(timeoutMs, givesUp);
+  const announced = await announce(parts, target, announcing.signal).finally(() => announcing.end());
+  if (announced === undefined) throw await abandoned(parts, target, 0, isOver);
+
+  const startedMs = clock.monotonicMs();
+  const heldMs = () => Math.round(clock.monotonicMs() - startedMs);
+  const time = timeLimit(timeoutMs, givesUp);
+  const held = writer.hold();
+  try {
+    const release = await Promise.race([held, sleep(timeoutMs, time.signal)]);
+    if (release === undefined) throw await abandoned(parts, target, heldMs(), isOver);
+    const finalSequenceId = writer.lastSequenceId;
+    const isInvited = await putSuccessor(parts, { id: target, finalSequenceId }, announced);
+    const taken = isInvited === undefined ? undefined : await awaitTaken(parts, time.signal);
+    const primary = taken ?? (await takeBack(parts, isOver));
+    if (primary === undefined) throw new HandOverAbandonedError(target, heldMs());
+    if (primary.owner !== target) throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+    parts.onTaken(primary);
+    return { term: primary.term, finalSequenceId, heldMs: heldMs() };
+  } finally {
+    time.end();
+    void held.then(
+      (release) => release(),
+      () => undefined,
+    );
+  }
+}
+
+/** Returns the revision of the announcement once the target has prepared for it; undefined: it has not in time. */
+async function announce(parts: HandOverParts, target: string, signal: AbortSignal): Promise<bigint | undefined> {
+  const { store, keys, claim } = parts;
+  if ((await readCandidate(parts, target)) === undefined) throw new CandidateNotFoundError(keys.log, target);
+  const revision = await putSuccessor(parts, { id: target }, 0n);
+  if (revision === undefined) return undefined;
+  for await (const leadership of watchLeadership(store, keys, REREAD_MS, signal)) {
+    if (leadership.termRevision !== claim.termRevision) return undefined;
+    // If it cannot be read now, then when the leadership is looked at again.
+    const candidate = await readCandidate(parts, target).catch(() => undefined);
+    if (candidate?.preparedForRevision === revision) return revision;
+  }
+  return undefined;
+}
+
+async function readCandidate({ store, keys }: HandOverParts, id: string): Promise<CandidateEntry | undefined> {
+  try {
+    const { pair } = await store.get(keys.candidate(id));
+    return pair && decodeState(CandidateEntrySchema, pair);
+  } catch (error) {
+    if (error instanceof StoreError) throw new StoreUnavailableError(0, "nothing was changed");
+    throw error;
+  }
+}
+
+/** What to throw when the target was not ready, or the leadership is over. */
+async function abandoned(
+  parts: HandOverParts,
+  target: string,
+  heldMs: number,
+  isOver: AbortSignal,
+): Promise<OplogError> {
+  const primary = await takeBack(parts, isOver);
+  if (primary === undefined) return new HandOverAbandonedError(target, heldMs);
+  return new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+}
+
+function timeLimit(ms: number, isOver: AbortSignal): { readonly signal: AbortSignal; end(): void } {
+  const limit = new AbortController();
+  const { signal, unlink } = linkSignals(isOver, limit.signal);
+  const timer = setTimeout(() => limit.abort(), ms);
+  return {
+    signal,
+    end() {
+      clearTimeout(timer);
+      unlink();
+    },
+  };
+}
+
+/** Returns its revision; undefined: refused, or it cannot be told whether it stands. */
+async function putSuccessor(
+  { store, keys, claim, leaseId }: HandOverParts,
+  successor: { readonly id: string; readonly finalSequenceId?: bigint },
+  before: bigint,
+): Promise<bigint | undefined> {
+  try {
+    const value = toBinary(SuccessorSchema, create(SuccessorSchema, successor));
+    const { succeeded, revision } = await store.txn({
+      compares: [...stillLeading(keys, claim), { key: keys.successor, modRevision: before }],
+      writes: [{ kind: "put", key: keys.successor, value, leaseId }],
+    });
+    return succeeded ? revision : undefined;
+  } catch (error) {
+    if (error instanceof StoreError) return undefined;
+    throw error;
+  }
+}
+
+/** Undefined: nobody else leads when the time is up. */
+async function awaitTaken({ store, keys, claim }: HandOverParts, signal: AbortSignal): Promise<Primary | undefined> {
+  for await (const leadership of watchLeadership(store, keys, REREAD_MS, signal)) {
+    const { termRevision, leaderRevision } = leadership;
+    if (termRevision !== claim.termRevision || leaderRevision !== claim.leaderRevision) return primaryIn(leadership);
+  }
+  return undefined;
+}
+
+/** Undefined: the invitation stands no more, and was not followed. Asks until the store has decided. */
+async function takeBack(
+  { store, keys, claim, clock, ttlMs }: HandOverParts,
+  isOver: AbortSignal,
+): Promise<Primary | undefined> {
+  const startedMs = clock.monotonicMs();
+  while (!isOver.aborted && clock.monotonicMs() - startedMs < ttlMs) {
+    try {
+      const { succeeded } = await store.txn({
+        compares: stillLeading(keys, claim),
+        writes: [{ kind: "delete", key: keys.successor }],
+      });
+      return succeeded ? undefined : primaryIn(await readLeadership(store, keys));
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      await sleep(RETRY_MS, isOver);
+    }
+  }
+  const failedMs = Math.round(clock.monotonicMs() - startedMs);
+  throw new StoreUnavailableError(failedMs, "the target may lead or not: GetLeader tells");
+}
+
+/** Term and leader are read one by one: the higher one tells. */
+export function primaryIn({ term, leader }: Leadership): Primary {
+  const isNewer = leader !== undefined && leader.term > (term?.term ?? 0n);
+  return isNewer
+    ? { owner: leader.id, endpoint: leader.endpoint, term: leader.term }
+    : primaryOf(term, leader !== undefined);
+}
+
+function stillLeading(keys: LogKeys, claim: Claim) {
+  return [
+    { key: keys.term, modRevision: claim.termRevision },
+    { key: keys.leader, modRevision: claim.leaderRevision ?? 0n },
+  ];
+}

@@ -1,0 +1,170 @@
+import type { Claim, Primary } from "../leadership/claim.js";
+import type { Clock } from "../oplog/clock.js";
+import { HandOverRunningError, NotPrimaryError, NotReadyError } from "../oplog/errors.js";
+import type { KvStore } from "../oplog/kv-store.js";
+import { watchLeadership } from "../replication/leader-watch.js";
+import type { Log } from "../replication/log.js";
+import type { LogWriter } from "../replication/log-writer.js";
+import { linkSignals, sleep } from "../replication/timing.js";
+import { type HandedOver, handOver, primaryIn } from "./hand-over.js";
+import type { LeaseKeeper, LeaseLoss } from "./lease-keeper.js";
+import type { Lost } from "./messages.js";
+
+export interface LeaderParts {
+  readonly store: KvStore;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly keeper: LeaseKeeper;
+  /** Aborts, with why, when the leadership is to be given up. */
+  readonly resigning: AbortSignal;
+  /** Aborts when the candidate is no longer heard of. */
+  readonly silent: AbortSignal;
+  /** Until when the candidate has been told that nobody else leads, on the monotonic clock. */
+  readonly promisedUntilMs: () => number;
+}
+
+/** How one term has ended. "stalled": its writer has, and the leadership stands. */
+export type TermEnd = { readonly kind: "lost"; readonly lost: Lost } | { readonly kind: "stalled" };
+
+/** One term that a candidate leads, from the opening of its writer to its end. */
+export class Leader {
+  private verdict: Lost | undefined;
+  private handingOverTo: string | undefined;
+  /** The term is over, for whatever reason. */
+  private readonly over = new AbortController();
+
+  constructor(
+    private readonly parts: LeaderParts,
+    readonly claim: Claim,
+    readonly writer: LogWriter,
+    private readonly writerEnded: Promise<void>,
+  ) {}
+
+  /** Nothing may be promised any more. */
+  get isOver(): boolean {
+    return this.over.signal.aborted;
+  }
+
+  /** Returns when the term has ended; nothing is written under it any more. Throws what ends the log itself. */
+  async run(): Promise<TermEnd> {
+    const { keeper, resigning, silent } = this.parts;
+    const expire = () => this.end(expiry(keeper.lost.reason), this.nobody);
+    keeper.lost.addEventListener("abort", expire);
+    if (keeper.lost.aborted) expire();
+    const { signal, unlink } = linkSignals(resigning, silent, this.over.signal);
+    const watching = this.watch();
+    try {
+      await Promise.race([this.writerEnded, watching, aborted(signal)]);
+      if (this.verdict === undefined && resigning.aborted) await this.resign(String(resigning.reason));
+      else if (this.verdict === undefined && silent.aborted) await this.abandon();
+      if (this.verdict === undefined && this.isSuperseded) await Promise.race([watching, aborted(keeper.lost)]);
+      if (this.verdict === undefined) this.judgeWriter();
+      return this.verdict === undefined ? { kind: "stalled" } : { kind: "lost", lost: this.verdict };
+    } finally {
+      this.over.abort();
+      unlink();
+      keeper.lost.removeEventListener("abort", expire);
+      await watching;
+    }
+  }
+
+  async handOver(target: string, timeoutMs: number): Promise<HandedOver> {
+    if (this.handingOverTo !== undefined) throw new HandOverRunningError(this.handingOverTo);
+    const { store, clock, keeper, log, resigning, silent } = this.parts;
+    const { signal: givesUp, unlink } = linkSignals(keeper.lost, resigning, silent, this.over.signal);
+    this.handingOverTo = target;
+    try {
+      const { claim, writer } = this;
+      const { leaseId, ttlMs } = keeper;
+      const onTaken = (primary: Primary) => this.noteTaken(primary);
+      const parts = { store, keys: log.keys, clock, claim, leaseId, ttlMs, writer, onTaken };
+      return await handOver(parts, target, timeoutMs, keeper.lost, givesUp);
+    } finally {
+      unlink();
+      this.handingOverTo = undefined;
+    }
+  }
+
+  /** Another claim at this sidecar has taken the place of the writer; the store tells whose. */
+  private get isSuperseded(): boolean {
+    const { end } = this.writer;
+    return (
+      end?.kind === "stopped" && (end.error instanceof NotReadyError || this.parts.log.primary.writer !== undefined)
+    );
+  }
+
+  private get nobody(): Primary {
+    return { owner: "", endpoint: "", term: this.claim.term };
+  }
+
+  /** The first cause stands. */
+  private end(lost: Lost, primary: Primary): void {
+    if (this.verdict !== undefined) return;
+    this.verdict = lost;
+    this.parts.log.primary.stepDown(this.claim, refusal(primary));
+    this.over.abort();
+  }
+
+  private noteTaken(primary: Primary): void {
+    const isPlanned = this.handingOverTo !== undefined && primary.owner === this.handingOverTo;
+    const who = `"${primary.owner}" leads term ${primary.term}`;
+    this.end({ reason: isPlanned ? "handed over" : "fenced", message: who }, primary);
+  }
+
+  /** Somebody may take the term without an append of ours to notice it. */
+  private async watch(): Promise<void> {
+    const { store, log, keeper } = this.parts;
+    const { claim } = this;
+    for await (const leadership of watchLeadership(store, log.keys, keeper.ttlMs / 2, this.over.signal)) {
+      const { termRevision, leader, leaderRevision } = leadership;
+      if (termRevision === claim.termRevision && leaderRevision === claim.leaderRevision) continue;
+      const primary = primaryIn(leadership);
+      const isTaken = termRevision !== claim.termRevision || leader !== undefined;
+      return isTaken ? this.noteTaken(primary) : this.end(expiry("expired"), primary);
+    }
+  }
+
+  /** What has been accepted is written first, for as long as the lease allows. */
+  private async resign(why: string): Promise<void> {
+    const { keeper } = this.parts;
+    this.writer.drain(refusal(this.nobody));
+    await Promise.race([this.writerEnded, aborted(keeper.lost)]);
+    this.end({ reason: "resigned", message: why }, this.nobody);
+  }
+
+  /** The candidate may live and rely on what it was told last: nobody else leads before that is over. */
+  private async abandon(): Promise<void> {
+    const { clock, keeper, promisedUntilMs, log } = this.parts;
+    log.primary.stepDown(this.claim, refusal(this.nobody));
+    const { signal, unlink } = linkSignals(keeper.lost, this.parts.resigning);
+    await sleep(Math.max(0, promisedUntilMs() - clock.monotonicMs()), signal);
+    unlink();
+    this.end({ reason: "silent", message: String(this.parts.silent.reason) }, this.nobody);
+  }
+
+  private judgeWriter(): void {
+    const { end } = this.writer;
+    if (end === undefined || end.kind === "stalled") return;
+    if (end.kind === "data loss") throw end.error;
+    if (end.kind === "stopped") this.end({ reason: "resigned", message: end.error.message }, this.nobody);
+    else if (end.byTerm === this.claim.term) this.end(expiry("expired"), this.nobody);
+    else this.end({ reason: "fenced", message: end.error.message }, this.nobody);
+  }
+}
+
+function expiry(loss: LeaseLoss): Lost {
+  const message =
+    loss === "expired" ? "the store has dropped the lease" : "the store could not be reached to renew the lease";
+  return { reason: loss, message };
+}
+
+function refusal({ owner, endpoint, term }: Primary): NotPrimaryError {
+  return new NotPrimaryError(owner, endpoint, term);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}

@@ -1,0 +1,104 @@
+import { renewEveryMs, validUntilMs } from "../leadership/lease.js";
+import type { Clock } from "../oplog/clock.js";
+import { type KvStore, LeaseNotFoundError, StoreError } from "../oplog/kv-store.js";
+import { linkSignals, sleep } from "../replication/timing.js";
+
+/** Why a lease can no longer be relied on. */
+export type LeaseLoss = "expired" | "store unreachable";
+
+const RETRY_MS = 100;
+const DEADLINE_MS_MIN = 100;
+
+/**
+ * Keeps one lease of the store alive. It counts as lost on this machine's monotonic clock before it can have run out in
+ * the store, whatever the store says later: nobody may act on it from then on.
+ */
+export class LeaseKeeper {
+  private readonly lostController = new AbortController();
+  private readonly closing = new AbortController();
+  private untilMs: number;
+
+  private constructor(
+    private readonly store: KvStore,
+    private readonly clock: Clock,
+    readonly leaseId: bigint,
+    /** As the store granted it. */
+    readonly ttlMs: number,
+    grantSentMs: number,
+  ) {
+    this.untilMs = validUntilMs(grantSentMs, ttlMs);
+  }
+
+  /** Rejects with StoreError. */
+  static async grant(store: KvStore, clock: Clock, ttlMs: number): Promise<LeaseKeeper> {
+    const sentMs = clock.monotonicMs();
+    const lease = await store.grantLease(ttlMs, { deadlineMs: Math.max(DEADLINE_MS_MIN, ttlMs) });
+    return new LeaseKeeper(store, clock, lease.leaseId, lease.ttlMs, sentMs);
+  }
+
+  /** Aborts with a LeaseLoss. */
+  get lost(): AbortSignal {
+    return this.lostController.signal;
+  }
+
+  /** On the monotonic clock. */
+  get validUntilMs(): number {
+    return this.untilMs;
+  }
+
+  /** Renews until the lease is lost, or closed. */
+  async run(onRenewed: () => void): Promise<void> {
+    const { closing, ttlMs } = this;
+    let waitMs = renewEveryMs(ttlMs);
+    for (;;) {
+      await sleep(Math.min(waitMs, this.leftMs), closing.signal);
+      if (closing.signal.aborted) return;
+      if (this.leftMs <= 0) return this.lose("store unreachable");
+      try {
+        const isRenewed = await this.renew();
+        if (closing.signal.aborted) return;
+        waitMs = isRenewed ? renewEveryMs(ttlMs) : RETRY_MS;
+        if (isRenewed) onRenewed();
+      } catch (error) {
+        if (error instanceof LeaseNotFoundError) return this.lose("expired");
+        if (!(error instanceof StoreError)) throw error;
+        waitMs = RETRY_MS;
+      }
+    }
+  }
+
+  /** Gives the lease up; its keys are deleted. Best effort: it runs out anyhow. */
+  async close(): Promise<void> {
+    this.closing.abort();
+    await this.store.revokeLease(this.leaseId, { deadlineMs: this.ttlMs }).catch((error: unknown) => {
+      if (!(error instanceof StoreError)) throw error;
+    });
+  }
+
+  private get leftMs(): number {
+    return this.untilMs - this.clock.monotonicMs();
+  }
+
+  /** False: no answer while the lease was still good. One that comes later does not count. */
+  private async renew(): Promise<boolean> {
+    const { store, clock, leaseId, ttlMs, closing } = this;
+    const sentMs = clock.monotonicMs();
+    const deadlineMs = Math.max(DEADLINE_MS_MIN, Math.min(renewEveryMs(ttlMs), this.leftMs));
+    const answered = new AbortController();
+    const { signal, unlink } = linkSignals(closing.signal, answered.signal);
+    try {
+      const renewal = store.keepLeaseAlive(leaseId, { deadlineMs });
+      const lease = await Promise.race([renewal, sleep(this.leftMs, signal)]);
+      if (lease === undefined || this.leftMs <= 0) return false;
+      this.untilMs = validUntilMs(sentMs, lease.ttlMs);
+      return true;
+    } finally {
+      answered.abort();
+      unlink();
+    }
+  }
+
+  private lose(loss: LeaseLoss): void {
+    this.lostController.abort(loss);
+  }
+}

@@ -1,0 +1,48 @@
+import type { Primary } from "../leadership/claim.js";
+
+/** Who stands for the leadership of a log, and on what terms: see Candidate in leadership.proto. */
+export interface Candidate {
+  readonly id: string;
+  /** "" = that of the sidecar. */
+  readonly endpoint: string;
+  readonly ttlMs: number;
+  readonly readyTimeoutMs: number;
+  readonly needsHandshake: boolean;
+  /** Undefined: it does not promise to be heard of. */
+  readonly aliveWithinMs: number | undefined;
+}
+
+/** What a candidate is told. */
+export type CampaignMessage =
+  | { readonly kind: "waiting"; readonly leader: Primary }
+  | { readonly kind: "prepare"; readonly term: bigint; readonly finalSequenceId: bigint; readonly isHandOver: boolean }
+  | {
+      readonly kind: "leading";
+      readonly term: bigint;
+      readonly nextSequenceId: bigint;
+      readonly logId: Uint8Array;
+      readonly times: PromotionTimes;
+    }
+  /** From now on, on a clock that never jumps. */
+  | { readonly kind: "lease renewed"; readonly validForMs: number };
+
+export interface PromotionTimes {
+  readonly fenceMs: number;
+  readonly catchUpMs: number;
+  readonly objectLeasesMs: number;
+}
+
+/** How a candidacy has ended. */
+export interface Lost {
+  readonly reason: LostReason;
+  readonly message: string;
+}
+
+export type LostReason =
+  | "expired"
+  | "fenced"
+  | "resigned"
+  | "handed over"
+  | "store unreachable"
+  | "not ready"
+  | "silent";

@@ -1,0 +1,113 @@
+import type { Clock } from "../oplog/clock.js";
+import { BeyondHeadError, StateDivergedError } from "../oplog/errors.js";
+import { Change, linkSignals } from "../replication/timing.js";
+import type { View } from "../standby/view.js";
+import type { Candidate } from "./messages.js";
+
+/** What a candidate says of itself. */
+export interface Readiness {
+  readonly applied: bigint;
+  /** Empty = not told. */
+  readonly stateHash: Uint8Array;
+  /** Of the Prepare that it answers; 0n = the newest. */
+  readonly term: bigint;
+}
+
+export type Prepared =
+  | { readonly kind: "ready" }
+  /** What was missing when the time ran out. */
+  | { readonly kind: "late"; readonly missing: string }
+  | { readonly kind: "given up" };
+
+export interface PreparationParts {
+  readonly clock: Clock;
+  readonly candidate: Candidate;
+  /** That this sidecar keeps of the log. */
+  readonly view: View | undefined;
+}
+
+/** Brings candidate and view to the last entry of the terms before: both have applied exactly that, or nobody leads. */
+export class Preparation {
+  private readonly change = new Change();
+  private newest: Readiness | undefined;
+
+  constructor(private readonly parts: PreparationParts) {}
+
+  /** The candidate has answered. */
+  note(readiness: Readiness): void {
+    this.newest = readiness;
+    this.change.notify();
+  }
+
+  /** An answer to an earlier question does not count. */
+  reset(): void {
+    this.newest = undefined;
+  }
+
+  /** Throws BeyondHeadError, StateDivergedError and ViewFailedError: this candidate cannot lead. */
+  async until(term: bigint, final: bigint, signal: AbortSignal): Promise<Prepared> {
+    const { candidate, view, clock } = this.parts;
+    const deadlineMs = clock.monotonicMs() + candidate.readyTimeoutMs;
+    const over = new AbortController();
+    const { signal: both, unlink } = linkSignals(signal, over.signal);
+    let isApplied = view === undefined;
+    let failure: unknown;
+    const applying = view?.promote(final, both).then(
+      () => {
+        isApplied = !both.aborted;
+        this.change.notify();
+      },
+      (error: unknown) => {
+        failure = both.aborted ? undefined : error;
+        this.change.notify();
+      },
+    );
+    try {
+      for (;;) {
+        const seen = this.change.version;
+        if (failure !== undefined) throw failure;
+        const ready = this.answerTo(term, final);
+        if (isApplied && (ready !== undefined || !candidate.needsHandshake)) {
+          this.requireSameState(ready, final);
+          return { kind: "ready" };
+        }
+        if (signal.aborted) return { kind: "given up" };
+        const leftMs = deadlineMs - clock.monotonicMs();
+        if (leftMs <= 0) return { kind: "late", missing: this.missing(ready, isApplied, final) };
+        await this.change.wait(seen, signal, leftMs);
+      }
+    } finally {
+      over.abort();
+      unlink();
+      await applying;
+    }
+  }
+
+  private answerTo(term: bigint, final: bigint): Readiness | undefined {
+    const { newest } = this;
+    if (newest === undefined || (newest.term !== 0n && newest.term !== term)) return undefined;
+    if (newest.applied > final) throw new BeyondHeadError(newest.applied, final);
+    // Not there yet; or an answer to an invitation that was taken back crossed the next one, for the same term.
+    return newest.applied < final ? undefined : newest;
+  }
+
+  private requireSameState(ready: Readiness | undefined, final: bigint): void {
+    const { view, candidate } = this.parts;
+    if (view === undefined || ready === undefined || ready.stateHash.length === 0) return;
+    const current = view.state.stateHash;
+    if (Buffer.compare(current, ready.stateHash) === 0) return;
+    const yours = Buffer.from(ready.stateHash).toString("hex");
+    throw new StateDivergedError(candidate.id, final, yours, current.toString("hex"));
+  }
+
+  private missing(ready: Readiness | undefined, isApplied: boolean, final: bigint): string {
+    const { candidate, view } = this.parts;
+    const { newest } = this;
+    const answer = newest === undefined ? "no Ready came" : `Ready came for entry ${newest.applied}`;
+    const problems = [
+      ...(candidate.needsHandshake && ready === undefined ? [`${answer} where ${final} is the last`] : []),
+      ...(isApplied ? [] : [`the view of this sidecar had applied ${view?.state.applied} of ${final}`]),
+    ];
+    return `${problems.join(", and ")}, within ${candidate.readyTimeoutMs} ms`;
+  }
+}

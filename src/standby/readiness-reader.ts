@@ -1,0 +1,125 @@
+import type { Clock } from "../oplog/clock.js";
+import { NoViewError, OplogError } from "../oplog/errors.js";
+import { LogKeys, requireLogName } from "../oplog/keys.js";
+import { type CallOptions, type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import { type HeadAtRest, readHead, readLease, readMissing } from "../replication/standing.js";
+import type { PhaseChange } from "./life-record.js";
+import { type Assessment, assess, type ReadinessFacts } from "./readiness.js";
+import type { View } from "./view.js";
+import type { Views } from "./views.js";
+
+export interface ReadinessParts {
+  readonly views: Views;
+  readonly store: KvStore;
+  readonly keyPrefix: string;
+  readonly clock: Clock;
+  readonly storeUnreachableMs: () => number;
+}
+
+export interface Readiness extends Assessment, Pick<ReadinessFacts, "life" | "applied" | "head"> {
+  readonly history: readonly PhaseChange[];
+}
+
+/** For all that is read from the store together. */
+const READ_MS_MAX = 1000;
+/** For the watch to bring, and the view to apply, what was written just before the head was read. */
+const ARRIVAL_MS_MAX = 250;
+
+/** Finds out how near the views are to being led. Asks the store each time; changes nothing. */
+export class ReadinessReader {
+  constructor(private readonly parts: ReadinessParts) {}
+
+  /** Throws NoViewError. */
+  async read(log: string, signal: AbortSignal): Promise<Readiness> {
+    const view = this.parts.views.find(requireLogName(log));
+    if (view === undefined) throw new NoViewError(log);
+    const facts = await this.facts(view, signal);
+    const { life, applied, head } = facts;
+    return { ...assess(facts), life, applied, head, history: view.history };
+  }
+
+  private async facts(view: View, signal: AbortSignal): Promise<ReadinessFacts> {
+    const { store, keyPrefix } = this.parts;
+    const keys = new LogKeys(keyPrefix, view.name);
+    const reading = new Reading(this.parts);
+    const appliedBefore = BigInt(view.state.applied);
+    const [head, lease] = await Promise.all([
+      reading.of((options) => readHead(store, keys, options)),
+      reading.of((options) => readLease(store, keys, options)),
+    ]);
+    const silence = head && (await this.silenceUpTo(head.head, view, signal));
+    const next = BigInt(view.state.applied) + 1n;
+    const absent = head && (await reading.of((options) => readMissing(store, keys, next, head, options)));
+    const { unread } = reading;
+    const contradiction = reading.contradiction ?? (head && contradictionOf(view, appliedBefore, head));
+    // From here on without a pause: what is told of the view is of one moment.
+    const life = view.lifeState;
+    const { applied, head: headSeen, headAgeMs } = view.sight;
+    const gap = view.feedView?.gap;
+    return {
+      life,
+      applied,
+      headSeen,
+      headAgeMs,
+      appliedPerSecond: view.appliedPerSecond,
+      head: head?.head,
+      unread,
+      contradiction,
+      missing: absent ?? (gap !== undefined && gap.last > applied ? gap : undefined),
+      silence: head !== undefined && applied < head.head ? silence : undefined,
+      lease,
+    };
+  }
+
+  /** Gives what there is a moment to arrive, and tells whether the watch has brought nothing of it. */
+  private async silenceUpTo(head: bigint, view: View, signal: AbortSignal): Promise<ReadinessFacts["silence"]> {
+    const { clock } = this.parts;
+    const askedMs = clock.monotonicMs();
+    await view.awaitApplied(Number(head), signal, ARRIVAL_MS_MAX);
+    const feed = view.feedView;
+    if (feed === undefined || !feed.isReady || feed.last >= head || view.phase === "failed") return undefined;
+    const elapsedMs = feed.watchAgeMs;
+    const hasBrought = elapsedMs < clock.monotonicMs() - askedMs;
+    return hasBrought ? undefined : { delivered: feed.last, elapsedMs };
+  }
+}
+
+/** Several reads with one deadline, of which each may fail. */
+class Reading {
+  unread: ReadinessFacts["unread"];
+  /** What was read is damaged. */
+  contradiction: string | undefined;
+  private readonly startedMs: number;
+
+  constructor(private readonly parts: Pick<ReadinessParts, "clock" | "storeUnreachableMs">) {
+    this.startedMs = parts.clock.monotonicMs();
+  }
+
+  /** Undefined: it could not be read, and `unread` or `contradiction` is set. */
+  async of<T>(read: (options: CallOptions) => Promise<T>): Promise<T | undefined> {
+    const leftMs = READ_MS_MAX + ARRIVAL_MS_MAX - this.elapsedMs;
+    try {
+      return await read({ deadlineMs: Math.min(READ_MS_MAX, Math.max(1, leftMs)) });
+    } catch (error) {
+      if (error instanceof StoreError) this.noteUnread(error);
+      else if (error instanceof OplogError) this.contradiction ??= error.message;
+      else throw error;
+      return undefined;
+    }
+  }
+
+  private get elapsedMs(): number {
+    return Math.round(this.parts.clock.monotonicMs() - this.startedMs);
+  }
+
+  private noteUnread(error: StoreError): void {
+    const because = error instanceof StoreRefusedError ? "the store refuses to answer" : "the store does not answer";
+    this.unread ??= { because, elapsedMs: Math.max(this.elapsedMs, this.parts.storeUnreachableMs()) };
+  }
+}
+
+function contradictionOf(view: View, appliedBefore: bigint, { head, logId }: HeadAtRest): string | undefined {
+  if (head < appliedBefore) return `the head in the store is ${head}, and ${appliedBefore} has been applied`;
+  const isOther = view.logId.length > 0 && Buffer.compare(view.logId, logId) !== 0;
+  return isOther ? "the log in the store is another one" : undefined;
+}

@@ -1,0 +1,148 @@
+import type { LifeState, Phase } from "./life-cycle.js";
+
+/** What a verdict rests on. What could not be found out is undefined, and `unread` tells why. */
+export interface ReadinessFacts {
+  readonly life: LifeState;
+  readonly applied: bigint;
+  /** As last seen by the view. */
+  readonly headSeen: bigint;
+  /** Since the view last had the head confirmed. */
+  readonly headAgeMs: number;
+  readonly appliedPerSecond: number | undefined;
+  /** Read for this answer. */
+  readonly head: bigint | undefined;
+  /** Something was not read for this answer. */
+  readonly unread: { readonly because: string; readonly elapsedMs: number } | undefined;
+  /** What was read cannot be of the log that the view holds. */
+  readonly contradiction: string | undefined;
+  readonly missing: { readonly first: bigint; readonly last: bigint } | undefined;
+  /** Set when the watch has brought nothing while the head was beyond what it had brought. */
+  readonly silence: { readonly delivered: bigint; readonly elapsedMs: number } | undefined;
+  readonly lease: { readonly holder: string; readonly leftMs: number | undefined } | undefined;
+}
+
+/** The worst first; as in standby.proto. */
+export type BlockerKind =
+  | "failed"
+  | "store unreachable"
+  | "gap"
+  | "tail silent"
+  | "bootstrapping"
+  | "not caught up"
+  | "promoted"
+  | "lease held";
+
+export interface Blocker {
+  readonly kind: BlockerKind;
+  readonly message: string;
+  readonly applied?: bigint;
+  readonly head?: bigint;
+  readonly missing?: { readonly first: bigint; readonly last: bigint };
+  readonly elapsedMs?: number;
+  readonly leftMs?: number;
+  readonly holder?: string;
+}
+
+export type Verdict = "promotable" | "standing by" | "not promotable";
+
+export interface Assessment {
+  readonly verdict: Verdict;
+  readonly blockers: readonly Blocker[];
+}
+
+/** Nothing is promotable that is not known to be: each fact that is missing is in the way. */
+export function assess(facts: ReadinessFacts): Assessment {
+  const blockers = [
+    failed(facts),
+    storeUnreachable(facts),
+    gap(facts),
+    tailSilent(facts),
+    behind(facts),
+    promoted(facts),
+    leaseHeld(facts),
+  ].filter((blocker) => blocker !== undefined);
+  const isClear = blockers.length === 0;
+  const isOnlyLease = blockers.every(({ kind }) => kind === "lease held");
+  return { verdict: isClear ? "promotable" : isOnlyLease ? "standing by" : "not promotable", blockers };
+}
+
+function failed({ life, applied, contradiction }: ReadinessFacts): Blocker | undefined {
+  const because = life.kind === "failed" ? life.because : contradiction;
+  if (because === undefined) return undefined;
+  return { kind: "failed", message: `the view can be relied on no more, at ${applied}: ${because}` };
+}
+
+const UNCONFIRMED: readonly Phase[] = ["connecting", "reconnecting"];
+
+function storeUnreachable({ life, headAgeMs, unread }: ReadinessFacts): Blocker | undefined {
+  if (unread !== undefined) {
+    const { because, elapsedMs } = unread;
+    return { kind: "store unreachable", message: `${because} (${inSeconds(elapsedMs)} by now)`, elapsedMs };
+  }
+  if (!UNCONFIRMED.includes(life.kind)) return undefined;
+  return {
+    kind: "store unreachable",
+    message: `the store answers, but has not confirmed the head to the view for ${inSeconds(headAgeMs)}`,
+    elapsedMs: headAgeMs,
+  };
+}
+
+function gap({ missing, applied }: ReadinessFacts): Blocker | undefined {
+  if (missing === undefined) return undefined;
+  const { first, last } = missing;
+  return {
+    kind: "gap",
+    message: `${first} to ${last} are missing after ${applied}, and there are later ones`,
+    missing,
+  };
+}
+
+/** While entries are missing the log is read, and nobody watches. */
+function tailSilent({ silence, missing, applied, headSeen, head = headSeen }: ReadinessFacts): Blocker | undefined {
+  if (silence === undefined || missing !== undefined) return undefined;
+  const { delivered, elapsedMs } = silence;
+  return {
+    kind: "tail silent",
+    message: `the watch has brought nothing for ${inSeconds(elapsedMs)}: it stands at ${delivered}, and the head is ${head}`,
+    applied,
+    head,
+    elapsedMs,
+  };
+}
+
+function behind(facts: ReadinessFacts): Blocker | undefined {
+  const { life, applied, headSeen } = facts;
+  const head = facts.head ?? headSeen;
+  const left = (to: bigint) => timeLeft(to - applied, facts.appliedPerSecond);
+  if (life.kind === "bootstrapping") {
+    const percent = (applied * 100n) / life.loadTo;
+    const message = `the first load is at ${percent} %: applied ${applied} of ${life.loadTo}, the head is ${head}`;
+    return { kind: "bootstrapping", message, applied, head, ...left(head > life.loadTo ? head : life.loadTo) };
+  }
+  if (applied >= head) return undefined;
+  return { kind: "not caught up", message: `applied ${applied} < head ${head}`, applied, head, ...left(head) };
+}
+
+function timeLeft(entries: bigint, perSecond: number | undefined): { leftMs?: number } {
+  return perSecond === undefined ? {} : { leftMs: Math.ceil((Number(entries) * 1000) / perSecond) };
+}
+
+function promoted({ life }: ReadinessFacts): Blocker | undefined {
+  return life.kind === "promoted" ? { kind: "promoted", message: "a candidate here leads already" } : undefined;
+}
+
+function leaseHeld({ lease }: ReadinessFacts): Blocker | undefined {
+  if (lease === undefined) return undefined;
+  const { holder, leftMs } = lease;
+  const left = leftMs === undefined ? "for good" : `for ${inSeconds(leftMs)} more unless it is renewed`;
+  return {
+    kind: "lease held",
+    message: `"${holder}" holds the lease of the leader ${left}`,
+    holder,
+    ...(leftMs === undefined ? {} : { leftMs }),
+  };
+}
+
+function inSeconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`;
+}

@@ -1,0 +1,189 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { beforeEach, describe, expect, it } from "vitest";
+import { LeaderLeaseSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
+import { systemClock } from "../../src/oplog/clock.js";
+import { InvalidArgumentError, NoViewError } from "../../src/oplog/errors.js";
+import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
+import { silentLogger } from "../../src/oplog/logger.js";
+import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import type { Log } from "../../src/replication/log.js";
+import { ReadinessReader } from "../../src/standby/readiness-reader.js";
+import { Views } from "../../src/standby/views.js";
+import { aLog, appendTo } from "../replication/followers.js";
+import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+
+useFakeTime();
+
+const HEAD_POLL_MS = 20_000;
+const keys = keysOf();
+const forever = new AbortController().signal;
+let memory: MemoryKvStore;
+/** As the standby reaches it. */
+let store: FaultyKvStore;
+let log: Log;
+/** Of another sidecar. */
+let primary: Log;
+
+beforeEach(() => {
+  memory = new MemoryKvStore({ clock: systemClock });
+  store = new FaultyKvStore(memory);
+  log = aLog(store, { headPollMs: HEAD_POLL_MS });
+  primary = aLog(memory);
+});
+
+async function aStandby() {
+  const views = new Views(
+    {
+      openLog: () => log,
+      clock: systemClock,
+      logger: silentLogger,
+      observer: { applied() {}, keyOrderViolated() {}, phase() {} },
+      headPollMs: HEAD_POLL_MS,
+    },
+    ["log"],
+  );
+  const gone = new AbortController();
+  const ended = views.run(gone.signal);
+  const view = views.get("log");
+  const parts = { views, store, keyPrefix: "/oplog", clock: systemClock, storeUnreachableMs: () => 0 };
+  const reader = new ReadinessReader(parts);
+  return {
+    view,
+    reader,
+    read: () => inTime(reader.read("log", forever)),
+    follows: () => until(() => view.phase === "following", "the view to follow"),
+    leave: () => {
+      gone.abort();
+      return inTime(ended);
+    },
+  };
+}
+
+async function theLease(ttlMs: number, holder = "master-a") {
+  const { leaseId } = await memory.grantLease(ttlMs);
+  const value = toBinary(LeaderLeaseSchema, create(LeaderLeaseSchema, { id: holder, term: 1n }));
+  await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.leader, value, leaseId }] });
+  return leaseId;
+}
+
+describe("the readiness of a view", () => {
+  it("is promotable when the log is vacant and all has been applied", async () => {
+    await appendTo(primary, anAppend().of(3));
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    expect(await read()).toMatchObject({
+      verdict: "promotable",
+      blockers: [],
+      life: { kind: "following" },
+      applied: 3n,
+      head: 3n,
+      history: [{ to: "bootstrapping" }, { to: "following" }],
+    });
+    await leave();
+  });
+
+  it("waits for what was written just before it was asked", async () => {
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    await appendTo(primary, anAppend().of(3));
+    expect(await read()).toMatchObject({ verdict: "promotable", applied: 3n, head: 3n });
+    await leave();
+  });
+
+  it("names who holds the lease and for how long, until the lease is gone", async () => {
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    await theLease(9000);
+    await passTime(2000);
+    const held = await read();
+    expect(held).toMatchObject({ verdict: "standing by", blockers: [{ kind: "lease held", holder: "master-a" }] });
+    expect(held.blockers[0]?.leftMs).toBeGreaterThan(6000);
+    expect(held.blockers[0]?.leftMs).toBeLessThanOrEqual(7000);
+    await passTime(10_000);
+    expect(await read()).toMatchObject({ verdict: "promotable" });
+    await leave();
+  });
+
+  it("tells that the watch is silent as soon as the head has moved without it", async () => {
+    await appendTo(primary, anAppend().of(2));
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    store.dropWatchEvents();
+    await passTime(3000);
+    await appendTo(primary, anAppend().of(3));
+    const { verdict, blockers, head } = await read();
+    expect({ verdict, head }).toEqual({ verdict: "not promotable", head: 5n });
+    expect(blockers.map(({ kind }) => kind)).toEqual(["tail silent", "not caught up"]);
+    expect(blockers[0]).toMatchObject({ applied: 2n, head: 5n });
+    expect(blockers[0]?.elapsedMs).toBeGreaterThanOrEqual(3000);
+    await leave();
+  });
+
+  it("names what the store does not have", async () => {
+    for (let id = 0; id < 4; id++) await appendTo(primary, anAppend());
+    await memory.txn({ compares: [], writes: [{ kind: "delete", key: keys.record(2n) }] });
+    await memory.txn({ compares: [], writes: [{ kind: "delete", key: keys.record(3n) }] });
+    const { view, read, leave } = await aStandby();
+    await until(() => view.state.applied === 1, "what there is before the hole");
+    const { verdict, blockers } = await read();
+    expect(verdict).toBe("not promotable");
+    expect(blockers.map(({ kind }) => kind)).toEqual(["gap", "bootstrapping"]);
+    expect(blockers[0]).toMatchObject({ missing: { first: 2n, last: 3n } });
+    expect(blockers[1]).toMatchObject({ applied: 1n, head: 4n });
+    await leave();
+  });
+
+  it("is not known while the store does not answer, and says for how long that has been", async () => {
+    await appendTo(primary, anAppend());
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    store.goAway();
+    expect(await read()).toMatchObject({
+      verdict: "not promotable",
+      head: undefined,
+      blockers: [{ kind: "store unreachable" }],
+    });
+    store.comeBack();
+    expect(await read()).toMatchObject({ verdict: "promotable" });
+    await leave();
+  });
+
+  it("is not known while the lease alone cannot be read", async () => {
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    await theLease(9000);
+    store.failLeases();
+    expect(await read()).toMatchObject({ verdict: "not promotable", blockers: [{ kind: "store unreachable" }] });
+    await leave();
+  });
+
+  it("is none where the view has failed, or the store has gone back or is another", async () => {
+    await appendTo(primary, anAppend().of(2));
+    const { view, read, follows, leave } = await aStandby();
+    await follows();
+    store.dropWatchEvents();
+    const elsewhere = new MemoryKvStore({ clock: systemClock });
+    await appendTo(aLog(elsewhere), anAppend().of(2));
+    const { pair: foreign } = await elsewhere.get(keys.head);
+    await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value: foreign!.value }] });
+    expect((await read()).blockers[0]).toMatchObject({ kind: "failed", message: expect.stringMatching(/another one/) });
+    await memory.txn({ compares: [], writes: [{ kind: "delete", key: keys.head }] });
+    expect(view.phase).toBe("following");
+    expect(await read()).toMatchObject({
+      verdict: "not promotable",
+      blockers: [{ kind: "failed", message: expect.stringMatching(/head in the store is 0, and 2 has been applied/) }],
+    });
+    await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value: Buffer.from("damaged") }] });
+    expect((await read()).blockers[0]).toMatchObject({ kind: "failed", message: expect.stringMatching(/damaged/) });
+    await until(() => view.phase === "failed", "the view to fail");
+    expect(await read()).toMatchObject({ verdict: "not promotable", life: { kind: "failed" } });
+    await leave();
+  });
+
+  it("is refused for a log without a view, and for what is no log", async () => {
+    const { reader, leave } = await aStandby();
+    await expect(reader.read("other", forever)).rejects.toThrow(NoViewError);
+    await expect(reader.read("../x", forever)).rejects.toThrow(InvalidArgumentError);
+    await leave();
+  });
+});
