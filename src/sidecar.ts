@@ -93,6 +93,7 @@ export class Sidecar {
         store: this.store,
         keyPrefix: config.keyPrefix,
         identity: this.identity,
+        claimsByAppend: config.leadership === "auto",
         budget,
         clock: systemClock,
         logger: childLogger(logger, "replication"),
@@ -146,6 +147,7 @@ export class Sidecar {
     this.grpc = new GrpcServer({
       opLogService: new OpLogService({
         logs: this.logs,
+        views: this.views,
         limits,
         clock: systemClock,
         sidecar: () => this.state,

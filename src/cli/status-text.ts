@@ -8,6 +8,7 @@ import {
   SubscriberPhase,
   type SubscriberStatus,
 } from "../gen/oplog/v1/oplog_pb.js";
+import { StandbyPhase } from "../gen/oplog/v1/standby_pb.js";
 import { humanBytes, humanDuration, keyText, table } from "./render.js";
 
 const LABEL_WIDTH = 12;
@@ -16,7 +17,8 @@ const ROLES: Record<Role, string> = {
   [Role.UNSPECIFIED]: "unknown",
   [Role.PRIMARY]: "primary",
   [Role.STANDBY]: "standby",
-  [Role.FENCED]: "fenced: it has lost the term and refuses appends until it is restarted",
+  [Role.FENCED]:
+    "fenced: it has lost the term and refuses appends until the log is claimed here again, or it is restarted",
 };
 
 const PHASES: Record<SubscriberPhase, string> = {
@@ -58,10 +60,15 @@ function logLines(log: LogStatus, nowMs: number): string[] {
   ];
   if (leader) {
     const at = leader.endpoint === "" ? "" : ` at ${keyText(leader.endpoint)}`;
-    const lease = log.leaseLeft ? `, lease ends in ${ofDuration(log.leaseLeft)}` : "";
-    lines.push(
-      labelled("leader", leader.id === "" ? "none" : `${keyText(leader.id)}${at}, term ${leader.term}${lease}`),
-    );
+    const lease = log.leaseLeft ? `, lease ends in ${ofDuration(log.leaseLeft)} unless renewed` : "";
+    const who = `${keyText(leader.id)}${at}, term ${leader.term}${lease}`;
+    lines.push(labelled("leader", leader.id === "" ? "none" : log.vacant ? `NOBODY; the last one was ${who}` : who));
+  }
+  if (log.standby) {
+    const { phase, since: from, appliedSequenceId, keys } = log.standby;
+    const name = StandbyPhase[phase]?.toLowerCase().replaceAll("_", " ") ?? String(phase);
+    const time = from ? ` for ${since(from, nowMs)}` : "";
+    lines.push(labelled("view", `${name}${time}, applied ${appliedSequenceId}, ${keys} keys`));
   }
   if (writer) {
     const bytes = `${humanBytes(writer.queuedBytes)} of ${humanBytes(writer.queueBytesMax)}`;

@@ -85,7 +85,13 @@ const store = {
 };
 
 const append = {
-  leadership: option("leadership", oneOf("auto"), "auto", "Who may append: auto = the first sidecar asked to leads."),
+  leadership: option(
+    "leadership",
+    oneOf("auto", "elected"),
+    "auto",
+    "Who leads a log that nobody has campaigned for or claimed by token: auto = the first sidecar that is asked to append; " +
+      "elected = nobody, appends are refused until a master has won.",
+  ),
   appendEntriesMax: option("append.entries-max", integer(1, 10_000), "10000", "Most entries in one append."),
   appendBytesMax: option(
     "append.bytes-max",

@@ -24,6 +24,8 @@ import type { LeaderView } from "../replication/log-feed.js";
 import type { StandbyDemand } from "../replication/standby-positions.js";
 import type { Start } from "../replication/start-position.js";
 import type { Notice, SubscriptionOptions } from "../replication/subscription.js";
+import type { View } from "../standby/view.js";
+import { PHASES } from "./readiness.js";
 
 const BATCH_BYTES_MIN = 4 * 1024;
 const BATCH_BYTES_DEFAULT = 1024 * 1024;
@@ -196,7 +198,7 @@ export function toSidecarStatus({ id, version, startedWallMs, isShuttingDown, st
   });
 }
 
-export function toLogStatus(log: Log, state: LogState, queueBytesMax: number) {
+export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, view: View | undefined) {
   const writer = log.primary.writer?.status;
   return create(LogStatusSchema, {
     log: log.name,
@@ -205,6 +207,9 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number) {
     floorSequenceId: state.floor,
     role: toRole(log, state.leader.term),
     leader: toLeader(state.leader),
+    vacant: state.isVacant,
+    ...(state.leaseLeftMs === undefined ? {} : { leaseLeft: durationFromMs(Math.round(state.leaseLeftMs)) }),
+    ...(view === undefined ? {} : { standby: toStandbyStatus(view) }),
     ...(writer === undefined
       ? {}
       : {
@@ -240,6 +245,16 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number) {
     })),
     observedAt: timestampFromMs(state.observedWallMs),
   });
+}
+
+function toStandbyStatus({ phase, history, state }: View) {
+  const since = history.at(-1)?.atWallMs;
+  return {
+    phase: PHASES[phase],
+    appliedSequenceId: BigInt(state.applied),
+    keys: BigInt(state.keys),
+    ...(since === undefined ? {} : { since: timestampFromMs(since) }),
+  };
 }
 
 /** `term`: the highest one seen. A writer that has not tried to write since does not know yet that it has lost. */

@@ -28,6 +28,7 @@ import type { QueueBudget } from "../replication/append-item.js";
 import { STATE_HASH_BYTES_MAX } from "../replication/cursors.js";
 import type { Logs } from "../replication/logs.js";
 import { linkSignals, sleep } from "../replication/timing.js";
+import type { Views } from "../standby/views.js";
 import { requireOperation } from "./append-request.js";
 import { AppendStreamSession } from "./append-stream.js";
 import { decode, leaving } from "./calls.js";
@@ -47,6 +48,7 @@ import { UnaryAppends } from "./unary-append.js";
 
 export interface OpLogServiceParts {
   readonly logs: Logs;
+  readonly views: Views;
   readonly limits: AppendLimits;
   readonly clock: Clock;
   readonly sidecar: () => SidecarState;
@@ -228,7 +230,7 @@ export class OpLogService {
     const state = await log.observe();
     if (state === "missing") throw new LogNotFoundError(name);
     if (state === "unknown") return { sidecar };
-    return { sidecar, log: toLogStatus(log, state, this.parts.budget.bytesMax) };
+    return { sidecar, log: toLogStatus(log, state, this.parts.budget.bytesMax, this.parts.views.find(name)) };
   }
 }
 

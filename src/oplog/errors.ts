@@ -126,7 +126,7 @@ export class NotPrimaryError extends OplogError {
       "FAILED_PRECONDITION",
       "NOT_PRIMARY",
       primary === ""
-        ? `nobody leads the log at the moment; term ${term} was the last one`
+        ? `nobody leads the log at the moment; the last term was ${term}`
         : `this sidecar does not lead the log: "${primary}"${endpoint === "" ? "" : ` at ${endpoint}`} claimed term ${term}`,
       { primary, endpoint, term },
     );

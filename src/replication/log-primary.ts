@@ -17,6 +17,8 @@ import { WindowReader } from "./window-restore.js";
 
 export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
   readonly identity: Identity;
+  /** Whether an append claims a log that nobody was elected for. */
+  readonly claimsByAppend: boolean;
   /** Aborts what cannot be written any more; a drain comes first. */
   readonly signal: AbortSignal;
   /** A term has been claimed, so the log exists; or the writer of it has ended. */
@@ -24,6 +26,8 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
   /** A broken invariant: the process must end. */
   readonly onBroken: (error: unknown) => void;
 }
+
+const NOBODY = new NotPrimaryError("", "", 0n);
 
 type State =
   | { readonly kind: "idle" }
@@ -97,7 +101,7 @@ export class LogPrimary {
     const { state } = this;
     switch (state.kind) {
       case "idle":
-        return this.claim();
+        return this.parts.claimsByAppend || this.heldTerm !== 0n ? this.claim() : this.refuse(NOBODY);
       case "claiming":
         return state.writer;
       case "preparing":

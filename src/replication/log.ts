@@ -1,5 +1,5 @@
 import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
-import { decodeHead, decodeState, decodeTerm } from "../leadership/claim.js";
+import { decodeHead, decodeState } from "../leadership/claim.js";
 import { type Leadership, readLeadership } from "../leadership/leadership.js";
 import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
@@ -40,6 +40,10 @@ export interface LogState {
   readonly head: bigint;
   readonly floor: bigint;
   readonly leader: LeaderView;
+  /** Of an elected log: nobody leads, and `leader` was the last one. */
+  readonly isVacant: boolean;
+  /** Undefined where leadership is not leased. */
+  readonly leaseLeftMs: number | undefined;
   readonly cursors: readonly StoredCursor[];
   readonly observedWallMs: number;
 }
@@ -234,20 +238,22 @@ export class Log {
 
   private async readState(): Promise<LogState | "missing"> {
     const { store, clock } = this.parts;
-    const [head, term, floor, cursors] = await Promise.all([
+    const [head, leadership, floor, cursors] = await Promise.all([
       store.get(this.keys.head),
-      store.get(this.keys.term),
+      readLeadership(store, this.keys),
       readFloor(store, this.keys),
       readCursors(store, this.keys),
     ]);
     if (head.pair === undefined) return "missing";
     const { logId, lastSequenceId } = decodeHead(head.pair);
-    const owner = decodeTerm(term.pair);
+    const { term: owner, leader, leaderLeaseId } = leadership;
     return {
       logId,
       head: lastSequenceId,
       floor: floor.sequenceId,
       leader: { id: owner?.owner ?? "", endpoint: owner?.endpoint ?? "", term: owner?.term ?? 0n },
+      isVacant: owner?.elected === true && leader === undefined,
+      leaseLeftMs: leader && (await store.leaseTimeLeft(leaderLeaseId)),
       cursors: cursors.cursors,
       observedWallMs: clock.wallMs(),
     };

@@ -146,6 +146,9 @@ describe("leader", () => {
     const log = newLog();
     const a = await leading(here, log, "a");
     await waiting(there, log, "b");
+    expect((await at(there, "status", log)).stdout).toMatch(
+      /^leader +a at \S+, term 1, lease ends in .+ unless renewed$/m,
+    );
     const { stdout } = await at(there, "leader", log);
     expect(stdout).toMatch(/^a at \S+, term 1, elected, lease ends in [\d.]+ m?s unless renewed\n/);
     expect(stdout).toMatch(/^ {2}a +\S+ +leads\n {2}b +\S+ +waits$/m);
@@ -154,6 +157,7 @@ describe("leader", () => {
       deadlineMs: 30_000,
       what: "the log to be vacant",
     });
+    expect((await at(there, "status", log)).stdout).toMatch(/^leader +NOBODY; the last one was a at \S+, term 1$/m);
     expect(a.stdout).not.toContain("lost");
   });
 });
@@ -205,6 +209,10 @@ describe("readiness and state", () => {
       exitCode: 2,
       stdout: expect.stringMatching(/^verdict +NOT promotable[\s\S]*^in the way/m),
     });
+    expect((await at(there, "status", VIEWED)).stdout).toMatch(
+      /^view +(following|catching up) for .+, applied 1, 1 keys$/m,
+    );
+    expect((await at(here, "status", VIEWED)).stdout).toMatch(/^view +promoted for .+, applied 1, 1 keys$/m);
     const json = await at(there, "readiness", VIEWED, "--json");
     expect(JSON.parse(json.stdout)).toMatchObject({
       verdict: "PROMOTION_VERDICT_STANDING_BY",

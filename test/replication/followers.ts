@@ -19,6 +19,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
   return {
     store,
     identity: anIdentity(),
+    claimsByAppend: true,
     budget: new QueueBudget(64 * 1024 * 1024, 100_000),
     clock: systemClock,
     logger: silentLogger,

@@ -49,6 +49,17 @@ describe("a primary without an election", () => {
     expect((await store.get(keys.term)).pair).toBeUndefined();
   });
 
+  it("claims nothing by an append where leaders are elected, and says that nobody leads", async () => {
+    const { primary } = aLog(store, { claimsByAppend: false });
+    await expect(inTime(primary.lead())).rejects.toMatchObject({
+      reason: "NOT_PRIMARY",
+      facts: { primary: "", term: 0n },
+    });
+    expect((await store.get(keys.term)).pair).toBeUndefined();
+    await inTime(primary.claimByToken(5n, { id: "master", endpoint: "" }));
+    expect((await inTime(primary.lead())).term).toBe(1n);
+  });
+
   it("claims once, however many ask at the same time", async () => {
     const primary = aPrimary();
     const writers = await inTime(Promise.all([primary.lead(), primary.lead(), primary.lead()]));
