@@ -68,8 +68,7 @@ export class CampaignStream {
       if (draining.aborted) stop();
       const open = await Promise.race([entry, refused]);
       if (open === undefined) return;
-      const lost = await Promise.race([open.ended, refused]);
-      this.writer.send(create(CampaignResponseSchema, { message: toLost(lost) }), MESSAGE_BYTES);
+      await Promise.race([open.ended, refused]);
     } finally {
       draining.removeEventListener("abort", stop);
       // A refused one gives up what it holds before the stream ends.
@@ -113,7 +112,7 @@ export class CampaignStream {
   }
 
   private send(message: CampaignMessage): boolean {
-    if (!this.writer.hasRoom) return false;
+    if (!this.writer.hasRoom && message.kind !== "lost") return false;
     this.writer.send(create(CampaignResponseSchema, { message: toMessage(message) }), MESSAGE_BYTES);
     return true;
   }
@@ -155,6 +154,10 @@ function toMessage(message: CampaignMessage) {
       };
       return { case: "leading" as const, value };
     }
+    case "lost": {
+      const { reason, message: why } = message.lost;
+      return { case: "lost" as const, value: { reason: REASONS[reason], message: why } };
+    }
     case "lease renewed": {
       const validUntilMonotonicNs = process.hrtime.bigint() + BigInt(message.validForMs) * 1_000_000n;
       return {
@@ -174,7 +177,3 @@ const REASONS: Record<Lost["reason"], LostReason> = {
   "not ready": LostReason.NOT_READY,
   silent: LostReason.SILENT,
 };
-
-function toLost({ reason, message }: Lost) {
-  return { case: "lost" as const, value: { reason: REASONS[reason], message } };
-}

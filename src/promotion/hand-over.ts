@@ -92,7 +92,10 @@ async function announce(parts: HandOverParts, target: string, signal: AbortSigna
   for await (const leadership of watchLeadership(store, keys, REREAD_MS, signal)) {
     if (leadership.termRevision !== claim.termRevision) return undefined;
     // If it cannot be read now, then when the leadership is looked at again.
-    const candidate = await readCandidate(parts, target).catch(() => undefined);
+    const candidate = await readCandidate(parts, target).catch((error: unknown) => {
+      if (error instanceof StoreUnavailableError) return undefined;
+      throw error;
+    });
     if (candidate?.preparedForRevision === revision) return revision;
   }
   return undefined;

@@ -1,6 +1,6 @@
 import type { Claim, Primary } from "../leadership/claim.js";
 import type { Clock } from "../oplog/clock.js";
-import { HandOverRunningError, NotPrimaryError, NotReadyError } from "../oplog/errors.js";
+import { HandOverRunningError, NotPrimaryError } from "../oplog/errors.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { watchLeadership } from "../replication/leader-watch.js";
 import type { Log } from "../replication/log.js";
@@ -19,8 +19,8 @@ export interface LeaderParts {
   readonly resigning: AbortSignal;
   /** Aborts when the candidate is no longer heard of. */
   readonly silent: AbortSignal;
-  /** Until when the candidate has been told that nobody else leads, on the monotonic clock. */
-  readonly promisedUntilMs: () => number;
+  /** For how long from now the candidate relies on it that nobody else leads. */
+  readonly promisedLeftMs: () => number;
 }
 
 /** How one term has ended. "stalled": its writer has, and the leadership stands. */
@@ -57,7 +57,6 @@ export class Leader {
       await Promise.race([this.writerEnded, watching, aborted(signal)]);
       if (this.verdict === undefined && resigning.aborted) await this.resign(String(resigning.reason));
       else if (this.verdict === undefined && silent.aborted) await this.abandon();
-      if (this.verdict === undefined && this.isSuperseded) await Promise.race([watching, aborted(keeper.lost)]);
       if (this.verdict === undefined) this.judgeWriter();
       return this.verdict === undefined ? { kind: "stalled" } : { kind: "lost", lost: this.verdict };
     } finally {
@@ -83,14 +82,6 @@ export class Leader {
       unlink();
       this.handingOverTo = undefined;
     }
-  }
-
-  /** Another claim at this sidecar has taken the place of the writer; the store tells whose. */
-  private get isSuperseded(): boolean {
-    const { end } = this.writer;
-    return (
-      end?.kind === "stopped" && (end.error instanceof NotReadyError || this.parts.log.primary.writer !== undefined)
-    );
   }
 
   private get nobody(): Primary {
@@ -134,10 +125,10 @@ export class Leader {
 
   /** The candidate may live and rely on what it was told last: nobody else leads before that is over. */
   private async abandon(): Promise<void> {
-    const { clock, keeper, promisedUntilMs, log } = this.parts;
+    const { keeper, promisedLeftMs, log } = this.parts;
     log.primary.stepDown(this.claim, refusal(this.nobody));
     const { signal, unlink } = linkSignals(keeper.lost, this.parts.resigning);
-    await sleep(Math.max(0, promisedUntilMs() - clock.monotonicMs()), signal);
+    await sleep(promisedLeftMs(), signal);
     unlink();
     this.end({ reason: "silent", message: String(this.parts.silent.reason) }, this.nobody);
   }
@@ -147,8 +138,8 @@ export class Leader {
     if (end === undefined || end.kind === "stalled") return;
     if (end.kind === "data loss") throw end.error;
     if (end.kind === "stopped") this.end({ reason: "resigned", message: end.error.message }, this.nobody);
-    else if (end.byTerm === this.claim.term) this.end(expiry("expired"), this.nobody);
-    else this.end({ reason: "fenced", message: end.error.message }, this.nobody);
+    else if (end.by === undefined || end.by.term === this.claim.term) this.end(expiry("expired"), this.nobody);
+    else this.noteTaken(end.by);
   }
 }
 

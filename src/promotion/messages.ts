@@ -24,7 +24,9 @@ export type CampaignMessage =
       readonly times: PromotionTimes;
     }
   /** From now on, on a clock that never jumps. */
-  | { readonly kind: "lease renewed"; readonly validForMs: number };
+  | { readonly kind: "lease renewed"; readonly validForMs: number }
+  /** The last one. */
+  | { readonly kind: "lost"; readonly lost: Lost };
 
 export interface PromotionTimes {
   readonly fenceMs: number;

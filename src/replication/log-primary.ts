@@ -124,9 +124,10 @@ export class LogPrimary {
   async claimByToken(token: bigint, claimant: { readonly id: string; readonly endpoint: string }): Promise<Claim> {
     return this.force(async () => {
       const before = this.writer;
-      const writer = await this.openWriter(this.identityOf(claimant), { kind: "token", token });
-      before?.drain();
-      return writer.claim;
+      const identity = this.identityOf(claimant);
+      const { claim } = await this.openWriter(identity, { kind: "token", token });
+      this.supersede(before, identity, claim.term);
+      return claim;
     });
   }
 
@@ -145,7 +146,7 @@ export class LogPrimary {
     return this.force(async () => {
       const claim = await claimElectedTerm(store, keys, identity, candidacy, turn);
       if (claim === undefined) return undefined;
-      this.writer?.retire(new NotReadyError(candidate.id, claim.term));
+      this.supersede(this.writer, identity, claim.term);
       this.identity = identity;
       this.heldTerm = claim.term;
       this.state = { kind: "preparing", claim, candidate: candidate.id };
@@ -204,6 +205,11 @@ export class LogPrimary {
   private async claimEnded(): Promise<void> {
     const claim = this.state.kind === "claiming" ? this.state.writer : this.forcedClaim;
     await claim?.catch(() => undefined);
+  }
+
+  /** A writer of this sidecar finds out at once what the store would tell it. */
+  private supersede(writer: LogWriter | undefined, { id, endpoint }: Identity, term: bigint): void {
+    writer?.retire(new NotPrimaryError(id, endpoint, term), { owner: id, endpoint, term });
   }
 
   private newReader(): WindowReader {

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Codec, Head } from "../gen/oplog/store/v1/store_pb.js";
-import type { Claim } from "../leadership/claim.js";
+import type { Claim, Primary } from "../leadership/claim.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, type OplogError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
@@ -173,10 +173,13 @@ export class LogWriter {
     this.work.notify();
   }
 
-  /** Refuses what waits and all that comes. What is in flight is settled by its outcome, and not attempted again. */
-  retire(refusal: OplogError): void {
+  /**
+   * Refuses what waits and all that comes. What is in flight is settled by its outcome, and not attempted again.
+   * `by`: who is known to lead now.
+   */
+  retire(refusal: OplogError, by?: Primary): void {
     if (this.end !== undefined) return;
-    this.retired = { kind: "stopped", error: refusal };
+    this.retired = by === undefined ? { kind: "stopped", error: refusal } : { kind: "fenced", error: refusal, by };
     this.abandonLine();
     this.work.notify();
   }

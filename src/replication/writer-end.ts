@@ -16,8 +16,8 @@ export interface WriterEnd {
   readonly kind: "fenced" | "stalled" | "stopped" | "data loss";
   /** What an append that was never tried is answered with. */
   readonly error: OplogError;
-  /** Of "fenced": the term that leads now; one's own = the lease has run out, and nobody leads. */
-  readonly byTerm?: bigint;
+  /** Of "fenced": who leads now. If the term is one's own, nobody does: the lease has run out. */
+  readonly by?: Primary;
 }
 
 /** What an append of the record that was not committed is answered with. */
@@ -47,7 +47,7 @@ export function endFenced({ logger, log, term }: EndedWriter, primary: Primary, 
       : "lost the log to a higher term; this sidecar refuses its appends from now on",
   );
   return {
-    end: { kind: "fenced", error, byTerm: primary.term },
+    end: { kind: "fenced", error, by: primary },
     failure: isOutcomeLost ? unknownFor("another sidecar took the term") : always(error),
   };
 }

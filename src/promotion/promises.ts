@@ -1,0 +1,34 @@
+import type { Claim } from "../leadership/claim.js";
+import type { Clock } from "../oplog/clock.js";
+import type { LeaseKeeper } from "./lease-keeper.js";
+import type { CampaignMessage, PromotionTimes } from "./messages.js";
+
+/** What a leading candidate is told, and what it may rely on because of that. */
+export class Promises {
+  /** On the monotonic clock. */
+  private relied = 0;
+  /** That it leads, while it does not take that: until then it is promised nothing. */
+  private untold: CampaignMessage | undefined;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly send: (message: CampaignMessage) => boolean,
+  ) {}
+
+  /** For how long from now the candidate relies on it that nobody else leads. */
+  get leftMs(): number {
+    return Math.max(0, this.relied - this.clock.monotonicMs());
+  }
+
+  lead({ head, term }: Claim, keeper: LeaseKeeper, times: PromotionTimes): void {
+    this.untold = { kind: "leading", term, nextSequenceId: head.lastSequenceId + 1n, logId: head.logId, times };
+    this.renew(keeper);
+  }
+
+  renew({ validUntilMs }: LeaseKeeper): void {
+    if (this.untold !== undefined && !this.send(this.untold)) return;
+    this.untold = undefined;
+    const validForMs = Math.floor(validUntilMs - this.clock.monotonicMs());
+    if (validForMs > 0 && this.send({ kind: "lease renewed", validForMs })) this.relied = validUntilMs;
+  }
+}

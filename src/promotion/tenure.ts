@@ -1,0 +1,163 @@
+import type { Claim } from "../leadership/claim.js";
+import { readLeadership } from "../leadership/leadership.js";
+import { NotPrimaryError } from "../oplog/errors.js";
+import { StoreError } from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+import type { LogWriter } from "../replication/log-writer.js";
+import { Backoff, linkSignals, sleep } from "../replication/timing.js";
+import type { ObjectEviction } from "../standby/eviction.js";
+import type { View } from "../standby/view.js";
+import type { Candidacy } from "./candidacy.js";
+import { Leader, type LeaderParts, type TermEnd } from "./leader.js";
+import type { LeaseKeeper } from "./lease-keeper.js";
+import type { Candidate, Lost, PromotionTimes } from "./messages.js";
+import type { Promises } from "./promises.js";
+
+export interface TenureParts extends Omit<LeaderParts, "promisedLeftMs"> {
+  readonly logger: Logger;
+  readonly view: View | undefined;
+  readonly eviction: ObjectEviction | undefined;
+  readonly candidate: Candidate;
+  readonly candidacy: Candidacy;
+  readonly promises: Promises;
+}
+
+interface OpenedWriter {
+  readonly writer: LogWriter;
+  readonly ended: Promise<void>;
+}
+
+const RETRY_FIRST_MS = 50;
+const RETRY_MAX_MS = 1000;
+
+/**
+ * The leadership of one candidate on one lease, from its first term to its loss. When a writer stalls while the leader
+ * key is still its own, the next term follows on the same lease.
+ */
+export class Tenure {
+  private current: Leader | undefined;
+
+  constructor(private readonly parts: TenureParts) {}
+
+  /** The term that it leads at the moment. */
+  get leader(): Leader | undefined {
+    return this.current;
+  }
+
+  /** To be called whenever the lease has been renewed. */
+  renewed(): void {
+    if (this.current === undefined || this.current.isOver || this.parts.silent.aborted) return;
+    this.parts.promises.renew(this.parts.keeper);
+  }
+
+  async run(first: Claim, times: PromotionTimes): Promise<Lost> {
+    for (let claim = first; ; ) {
+      const current = claim;
+      const end = await this.lead(current, times).finally(() => {
+        this.current = undefined;
+        this.parts.log.primary.stepDown(current, new NotPrimaryError("", "", current.term));
+      });
+      if (end.kind === "lost") return end.lost;
+      const again = await this.untilStoreAnswers(() => this.claimAgain());
+      if (again === undefined) return this.lost();
+      if ("reason" in again) return again;
+      claim = again;
+    }
+  }
+
+  private async lead(claim: Claim, times: PromotionTimes): Promise<TermEnd> {
+    const { log, logger, view, candidate, promises, keeper } = this.parts;
+    const opened = await this.untilStoreAnswers(() => this.open(claim));
+    if (opened === undefined) return { kind: "lost", lost: await this.lost() };
+    if ("reason" in opened) return { kind: "lost", lost: opened };
+    const promisedLeftMs = () => promises.leftMs;
+    this.current = new Leader({ ...this.parts, promisedLeftMs }, claim, opened.writer, opened.ended);
+    view?.promoted();
+    promises.lead(claim, keeper, times);
+    const facts = { log: log.name, candidate: candidate.id, term: String(claim.term), ...times };
+    logger.info({ event: "leading", ...facts, head: String(claim.head.lastSequenceId) }, "the candidate leads");
+    return this.leadWhileEvicting(this.current);
+  }
+
+  /** Objects whose leases run out are removed meanwhile. */
+  private async leadWhileEvicting(leader: Leader): Promise<TermEnd> {
+    const over = new AbortController();
+    const evicting = this.parts.eviction?.run(over.signal, leader.writer);
+    // A defect; it is thrown below once the term has ended.
+    evicting?.catch(() => leader.writer.drain());
+    try {
+      return await leader.run();
+    } finally {
+      over.abort();
+      await evicting;
+    }
+  }
+
+  private async open(claim: Claim): Promise<Lost | OpenedWriter> {
+    try {
+      return await this.parts.log.primary.open(claim);
+    } catch (error) {
+      if (error instanceof NotPrimaryError) return { reason: "fenced", message: error.message };
+      throw error;
+    }
+  }
+
+  /** An attempt whose answer was lost may have moved the leader key. */
+  private async claimAgain(): Promise<Claim | Lost> {
+    const { store, log, candidacy, keeper } = this.parts;
+    for (;;) {
+      const { leader, leaderRevision } = await readLeadership(store, log.keys);
+      if (leader === undefined) return { reason: "expired", message: "the store has dropped the lease" };
+      if (!candidacy.isOurs(leader)) return { reason: "fenced", message: `"${leader.id}" leads term ${leader.term}` };
+      const claim = await candidacy.claim(keeper, { leaderRevision, successorRevision: 0n });
+      if (claim !== undefined) return claim;
+    }
+  }
+
+  /** Between two terms. A silent candidate may live, and rely on what it was told of the term before. */
+  private async lost(): Promise<Lost> {
+    const { keeper, resigning, silent, promises } = this.parts;
+    const { signal, unlink } = linkSignals(keeper.lost, resigning);
+    await sleep(promises.leftMs, signal);
+    unlink();
+    return whyOver(resigning, silent, keeper);
+  }
+
+  /** Undefined: the leadership is over first. */
+  private async untilStoreAnswers<T>(work: () => Promise<T>): Promise<T | undefined> {
+    const { resigning, silent, keeper } = this.parts;
+    return untilStoreAnswers(work, resigning, silent, keeper.lost);
+  }
+}
+
+/** Undefined: one of the signals has aborted first. */
+export async function untilStoreAnswers<T>(work: () => Promise<T>, ...over: AbortSignal[]): Promise<T | undefined> {
+  const { signal, unlink } = linkSignals(...over);
+  const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+  try {
+    while (!signal.aborted) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error;
+        await sleep(backoff.delayMs(), signal);
+      }
+    }
+    return undefined;
+  } finally {
+    unlink();
+  }
+}
+
+/** Which of what ends a candidacy from outside has come. */
+export function whyOver(
+  resigning: AbortSignal,
+  silent: AbortSignal,
+  keeper: Pick<LeaseKeeper, "lost"> | undefined,
+): Lost {
+  if (silent.aborted) return { reason: "silent", message: String(silent.reason) };
+  if (resigning.aborted) return { reason: "resigned", message: String(resigning.reason) };
+  if (keeper?.lost.aborted)
+    return { reason: keeper.lost.reason, message: "the lease was lost before the candidate could lead" };
+  return { reason: "fenced", message: "somebody else has claimed the log" };
+}

@@ -1,0 +1,127 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/oplog/clock.js";
+import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
+import type { TxnRequest } from "../../src/oplog/kv-store.js";
+import { silentLogger } from "../../src/oplog/logger.js";
+import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { Campaign } from "../../src/promotion/campaign.js";
+import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
+import { resolveFromStore } from "../../src/replication/resolve.js";
+import { aLog } from "../replication/followers.js";
+import { anAppend, appendedOf, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+
+useFakeTime();
+
+const keys = keysOf();
+const TTL_MS = 3000;
+let store: FaultyKvStore;
+beforeEach(() => {
+  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+});
+
+const isClaim = ({ writes }: TxnRequest) => writes.some((write) => write.kind === "put" && write.key === keys.term);
+
+function aCampaign(shape: Partial<Candidate> = {}, takes: (message: CampaignMessage) => boolean = () => true) {
+  const log = aLog(store);
+  const told: CampaignMessage[] = [];
+  const campaign = new Campaign({
+    store,
+    log,
+    view: undefined,
+    eviction: undefined,
+    clock: systemClock,
+    logger: silentLogger,
+    observer: { promoted() {}, lost() {} },
+    candidate: {
+      id: "c",
+      endpoint: "c:1",
+      ttlMs: TTL_MS,
+      readyTimeoutMs: 1000,
+      needsHandshake: false,
+      aliveWithinMs: undefined,
+      ...shape,
+    },
+    send: (message) => takes(message) && told.push(message) > 0,
+  });
+  let lost: Lost | undefined;
+  const ended = campaign.run().then((outcome) => {
+    lost = outcome;
+    return outcome;
+  });
+  const terms = () => told.flatMap((each) => (each.kind === "leading" ? [each.term] : []));
+  return { campaign, log, told, terms, ended, lost: () => lost };
+}
+
+/** What is appended next is ruled out, which ends the writer and not the leadership. */
+async function ruleOutNext({ log }: ReturnType<typeof aCampaign>): Promise<void> {
+  appendedOf(await append(log));
+  await resolveFromStore(store, keys, "somebody", 1n);
+  await append(log);
+}
+
+async function append(log: ReturnType<typeof aLog>) {
+  const item = anAppend().build();
+  (await inTime(log.primary.lead())).append(item);
+  return inTime(item.outcome);
+}
+
+describe("a leader whose writer has ended", () => {
+  it("leads a further term though the answer to its claim was lost", async () => {
+    const leader = aCampaign();
+    await until(() => leader.terms().length === 1, "the first term");
+    store.loseNextReplies(1, isClaim);
+    await ruleOutNext(leader);
+    await until(() => leader.terms().length === 2, "the next term");
+    expect(leader.terms()).toEqual([1n, 3n]);
+    expect(leader.lost()).toBeUndefined();
+    appendedOf(await append(leader.log));
+    leader.campaign.resign("done");
+    expect(await inTime(leader.ended)).toMatchObject({ reason: "resigned" });
+  });
+
+  it("keeps its lease until what it was promised has run out, when it falls silent between two terms", async () => {
+    const leader = aCampaign({ aliveWithinMs: 500 });
+    await until(() => leader.terms().length === 1, "the first term");
+    leader.campaign.alive();
+    store.failNextTxns(100, isClaim);
+    await ruleOutNext(leader);
+    const promise = leader.told.findLast((each) => each.kind === "lease renewed");
+    await passTime(600);
+    expect(promise).toBeDefined();
+    expect((await store.get(keys.leader)).pair).toBeDefined();
+    expect(await inTime(leader.ended)).toMatchObject({ reason: "silent" });
+    expect((await store.get(keys.leader)).pair).toBeUndefined();
+  });
+});
+
+it("is promised nothing before it has been told that it leads", async () => {
+  let takes = false;
+  const leader = aCampaign({}, () => takes);
+  await until(() => leader.campaign.leading !== undefined, "the leadership");
+  await passTime(TTL_MS);
+  expect(leader.told).toEqual([]);
+  takes = true;
+  await passTime(TTL_MS);
+  expect(leader.told.slice(0, 2).map(({ kind }) => kind)).toEqual(["leading", "lease renewed"]);
+  leader.campaign.resign("done");
+  await inTime(leader.ended);
+});
+
+it("writes nothing after its lease has run out in the store, though nobody has claimed the log since", async () => {
+  const leader = aCampaign();
+  await until(() => leader.terms().length === 1, "the term");
+  appendedOf(await append(leader.log));
+  const late = store.holdNextTxn(({ writes }) =>
+    writes.some((write) => write.kind === "put" && write.key === keys.head),
+  );
+  const item = anAppend().build();
+  (await inTime(leader.log.primary.lead())).append(item);
+  await late.arrived;
+  store.goAway();
+  expect(await inTime(leader.ended)).toMatchObject({ reason: "store unreachable" });
+  await passTime(TTL_MS);
+  store.comeBack();
+  expect((await store.get(keys.leader)).pair).toBeUndefined();
+  expect(await late.applyNow()).toMatchObject({ succeeded: false });
+  expect(item.settled).toMatchObject({ error: { reason: "OUTCOME_UNKNOWN" } });
+});
