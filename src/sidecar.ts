@@ -17,7 +17,7 @@ import type { KvStore } from "./oplog/kv-store.js";
 import { Campaigns } from "./promotion/campaigns.js";
 import { QueueBudget } from "./replication/append-item.js";
 import { Logs } from "./replication/logs.js";
-import { linkSignals, sleep } from "./replication/timing.js";
+import { aborted, linkSignals, sleep } from "./replication/timing.js";
 import { ObjectEviction } from "./standby/eviction.js";
 import { ReadinessReader } from "./standby/readiness-reader.js";
 import { Views } from "./standby/views.js";
@@ -222,7 +222,7 @@ export class Sidecar {
       this.cutOff.abort();
     }, shutdownDeadlineMs * WORK_SHARE);
     try {
-      const drained = this.logs.drain();
+      const drained = Promise.all([this.campaigns.drain(), this.logs.drain()]);
       await Promise.race([drained, aborted(this.cutOff.signal)]);
       await this.grpc.close(Math.max(0, cutAtMs - systemClock.monotonicMs()));
       this.cutOff.abort();
@@ -234,8 +234,9 @@ export class Sidecar {
 
   /** Asks the store how it is until the signal; MonitoredKvStore notes and logs the answers. */
   private async watchStore(signal: AbortSignal): Promise<void> {
+    const stopped = aborted(signal);
     while (!signal.aborted) {
-      await Promise.race([this.store.status().catch(() => undefined), aborted(signal)]);
+      await Promise.race([this.store.status().catch(() => undefined), stopped]);
       await sleep(HEALTH_POLL_MS, signal);
     }
   }
@@ -297,12 +298,5 @@ async function openStore(config: Config, logger: Logger): Promise<KvStore> {
     logger,
     ...(etcdUsername && password ? { username: etcdUsername, password } : {}),
     ...(etcdCaFile ? { tls: { ca: readFileSync(etcdCaFile), ...pair } } : {}),
-  });
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    signal.addEventListener("abort", () => resolve(), { once: true });
   });
 }

@@ -35,6 +35,8 @@ export class Campaign implements AsyncIterable<CampaignResponse> {
   private readonly call: ClientDuplexStream<unknown, unknown>;
   private readonly messages: AsyncGenerator<CampaignResponse, void, undefined>;
   private isOver = false;
+  /** Of the newest Prepare: an answer that comes too late for it is not taken for one to the next. */
+  private preparedTerm = 0n;
   private failure: unknown;
 
   constructor(client: Client, candidate: CandidateInit, options: CampaignOptions = {}) {
@@ -65,7 +67,7 @@ export class Campaign implements AsyncIterable<CampaignResponse> {
    * the iteration tells how it ended.
    */
   ready(appliedSequenceId: bigint, stateHash: Uint8Array = new Uint8Array()): void {
-    this.send({ case: "ready", value: { appliedSequenceId, stateHash } });
+    this.send({ case: "ready", value: { appliedSequenceId, stateHash, term: this.preparedTerm } });
   }
 
   /** Left out while what was sent before has not been taken. */
@@ -91,7 +93,11 @@ export class Campaign implements AsyncIterable<CampaignResponse> {
 
   private async *read(): AsyncGenerator<CampaignResponse, void, undefined> {
     try {
-      for await (const message of this.call) yield message as CampaignResponse;
+      for await (const each of this.call) {
+        const response = each as CampaignResponse;
+        if (response.message.case === "prepare") this.preparedTerm = response.message.value.term;
+        yield response;
+      }
       // A call that failed before it was iterated ends quietly.
       if (this.failure !== undefined) throw this.failure;
     } catch (error) {

@@ -50,7 +50,8 @@ const HOPS_MAX = 3;
  * tries the targets in turn, until its patience ends.
  *
  * Only for a log whose appends name no term: a leader that names its own has lost it when it is refused, and must not
- * follow. Calls may run concurrently, and leave for the next sidecar together.
+ * follow. Calls may run concurrently, and leave for the next sidecar together; those of one writer_id must not: an
+ * operation_id that arrives after a higher one is refused.
  */
 export class LeaderClient {
   private readonly targets: readonly [string, ...string[]];

@@ -7,6 +7,7 @@ import {
   type Candidate as CandidateMessage,
   LostReason,
 } from "../gen/oplog/v1/leadership_pb.js";
+import { systemClock } from "../oplog/clock.js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
 import type { Campaigns, OpenCampaign } from "../promotion/campaigns.js";
@@ -47,6 +48,7 @@ export class CampaignStream {
     });
     refused.catch(() => undefined);
     const leave = (why: string) => {
+      this.isRefused = true;
       this.open?.campaign.resign(why);
       entered(undefined);
     };
@@ -159,10 +161,12 @@ function toMessage(message: CampaignMessage) {
       return { case: "lost" as const, value: { reason: REASONS[reason], message: why } };
     }
     case "lease renewed": {
-      const validUntilMonotonicNs = process.hrtime.bigint() + BigInt(message.validForMs) * 1_000_000n;
+      // In this order: a stop between the two readings only makes the promise shorter.
+      const nowNs = process.hrtime.bigint();
+      const validForMs = BigInt(Math.max(0, Math.floor(message.validUntilMs - systemClock.monotonicMs())));
       return {
         case: "leaseRenewed" as const,
-        value: { validForMs: BigInt(message.validForMs), validUntilMonotonicNs },
+        value: { validForMs, validUntilMonotonicNs: nowNs + validForMs * 1_000_000n },
       };
     }
   }

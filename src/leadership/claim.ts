@@ -144,9 +144,24 @@ async function raiseTerm(
   }
   const { succeeded, revision } = await store.txn({ compares, writes });
   if (!succeeded) return undefined;
-  const fenced = await confirmHead(store, keys, revision);
-  const leaderRevision = elected && revision;
-  return fenced && { term, termRevision: revision, leaderRevision, ...fenced };
+  return confirmClaim(store, keys, { term, termRevision: revision, leaderRevision: elected && revision });
+}
+
+/**
+ * The claim with the head as it is now, or undefined when the term, or the place of the leader, has been taken since. The
+ * id of the last entry is the same for as long as the claim holds; a ResolveAppend may have put the head again.
+ */
+export async function confirmClaim(
+  store: KvStore,
+  keys: LogKeys,
+  { term, termRevision, leaderRevision }: Omit<Claim, "head" | "headRevision">,
+): Promise<Claim | undefined> {
+  const fences = [
+    { key: keys.term, modRevision: termRevision },
+    ...(leaderRevision === undefined ? [] : [{ key: keys.leader, modRevision: leaderRevision }]),
+  ];
+  const confirmed = await confirmHead(store, keys, fences);
+  return confirmed && { term, termRevision, leaderRevision, ...confirmed };
 }
 
 function notPrimary({ owner, endpoint, term }: Primary): NotPrimaryError {
@@ -166,27 +181,25 @@ function requireGround(current: Term, primary: Primary, { id, instance }: Identi
 }
 
 /**
- * The head as no older writer can change it any more, or undefined when our term has been taken meanwhile. A read alone
- * may be answered from the past (etcd #20418), so the head is put again as it was read: that succeeds only on the newest.
+ * The head as no older writer can change it any more, or undefined when a fence does not hold. A read alone may be
+ * answered from the past (etcd #20418), so the head is put again as it was read: that succeeds only on the newest.
  */
 async function confirmHead(
   store: KvStore,
   keys: LogKeys,
-  termRevision: bigint,
+  fences: readonly Compare[],
 ): Promise<Pick<Claim, "head" | "headRevision"> | undefined> {
   let { pair } = await store.get(keys.head);
   while (pair !== undefined) {
     const result = await store.txn({
-      compares: [
-        { key: keys.term, modRevision: termRevision },
-        { key: keys.head, modRevision: pair.modRevision },
-      ],
+      compares: [...fences, { key: keys.head, modRevision: pair.modRevision }],
       writes: [{ kind: "put", key: keys.head, value: pair.value }],
-      readOnFailure: [keys.term, keys.head],
+      readOnFailure: [keys.head, ...fences.map(({ key }) => key)],
     });
     if (result.succeeded) return { head: decodeHead(pair), headRevision: result.revision };
-    if (result.reads[0]?.modRevision !== termRevision) return undefined;
-    pair = result.reads[1];
+    const [head, ...fenced] = result.reads;
+    if (fences.some(({ modRevision }, index) => fenced[index]?.modRevision !== modRevision)) return undefined;
+    pair = head;
   }
   return undefined;
 }

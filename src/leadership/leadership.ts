@@ -47,3 +47,11 @@ export async function readPrimary(store: KvStore, keys: LogKeys): Promise<Primar
   const [term, leader] = await Promise.all([store.get(keys.term), store.get(keys.leader)]);
   return primaryOf(decodeTerm(term.pair), leader.pair !== undefined);
 }
+
+/** Term and leader are read one by one: the higher one tells. */
+export function primaryIn({ term, leader }: Leadership): Primary {
+  const isNewer = leader !== undefined && leader.term > (term?.term ?? 0n);
+  return isNewer
+    ? { owner: leader.id, endpoint: leader.endpoint, term: leader.term }
+    : primaryOf(term, leader !== undefined);
+}

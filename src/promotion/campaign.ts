@@ -6,7 +6,7 @@ import type { KvStore } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import { watchLeadership } from "../replication/leader-watch.js";
 import type { Log } from "../replication/log.js";
-import { linkSignals, sleep } from "../replication/timing.js";
+import { linkSignals, sleep, yieldTurn } from "../replication/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { View } from "../standby/view.js";
 import { Candidacy, unlessStoreFails } from "./candidacy.js";
@@ -20,7 +20,7 @@ import { Tenure, untilStoreAnswers, whyOver } from "./tenure.js";
 /** What campaigns tell about themselves; the sidecar turns it into metrics. */
 export interface CampaignObserver {
   promoted(log: string, times: PromotionTimes): void;
-  lost(log: string, reason: Lost["reason"]): void;
+  lost(log: string, reason: Lost["reason"] | "refused"): void;
 }
 
 export interface CampaignParts {
@@ -105,6 +105,10 @@ export class Campaign {
       logger.info({ event: "campaign_ended", ...facts, reason: lost.reason }, lost.message);
       observer.lost(log.name, lost.reason);
       return lost;
+    } catch (error) {
+      logger.warn({ event: "campaign_ended", ...facts, reason: "refused", err: error }, "the candidate cannot lead");
+      observer.lost(log.name, "refused");
+      throw error;
     } finally {
       over.abort();
       await listening;
@@ -120,6 +124,8 @@ export class Campaign {
       const keeper = await untilStoreAnswers(grant, resigned, silent);
       if (keeper === undefined) return this.lose(whyOver(resigned, silent, undefined));
       const kept = keeper.run(() => this.tenure?.renewed());
+      // A defect; it counts as a lost lease, and is thrown below.
+      kept.catch(() => undefined);
       const { signal, unlink } = linkSignals(resigned, silent, keeper.lost);
       try {
         const lost = await this.stand(keeper, signal);
@@ -150,11 +156,13 @@ export class Campaign {
       if (term !== undefined && term.token !== 0n) throw new LeadershipByTokenError(log.name, term.token, term.owner);
       if (!isEntered) isEntered = await this.candidacy.enter(keeper);
       await this.candidacy.heed(leadership, keeper);
+      // One that has failed would win, be of no use, and win again.
+      this.parts.view?.requireWorking();
       const turn = this.candidacy.turnIn(leadership);
       if (turn === undefined) {
         this.tellWaiting(leadership);
       } else {
-        const lost = await this.take(turn, leadership, keeper, signal).finally(() => this.restoreView());
+        const lost = await this.take(turn, leadership, keeper, signal).finally(() => this.standBack());
         if (lost !== undefined) return lost;
         this.toldLeader = undefined;
       }
@@ -180,19 +188,29 @@ export class Campaign {
     const prepared = turn.successorRevision === 0n ? undefined : successor?.finalSequenceId;
     if (prepared !== undefined) {
       const next = (term?.term ?? 0n) + 1n;
-      const outcome = await this.prepareWhileInvited(next, prepared, turn, signal);
+      const isStill = (seen: Leadership) =>
+        seen.successorRevision === turn.successorRevision && seen.leaderRevision === turn.leaderRevision;
+      const outcome = await this.prepare(next, prepared, true, isStill, signal);
       if (outcome.kind !== "ready") return undefined;
     }
     const preparedMs = clock.monotonicMs();
-    const claim = await unlessStoreFails(() => this.candidacy.claim(keeper, turn), undefined);
+    let claim = await unlessStoreFails(() => this.candidacy.claim(keeper, turn), undefined);
     if (claim === undefined) return undefined;
     const claimedMs = clock.monotonicMs();
     try {
-      const final = claim.head.lastSequenceId;
+      const { head, term: won, termRevision, leaderRevision } = claim;
+      const final = head.lastSequenceId;
       if (prepared !== final) {
-        const outcome = await this.prepare(claim.term, final, false, signal);
+        const isStill = (seen: Leadership) =>
+          seen.termRevision === termRevision && seen.leaderRevision === leaderRevision;
+        const outcome = await this.prepare(won, final, false, isStill, signal);
         if (outcome.kind === "late") return { reason: "not ready", message: outcome.missing };
-        if (outcome.kind === "given up") return whyOver(this.resigning.signal, this.silence.signal, keeper);
+        // That took its time: whether the term is still ours is asked of the store once more before it is told.
+        const held = claim;
+        const over = [this.resigning.signal, this.silence.signal, keeper.lost];
+        claim =
+          outcome.kind === "given up" ? undefined : await untilStoreAnswers(() => log.primary.confirm(held), ...over);
+        if (claim === undefined) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       }
       const caughtUpMs = clock.monotonicMs();
       const objectLeases = eviction?.setUp();
@@ -202,7 +220,7 @@ export class Campaign {
         objectLeasesMs: Math.round(objectLeases?.tookMs ?? 0),
       });
     } finally {
-      log.primary.stepDown(claim, new NotPrimaryError("", "", claim.term));
+      if (claim !== undefined) log.primary.stepDown(claim, new NotPrimaryError("", "", claim.term));
     }
   }
 
@@ -219,47 +237,46 @@ export class Campaign {
   }
 
   /** Another candidate at this sidecar may lead, or be about to. */
-  private restoreView(): void {
+  private standBack(): void {
     const { view, log } = this.parts;
+    log.primary.coolDown();
     if (log.primary.writer !== undefined) view?.promoted();
-    else if (!log.primary.isPreparing) view?.demoted();
+    else if (log.primary.preparing === undefined) view?.demoted();
   }
 
+  /** Gives up when the store shows that what it is for does not hold any more. */
   private async prepare(
     term: bigint,
     finalSequenceId: bigint,
     isHandOver: boolean,
+    isStill: (seen: Leadership) => boolean,
     signal: AbortSignal,
   ): Promise<Prepared> {
-    this.preparation.reset();
-    this.parts.send({ kind: "prepare", term, finalSequenceId, isHandOver });
-    // Beside what takes time anyhow. If it fails, opening reads all of it, or fails the same way.
-    const warming = unlessStoreFails(() => this.parts.log.primary.warmUp(), undefined);
-    const outcome = await this.preparation.until(term, finalSequenceId, signal);
-    await warming;
-    return outcome;
-  }
-
-  /** Gives up when the invitation is taken back. */
-  private async prepareWhileInvited(term: bigint, final: bigint, turn: Turn, signal: AbortSignal): Promise<Prepared> {
-    const { store, log } = this.parts;
-    const withdrawn = new AbortController();
+    const { store, log, send } = this.parts;
+    const changed = new AbortController();
     const done = new AbortController();
     const watching = linkSignals(signal, done.signal);
-    const invited = linkSignals(signal, withdrawn.signal);
+    const unchanged = linkSignals(signal, changed.signal);
     const watch = (async () => {
       for await (const seen of watchLeadership(store, log.keys, REREAD_MS_MAX, watching.signal)) {
-        if (seen.successorRevision === turn.successorRevision && seen.leaderRevision === turn.leaderRevision) continue;
-        return withdrawn.abort();
+        if (!isStill(seen)) return changed.abort();
       }
     })();
+    // What is damaged there shows again, and to somebody who waits for it, when the log is opened.
+    watch.catch(() => changed.abort());
+    // Beside what takes time anyhow. If it fails, opening reads all of it, or fails the same way.
+    const warming = unlessStoreFails(() => log.primary.warmUp(), undefined);
+    warming.catch(() => changed.abort());
     try {
-      return await this.prepare(term, final, true, invited.signal);
+      this.preparation.reset();
+      send({ kind: "prepare", term, finalSequenceId, isHandOver });
+      const outcome = await this.preparation.until(term, finalSequenceId, isHandOver, unchanged.signal);
+      await warming;
+      return outcome;
     } finally {
       done.abort();
-      await watch;
       watching.unlink();
-      invited.unlink();
+      unchanged.unlink();
     }
   }
 
@@ -269,8 +286,16 @@ export class Campaign {
     const { aliveWithinMs } = candidate;
     while (aliveWithinMs !== undefined && !signal.aborted) {
       const leftMs = this.heardMs + aliveWithinMs - clock.monotonicMs();
-      if (leftMs <= 0) return this.silence.abort(`nothing was heard of the candidate for ${aliveWithinMs} ms`);
-      await sleep(leftMs, signal);
+      if (leftMs > 0) {
+        await sleep(leftMs, signal);
+        continue;
+      }
+      // This process may have stood still itself, and what came meanwhile waits to be read.
+      const heardMs = this.heardMs;
+      await yieldTurn();
+      await yieldTurn();
+      if (this.heardMs === heardMs)
+        return this.silence.abort(`nothing was heard of the candidate for ${aliveWithinMs} ms`);
     }
   }
 }

@@ -4,6 +4,8 @@ import {
   InvalidArgumentError,
   NotElectedError,
   NotPrimaryError,
+  ShuttingDownError,
+  StoreUnavailableError,
   TooManyError,
 } from "../oplog/errors.js";
 import type { Log } from "../replication/log.js";
@@ -32,21 +34,28 @@ export interface OpenCampaign {
   readonly ended: Promise<Lost>;
 }
 
+interface Leading {
+  readonly open: OpenCampaign;
+  readonly leader: Leader;
+}
+
 /** The candidates that campaign through this sidecar. */
 export class Campaigns {
   private readonly byLog = new Map<string, Map<string, OpenCampaign>>();
+  private isDraining = false;
 
   constructor(private readonly parts: CampaignsParts) {}
 
   /** Throws OplogError. What is sent to the candidate comes through `send`; `ended` rejects with OplogError. */
   enter(logName: string, entrant: Candidate, send: (message: CampaignMessage) => boolean): OpenCampaign {
+    if (this.isDraining) throw new ShuttingDownError();
     const { logs, views, endpoint } = this.parts;
     const candidate = { ...entrant, endpoint: entrant.endpoint === "" ? endpoint() : entrant.endpoint };
     const log = logs.get(logName);
     const others = this.byLog.get(logName) ?? new Map<string, OpenCampaign>();
     if (others.has(candidate.id)) throw new CandidateExistsError(logName, candidate.id);
     if (others.size >= CANDIDATES_MAX) throw new TooManyError("candidates of the log", CANDIDATES_MAX);
-    const view = views.find(logName);
+    const view = views.find(logName)?.requireWorking();
     const eviction = view && this.parts.evictionOf(view);
     const campaign = new Campaign({ ...this.parts, log, view, eviction, candidate, send });
     const release = log.retain();
@@ -65,11 +74,18 @@ export class Campaigns {
 
   /** That a candidate leads here. Throws NotPrimaryError. */
   leadingTerm(logName: string): bigint {
-    for (const { campaign } of this.byLog.get(logName)?.values() ?? []) {
-      if (campaign.leading !== undefined) return campaign.leading.claim.term;
-    }
+    const leader = this.newest(logName)?.leader;
+    if (leader !== undefined) return leader.claim.term;
     const { id, endpoint, term } = this.parts.logs.get(logName).leaderView;
     throw new NotPrimaryError(id, endpoint, term);
+  }
+
+  /** All give up, and no further ones enter; resolves once they have. */
+  async drain(): Promise<void> {
+    this.isDraining = true;
+    const open = [...this.byLog.values()].flatMap((others) => [...others.values()]);
+    for (const { campaign } of open) campaign.resign("this sidecar stops");
+    await Promise.allSettled(open.map(({ ended }) => ended));
   }
 
   /** Returns once the log is vacant. */
@@ -77,6 +93,13 @@ export class Campaigns {
     const { open, leader } = await this.requireLeader(logName);
     open.campaign.resign("Resign was called");
     await open.ended.catch(() => undefined);
+    const { leaderRevision } = await this.parts.logs.get(logName).readLeadership();
+    if (leaderRevision !== 0n && leaderRevision === leader.claim.leaderRevision) {
+      throw new StoreUnavailableError(
+        0,
+        "the leader has stepped down, and its lease could not be given up: it runs out",
+      );
+    }
     return { term: leader.claim.term, finalSequenceId: leader.writer.lastSequenceId };
   }
 
@@ -86,17 +109,22 @@ export class Campaigns {
     return leader.handOver(target, timeoutMs);
   }
 
-  private async requireLeader(logName: string): Promise<{ readonly open: OpenCampaign; readonly leader: Leader }> {
+  private async requireLeader(logName: string): Promise<Leading> {
+    const newest = this.newest(logName);
+    if (newest !== undefined) return newest;
     const log = this.parts.logs.get(logName);
-    let newest: { readonly open: OpenCampaign; readonly leader: Leader } | undefined;
+    throw log.primary.preparing ?? (await notLeading(log));
+  }
+
+  /** One that has been followed by another here may not know yet. */
+  private newest(logName: string): Leading | undefined {
+    let newest: Leading | undefined;
     for (const open of this.byLog.get(logName)?.values() ?? []) {
       const leader = open.campaign.leading;
-      // One that has been followed by another here may not know yet.
       if (leader === undefined || leader.isOver) continue;
       if (newest === undefined || leader.claim.term > newest.leader.claim.term) newest = { open, leader };
     }
-    if (newest !== undefined) return newest;
-    throw await notLeading(log);
+    return newest;
   }
 }
 

@@ -1,19 +1,21 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type CandidateEntry, CandidateEntrySchema, SuccessorSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { type Claim, decodeState, type Primary, primaryOf } from "../leadership/claim.js";
-import { type Leadership, readLeadership } from "../leadership/leadership.js";
+import { type Claim, decodeState, type Primary } from "../leadership/claim.js";
+import { primaryIn, readLeadership } from "../leadership/leadership.js";
 import type { Clock } from "../oplog/clock.js";
 import {
   CandidateNotFoundError,
   HandOverAbandonedError,
   NotPrimaryError,
   type OplogError,
+  StoreRefusalError,
   StoreUnavailableError,
 } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
-import { watchLeadership } from "../replication/leader-watch.js";
+import { awaitChange, watchLeadership } from "../replication/leader-watch.js";
 import type { LogWriter } from "../replication/log-writer.js";
+import { throughStore } from "../replication/store-failures.js";
 import { linkSignals, sleep } from "../replication/timing.js";
 
 export interface HandOverParts {
@@ -22,7 +24,6 @@ export interface HandOverParts {
   readonly clock: Clock;
   readonly claim: Claim;
   readonly leaseId: bigint;
-  readonly ttlMs: number;
   readonly writer: LogWriter;
   /** Somebody else leads from now on; what waits in the line is to be refused with that. */
   readonly onTaken: (primary: Primary) => void;
@@ -68,8 +69,11 @@ export async function handOver(
     if (release === undefined) throw await abandoned(parts, target, heldMs(), isOver);
     const finalSequenceId = writer.lastSequenceId;
     const isInvited = await putSuccessor(parts, { id: target, finalSequenceId }, announced);
-    const taken = isInvited === undefined ? undefined : await awaitTaken(parts, time.signal);
-    const primary = taken ?? (await takeBack(parts, isOver));
+    const taken =
+      isInvited === undefined
+        ? undefined
+        : await awaitChange(parts.store, parts.keys, parts.claim, REREAD_MS, time.signal);
+    const primary = taken === undefined ? await takeBack(parts, isOver) : primaryIn(taken);
     if (primary === undefined) throw new HandOverAbandonedError(target, heldMs());
     if (primary.owner !== target) throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
     parts.onTaken(primary);
@@ -87,13 +91,15 @@ export async function handOver(
 async function announce(parts: HandOverParts, target: string, signal: AbortSignal): Promise<bigint | undefined> {
   const { store, keys, claim } = parts;
   if ((await readCandidate(parts, target)) === undefined) throw new CandidateNotFoundError(keys.log, target);
-  const revision = await putSuccessor(parts, { id: target }, 0n);
+  // What is left of an earlier hand-over must not be in the way.
+  const { successorRevision } = await throughStore(readLeadership(store, keys), () => 0);
+  const revision = await putSuccessor(parts, { id: target }, successorRevision);
   if (revision === undefined) return undefined;
   for await (const leadership of watchLeadership(store, keys, REREAD_MS, signal)) {
     if (leadership.termRevision !== claim.termRevision) return undefined;
     // If it cannot be read now, then when the leadership is looked at again.
     const candidate = await readCandidate(parts, target).catch((error: unknown) => {
-      if (error instanceof StoreUnavailableError) return undefined;
+      if (error instanceof StoreUnavailableError || error instanceof StoreRefusalError) return undefined;
       throw error;
     });
     if (candidate?.preparedForRevision === revision) return revision;
@@ -102,13 +108,8 @@ async function announce(parts: HandOverParts, target: string, signal: AbortSigna
 }
 
 async function readCandidate({ store, keys }: HandOverParts, id: string): Promise<CandidateEntry | undefined> {
-  try {
-    const { pair } = await store.get(keys.candidate(id));
-    return pair && decodeState(CandidateEntrySchema, pair);
-  } catch (error) {
-    if (error instanceof StoreError) throw new StoreUnavailableError(0, "nothing was changed");
-    throw error;
-  }
+  const { pair } = await throughStore(store.get(keys.candidate(id)), () => 0, "nothing was changed");
+  return pair && decodeState(CandidateEntrySchema, pair);
 }
 
 /** What to throw when the target was not ready, or the leadership is over. */
@@ -155,22 +156,18 @@ async function putSuccessor(
   }
 }
 
-/** Undefined: nobody else leads when the time is up. */
-async function awaitTaken({ store, keys, claim }: HandOverParts, signal: AbortSignal): Promise<Primary | undefined> {
-  for await (const leadership of watchLeadership(store, keys, REREAD_MS, signal)) {
-    const { termRevision, leaderRevision } = leadership;
-    if (termRevision !== claim.termRevision || leaderRevision !== claim.leaderRevision) return primaryIn(leadership);
-  }
-  return undefined;
-}
-
-/** Undefined: the invitation stands no more, and was not followed. Asks until the store has decided. */
+/**
+ * Undefined: the invitation stands no more, and was not followed. Asks until the store has decided: a line that is held
+ * meanwhile could not be written anyhow.
+ */
 async function takeBack(
-  { store, keys, claim, clock, ttlMs }: HandOverParts,
+  { store, keys, claim, clock }: HandOverParts,
   isOver: AbortSignal,
 ): Promise<Primary | undefined> {
   const startedMs = clock.monotonicMs();
-  while (!isOver.aborted && clock.monotonicMs() - startedMs < ttlMs) {
+  for (;;) {
+    // One attempt when it is over already: the target may have taken it.
+    const isLast = isOver.aborted;
     try {
       const { succeeded } = await store.txn({
         compares: stillLeading(keys, claim),
@@ -179,19 +176,12 @@ async function takeBack(
       return succeeded ? undefined : primaryIn(await readLeadership(store, keys));
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      await sleep(RETRY_MS, isOver);
     }
+    if (isLast) break;
+    await sleep(RETRY_MS, isOver);
   }
   const failedMs = Math.round(clock.monotonicMs() - startedMs);
   throw new StoreUnavailableError(failedMs, "the target may lead or not: GetLeader tells");
-}
-
-/** Term and leader are read one by one: the higher one tells. */
-export function primaryIn({ term, leader }: Leadership): Primary {
-  const isNewer = leader !== undefined && leader.term > (term?.term ?? 0n);
-  return isNewer
-    ? { owner: leader.id, endpoint: leader.endpoint, term: leader.term }
-    : primaryOf(term, leader !== undefined);
 }
 
 function stillLeading(keys: LogKeys, claim: Claim) {

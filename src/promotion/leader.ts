@@ -1,12 +1,13 @@
 import type { Claim, Primary } from "../leadership/claim.js";
+import { primaryIn } from "../leadership/leadership.js";
 import type { Clock } from "../oplog/clock.js";
 import { HandOverRunningError, NotPrimaryError } from "../oplog/errors.js";
 import type { KvStore } from "../oplog/kv-store.js";
-import { watchLeadership } from "../replication/leader-watch.js";
+import { awaitChange } from "../replication/leader-watch.js";
 import type { Log } from "../replication/log.js";
 import type { LogWriter } from "../replication/log-writer.js";
-import { linkSignals, sleep } from "../replication/timing.js";
-import { type HandedOver, handOver, primaryIn } from "./hand-over.js";
+import { aborted, linkSignals, sleep } from "../replication/timing.js";
+import { type HandedOver, handOver } from "./hand-over.js";
 import type { LeaseKeeper, LeaseLoss } from "./lease-keeper.js";
 import type { Lost } from "./messages.js";
 
@@ -53,6 +54,8 @@ export class Leader {
     if (keeper.lost.aborted) expire();
     const { signal, unlink } = linkSignals(resigning, silent, this.over.signal);
     const watching = this.watch();
+    // It may be in the middle of a read that takes long; nobody waits for that.
+    watching.catch(() => undefined);
     try {
       await Promise.race([this.writerEnded, watching, aborted(signal)]);
       if (this.verdict === undefined && resigning.aborted) await this.resign(String(resigning.reason));
@@ -63,23 +66,24 @@ export class Leader {
       this.over.abort();
       unlink();
       keeper.lost.removeEventListener("abort", expire);
-      await watching;
     }
   }
 
   async handOver(target: string, timeoutMs: number): Promise<HandedOver> {
     if (this.handingOverTo !== undefined) throw new HandOverRunningError(this.handingOverTo);
     const { store, clock, keeper, log, resigning, silent } = this.parts;
-    const { signal: givesUp, unlink } = linkSignals(keeper.lost, resigning, silent, this.over.signal);
+    const isOver = linkSignals(keeper.lost, this.over.signal);
+    const givesUp = linkSignals(isOver.signal, resigning, silent);
     this.handingOverTo = target;
     try {
       const { claim, writer } = this;
-      const { leaseId, ttlMs } = keeper;
+      const { leaseId } = keeper;
       const onTaken = (primary: Primary) => this.noteTaken(primary);
-      const parts = { store, keys: log.keys, clock, claim, leaseId, ttlMs, writer, onTaken };
-      return await handOver(parts, target, timeoutMs, keeper.lost, givesUp);
+      const parts = { store, keys: log.keys, clock, claim, leaseId, writer, onTaken };
+      return await handOver(parts, target, timeoutMs, isOver.signal, givesUp.signal);
     } finally {
-      unlink();
+      isOver.unlink();
+      givesUp.unlink();
       this.handingOverTo = undefined;
     }
   }
@@ -106,13 +110,12 @@ export class Leader {
   private async watch(): Promise<void> {
     const { store, log, keeper } = this.parts;
     const { claim } = this;
-    for await (const leadership of watchLeadership(store, log.keys, keeper.ttlMs / 2, this.over.signal)) {
-      const { termRevision, leader, leaderRevision } = leadership;
-      if (termRevision === claim.termRevision && leaderRevision === claim.leaderRevision) continue;
-      const primary = primaryIn(leadership);
-      const isTaken = termRevision !== claim.termRevision || leader !== undefined;
-      return isTaken ? this.noteTaken(primary) : this.end(expiry("expired"), primary);
-    }
+    const leadership = await awaitChange(store, log.keys, claim, keeper.ttlMs / 2, this.over.signal);
+    if (leadership === undefined) return;
+    const primary = primaryIn(leadership);
+    const isTaken = leadership.termRevision !== claim.termRevision || leadership.leader !== undefined;
+    if (isTaken) this.noteTaken(primary);
+    else this.end(expiry("expired"), primary);
   }
 
   /** What has been accepted is written first, for as long as the lease allows. */
@@ -151,11 +154,4 @@ function expiry(loss: LeaseLoss): Lost {
 
 function refusal({ owner, endpoint, term }: Primary): NotPrimaryError {
   return new NotPrimaryError(owner, endpoint, term);
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

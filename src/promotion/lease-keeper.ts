@@ -8,6 +8,7 @@ export type LeaseLoss = "expired" | "store unreachable";
 
 const RETRY_MS = 100;
 const DEADLINE_MS_MIN = 100;
+const REVOKE_MS = 1000;
 
 /**
  * Keeps one lease of the store alive. It counts as lost on this machine's monotonic clock before it can have run out in
@@ -61,18 +62,35 @@ export class LeaseKeeper {
         if (isRenewed) onRenewed();
       } catch (error) {
         if (error instanceof LeaseNotFoundError) return this.lose("expired");
-        if (!(error instanceof StoreError)) throw error;
+        if (!(error instanceof StoreError)) {
+          this.lose("store unreachable");
+          throw error;
+        }
         waitMs = RETRY_MS;
       }
     }
   }
 
-  /** Gives the lease up; its keys are deleted. Best effort: it runs out anyhow. */
+  /**
+   * Gives the lease up; its keys are deleted. Tries for one TTL, by when it has run out in a store that was there; one that
+   * comes back may have started it anew.
+   */
   async close(): Promise<void> {
     this.closing.abort();
-    await this.store.revokeLease(this.leaseId, { deadlineMs: this.ttlMs }).catch((error: unknown) => {
-      if (!(error instanceof StoreError)) throw error;
-    });
+    const endMs = this.clock.monotonicMs() + this.ttlMs;
+    for (;;) {
+      const leftMs = endMs - this.clock.monotonicMs();
+      if (leftMs <= 0) return;
+      try {
+        await this.store.revokeLease(this.leaseId, {
+          deadlineMs: Math.max(DEADLINE_MS_MIN, Math.min(leftMs, REVOKE_MS)),
+        });
+        return;
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error;
+      }
+      await sleep(RETRY_MS);
+    }
   }
 
   private get leftMs(): number {

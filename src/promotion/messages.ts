@@ -23,8 +23,8 @@ export type CampaignMessage =
       readonly logId: Uint8Array;
       readonly times: PromotionTimes;
     }
-  /** From now on, on a clock that never jumps. */
-  | { readonly kind: "lease renewed"; readonly validForMs: number }
+  /** On the monotonic clock of this process. */
+  | { readonly kind: "lease renewed"; readonly validUntilMs: number }
   /** The last one. */
   | { readonly kind: "lost"; readonly lost: Lost };
 

@@ -44,8 +44,21 @@ export class Preparation {
     this.newest = undefined;
   }
 
-  /** Throws BeyondHeadError, StateDivergedError and ViewFailedError: this candidate cannot lead. */
-  async until(term: bigint, final: bigint, signal: AbortSignal): Promise<Prepared> {
+  /**
+   * Throws BeyondHeadError, StateDivergedError and ViewFailedError: this candidate cannot lead. While it is only invited,
+   * the log may have moved on, and the news of that be late: then whatever does not fit is given up.
+   */
+  async until(term: bigint, final: bigint, isInvitation: boolean, signal: AbortSignal): Promise<Prepared> {
+    try {
+      return await this.prepare(term, final, signal);
+    } catch (error) {
+      const hasMovedOn = this.isPast(final);
+      if (isInvitation && hasMovedOn) return { kind: "given up" };
+      throw error;
+    }
+  }
+
+  private async prepare(term: bigint, final: bigint, signal: AbortSignal): Promise<Prepared> {
     const { candidate, view, clock } = this.parts;
     const deadlineMs = clock.monotonicMs() + candidate.readyTimeoutMs;
     const over = new AbortController();
@@ -81,6 +94,11 @@ export class Preparation {
       unlink();
       await applying;
     }
+  }
+
+  private isPast(final: bigint): boolean {
+    const { view } = this.parts;
+    return (this.newest?.applied ?? 0n) > final || (view !== undefined && BigInt(view.state.applied) > final);
   }
 
   private answerTo(term: bigint, final: bigint): Readiness | undefined {

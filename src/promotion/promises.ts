@@ -28,7 +28,7 @@ export class Promises {
   renew({ validUntilMs }: LeaseKeeper): void {
     if (this.untold !== undefined && !this.send(this.untold)) return;
     this.untold = undefined;
-    const validForMs = Math.floor(validUntilMs - this.clock.monotonicMs());
-    if (validForMs > 0 && this.send({ kind: "lease renewed", validForMs })) this.relied = validUntilMs;
+    if (validUntilMs - this.clock.monotonicMs() < 1) return;
+    if (this.send({ kind: "lease renewed", validUntilMs })) this.relied = validUntilMs;
   }
 }

@@ -50,19 +50,64 @@ export class Tenure {
     this.parts.promises.renew(this.parts.keeper);
   }
 
+  /** Throws what ends the log itself; not before what was promised to the candidate has run out. */
   async run(first: Claim, times: PromotionTimes): Promise<Lost> {
+    try {
+      return await this.leadTerms(first, times);
+    } catch (error) {
+      await this.promisesRunOut();
+      throw error;
+    } finally {
+      this.parts.eviction?.tearDown();
+    }
+  }
+
+  private async leadTerms(first: Claim, times: PromotionTimes): Promise<Lost> {
     for (let claim = first; ; ) {
       const current = claim;
       const end = await this.lead(current, times).finally(() => {
         this.current = undefined;
-        this.parts.log.primary.stepDown(current, new NotPrimaryError("", "", current.term));
+        this.stepDown(current);
       });
       if (end.kind === "lost") return end.lost;
       const again = await this.untilStoreAnswers(() => this.claimAgain());
       if (again === undefined) return this.lost();
       if ("reason" in again) return again;
+      const late = await this.applyUpTo(again).catch((error: unknown) => {
+        this.stepDown(again);
+        throw error;
+      });
+      if (late !== undefined) {
+        this.stepDown(again);
+        return late;
+      }
       claim = again;
     }
+  }
+
+  private stepDown(claim: Claim): void {
+    this.parts.log.primary.stepDown(claim, new NotPrimaryError("", "", claim.term));
+  }
+
+  /** What stalled may have been committed after all. The signals end the wait; then `lead` finds the end. */
+  private async applyUpTo({ head }: Claim): Promise<Lost | undefined> {
+    const { view, resigning, silent, keeper, candidate } = this.parts;
+    if (view === undefined) return undefined;
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), candidate.readyTimeoutMs);
+    const { signal, unlink } = linkSignals(resigning, silent, keeper.lost, late.signal);
+    try {
+      await view.promote(head.lastSequenceId, signal);
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      clearTimeout(timer);
+      unlink();
+    }
+    if (!late.signal.aborted) return undefined;
+    await this.promisesRunOut();
+    const message = `after a stall the view of this sidecar had only applied ${view.state.applied} of ${head.lastSequenceId}`;
+    return { reason: "not ready", message };
   }
 
   private async lead(claim: Claim, times: PromotionTimes): Promise<TermEnd> {
@@ -116,11 +161,17 @@ export class Tenure {
 
   /** Between two terms. A silent candidate may live, and rely on what it was told of the term before. */
   private async lost(): Promise<Lost> {
-    const { keeper, resigning, silent, promises } = this.parts;
+    const { keeper, resigning, silent } = this.parts;
+    await this.promisesRunOut();
+    return whyOver(resigning, silent, keeper);
+  }
+
+  /** Unless the candidate does not rely on them any more. */
+  private async promisesRunOut(): Promise<void> {
+    const { keeper, resigning, promises } = this.parts;
     const { signal, unlink } = linkSignals(keeper.lost, resigning);
     await sleep(promises.leftMs, signal);
     unlink();
-    return whyOver(resigning, silent, keeper);
   }
 
   /** Undefined: the leadership is over first. */

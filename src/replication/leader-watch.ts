@@ -1,3 +1,4 @@
+import type { Claim } from "../leadership/claim.js";
 import { type Leadership, readLeadership } from "../leadership/leadership.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
@@ -29,6 +30,21 @@ export async function* watchLeadership(
       await sleep(backoff.delayMs(), signal);
     }
   }
+}
+
+/** Resolves to the first that is not as it was claimed; undefined: the signal has aborted first. */
+export async function awaitChange(
+  store: KvStore,
+  keys: LogKeys,
+  claimed: Pick<Claim, "termRevision" | "leaderRevision">,
+  rereadMs: number,
+  signal: AbortSignal,
+): Promise<Leadership | undefined> {
+  for await (const leadership of watchLeadership(store, keys, rereadMs, signal)) {
+    const { termRevision, leaderRevision } = leadership;
+    if (termRevision !== claimed.termRevision || leaderRevision !== claimed.leaderRevision) return leadership;
+  }
+  return undefined;
 }
 
 /** Resolves on the next event, or when it is time to look again anyhow. */

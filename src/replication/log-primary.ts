@@ -3,6 +3,7 @@ import {
   type Claim,
   claimElectedTerm,
   claimTerm,
+  confirmClaim,
   decodeHead,
   type Ground,
   type Identity,
@@ -84,9 +85,10 @@ export class LogPrimary {
     return this.state.kind === "claiming" || this.forcedClaim !== undefined;
   }
 
-  /** A candidate here has won the term, and does not lead yet. */
-  get isPreparing(): boolean {
-    return this.state.kind === "preparing";
+  /** A candidate here has won the term, and does not lead yet: what appends are refused with. */
+  get preparing(): NotReadyError | undefined {
+    const { state } = this;
+    return state.kind === "preparing" ? new NotReadyError(state.candidate, state.claim.term) : undefined;
   }
 
   /** The writer, if this sidecar leads. */
@@ -105,7 +107,7 @@ export class LogPrimary {
       case "claiming":
         return state.writer;
       case "preparing":
-        return Promise.reject(new NotReadyError(state.candidate, state.claim.term));
+        return Promise.reject(this.preparing);
       case "fenced":
         return this.refuse(state.error);
       case "leading": {
@@ -167,13 +169,25 @@ export class LogPrimary {
     this.reader = undefined;
   }
 
+  /**
+   * The same claim, with the head as it is now; `open` takes either. Undefined: it does not hold any more. Rejects with
+   * OplogError and StoreError.
+   */
+  async confirm(claim: Claim): Promise<Claim | undefined> {
+    const { store, keys } = this.parts;
+    const confirmed = await confirmClaim(store, keys, claim);
+    if (confirmed === undefined || !this.isPreparingFor(claim)) return undefined;
+    this.state = { kind: "preparing", claim: confirmed, candidate: this.identity.id };
+    return confirmed;
+  }
+
   /** Leads under a term that `claimElected` has taken. `ended` resolves when its writer has. */
   async open(claim: Claim): Promise<{ readonly writer: LogWriter; readonly ended: Promise<void> }> {
     const { reader } = this;
     this.reader = undefined;
     const window = await (reader ?? this.newReader()).read(claim.head);
     if (this.isDraining) throw new ShuttingDownError();
-    if (this.state.kind !== "preparing" || this.state.claim !== claim) {
+    if (!this.isPreparingFor(claim)) {
       throw new NotPrimaryError(this.identity.id, this.identity.endpoint, this.heldTerm);
     }
     const writer = new LogWriter({ ...this.parts, claim, window });
@@ -182,8 +196,8 @@ export class LogPrimary {
 
   /** Appends of this term are refused from now on, those that wait included. Of another term: nothing. */
   stepDown(claim: Claim, refusal: OplogError): void {
-    if (this.state.kind === "preparing" && this.state.claim === claim) this.state = { kind: "fenced", error: refusal };
-    if (this.state.kind !== "leading" || this.state.writer.claim !== claim) return;
+    if (this.isPreparingFor(claim)) this.state = { kind: "fenced", error: refusal };
+    if (this.state.kind !== "leading" || this.state.writer.term !== claim.term) return;
     this.state.writer.retire(refusal);
     this.state = { kind: "fenced", error: refusal };
   }
@@ -205,6 +219,10 @@ export class LogPrimary {
   private async claimEnded(): Promise<void> {
     const claim = this.state.kind === "claiming" ? this.state.writer : this.forcedClaim;
     await claim?.catch(() => undefined);
+  }
+
+  private isPreparingFor({ term }: Claim): boolean {
+    return this.state.kind === "preparing" && this.state.claim.term === term;
   }
 
   /** A writer of this sidecar finds out at once what the store would tell it. */

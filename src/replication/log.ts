@@ -175,7 +175,7 @@ export class Log {
 
   /** Undefined: cannot be told now. */
   async resolveAppend(writerId: string, operationId: bigint): Promise<Resolution | "pending" | undefined> {
-    if (this.primary.isClaiming) return "pending";
+    if (this.primary.isClaiming || this.primary.preparing !== undefined) return "pending";
     const { writer } = this.primary;
     if (writer !== undefined) {
       const { pair } = await this.throughStore(this.parts.store.get(this.keys.term));

@@ -35,6 +35,7 @@ interface ReadRecord {
 /** The same more than once: what has been read for an earlier head of the log is not read again for a later one. */
 export class WindowReader {
   private records: ReadRecord[] = [];
+  private logId: Uint8Array | undefined;
   private reading: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -52,7 +53,10 @@ export class WindowReader {
   private async readUpTo(head: Head): Promise<OperationWindow> {
     const from = head.windowFromSequenceId;
     if (from > head.lastSequenceId || head.writers.length === 0) return restoreMarks(head);
-    this.records = this.records.filter(({ last }) => last >= from);
+    const isAnother = this.logId !== undefined && Buffer.compare(this.logId, head.logId) !== 0;
+    const isOf = ({ last }: ReadRecord) => !isAnother && last >= from && last <= head.lastSequenceId;
+    this.records = this.records.filter(isOf);
+    this.logId = head.logId;
     await this.readOn(head);
     let window = restoreMarks(head);
     let next = 0n;

@@ -5,7 +5,7 @@ import type { Logger } from "../oplog/logger.js";
 import type { AppendItem, AppendOutcome } from "../replication/append-item.js";
 import { sleep, yieldTurn } from "../replication/timing.js";
 import { SHARDS } from "./key-index.js";
-import type { ObjectLeases } from "./object-leases.js";
+import type { ObjectLeases, Promotion } from "./object-leases.js";
 import type { StandbyState } from "./standby-state.js";
 
 export interface EvictionObserver {
@@ -71,6 +71,7 @@ export class ObjectEviction {
   private sweptAtMs = 0;
   /** By the monotonic clock. */
   private restUntilMs = 0;
+  private promotion: Promotion | undefined;
 
   constructor(private readonly parts: EvictionParts) {}
 
@@ -79,6 +80,7 @@ export class ObjectEviction {
     const { view, clock, logger } = this.parts;
     const startedMs = clock.monotonicMs();
     view.leases.promote();
+    this.promotion = view.leases.promotion;
     this.dueMs = 0;
     this.restUntilMs = 0;
     const { defaultMs } = view.leases;
@@ -92,18 +94,17 @@ export class ObjectEviction {
     return setUp;
   }
 
-  /** While this sidecar leads under the term of the writer, after `setUp`: until the signal aborts or the writer has ended. */
+  /** While this sidecar leads under the term of the writer, after `setUp`: until the signal aborts or the writer has ended. Further terms of the same leadership may follow. */
   async run(signal: AbortSignal, writer: EvictionWriter): Promise<void> {
-    const { leases } = this.parts.view;
-    const { promotion } = leases;
-    try {
-      while (!signal.aborted && writer.end === undefined) {
-        if (this.isDue()) this.note(await new Sweep(this.parts, writer, signal).run());
-        await sleep(CHECK_MS, signal);
-      }
-    } finally {
-      leases.demote(promotion);
+    while (!signal.aborted && writer.end === undefined) {
+      if (this.isDue()) this.note(await new Sweep(this.parts, writer, signal).run());
+      await sleep(CHECK_MS, signal);
     }
+  }
+
+  /** To be called when the leadership is over, with all of its terms. */
+  tearDown(): void {
+    this.parts.view.leases.demote(this.promotion);
   }
 
   private isDue(): boolean {

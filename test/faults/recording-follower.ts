@@ -44,9 +44,9 @@ export class RecordingFollower {
   }
 }
 
-/** The whole log through Read, into the history; returns the head. */
+/** The whole log, or what it has got since the last time, through Read into the history; returns the head. */
 export async function readBack(client: OplogClient, history: History, log: string): Promise<number> {
-  for (let from = 1n; ; ) {
+  for (let from = BigInt(history.log.last) + 1n; ; ) {
     const page = await client.read({ log, fromSequenceId: from, maxEntries: 10_000, maxBytes: 3 << 20 });
     for (const entry of page.entries) history.log.add(entry);
     if (page.nextSequenceId > page.headSequenceId) return Number(page.headSequenceId);

@@ -5,7 +5,7 @@ import { waitFor, within } from "../support/wait.js";
 import { EtcdLink } from "./etcd-link.js";
 import { RecordingFollower, readBack } from "./recording-follower.js";
 import { ResendingWriter } from "./resending-writer.js";
-import { randomOf, SEED, scaled } from "./scale.js";
+import { inRandomOrder, randomOf, SEED, scaled } from "./scale.js";
 import { aClientOf, anEtcd, anOplogd, atEnd } from "./stage.js";
 
 const LOG = "soak";
@@ -99,13 +99,6 @@ async function cutFor(link: EtcdLink, durationMs: number, everyMs: number, which
   link.cutEvery(everyMs, which);
   await waitFor(() => performance.now() >= until, { deadlineMs: 2 * durationMs, what: "the cutting to end" });
   link.heal();
-}
-
-function inRandomOrder<T>(random: () => number, items: T[]): T[] {
-  return items
-    .map((item) => ({ item, place: random() }))
-    .sort((a, b) => a.place - b.place)
-    .map(({ item }) => item);
 }
 
 /** A retry of what has been acknowledged is answered with the ids it was acknowledged with; the history compares. */

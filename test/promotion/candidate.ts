@@ -154,7 +154,7 @@ export class Candidacy {
         this.promised.push({
           term: this.term,
           fromMs: this.time.nowMs,
-          untilMs: this.time.nowMs + message.validForMs,
+          untilMs: this.time.nowMs + Math.floor(message.validUntilMs - this.time.clock.monotonicMs()),
         });
     }
     return true;

@@ -229,10 +229,12 @@ export class Contest {
           close(error instanceof OplogError ? error.reason : String(error));
           if (!(error instanceof OplogError)) this.violations.push(`HandOver: ${String(error)}`);
           else if (asked.outcome === "NOT_PRIMARY") {
-            const { primary } = error.facts as { primary?: string };
+            const { primary, term: claimed } = error.facts as { primary?: string; term?: bigint };
             const { reign } = this.chronicle;
             const { leading } = leader.open?.campaign ?? {};
-            const isLeadingStill = reign?.term === term && leading?.claim.term === term && !leading.isOver;
+            // A claim by token is known to the hand-over before the leader has settled what is in flight.
+            const isKnown = (claimed ?? 0n) <= term;
+            const isLeadingStill = isKnown && reign?.term === term && leading?.claim.term === term && !leading.isOver;
             if (isLeadingStill) {
               this.violations.push(`HandOver: ${error.message}, though ${leader.name} leads ${term} still`);
             }

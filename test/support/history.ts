@@ -192,7 +192,8 @@ interface Operation {
   outcome: "unknown" | "acknowledged" | "refused" | "answered twice";
 }
 
-class Problems {
+/** Counted by kind, and told by example. */
+export class Problems {
   private readonly byKind = new Map<string, string[]>();
 
   add(kind: string, example: string): void {

@@ -27,6 +27,7 @@ probe() {
   need libgrpc++-dev pkg-config --exists grpc++
   need libprotobuf-dev pkg-config --exists protobuf
   need libssl-dev pkg-config --exists libcrypto
+  need faketime faketime --version
   need python3-grpcio /usr/bin/python3 -c "import grpc"
   need python3-protobuf /usr/bin/python3 -c "import google.protobuf"
   # Debian's Go is too old to fetch the version that tools/go.mod asks for.

@@ -427,7 +427,7 @@ export type ResignResponse = Message<"oplog.v1.ResignResponse"> & {
   term: bigint;
 
   /**
-   * Its last entry.
+   * Its last entry that was acknowledged.
    *
    * @generated from field: uint64 final_sequence_id = 2;
    */
@@ -458,7 +458,7 @@ export type HandOverRequest = Message<"oplog.v1.HandOverRequest"> & {
   target: string;
 
   /**
-   * How long appends may be held back for it: 50 ms to 60 s; unset = 3 s.
+   * How long appends may be held back for it, and how long its sidecar may read beforehand: 50 ms to 60 s; unset = 3 s.
    *
    * @generated from field: google.protobuf.Duration timeout = 3;
    */
@@ -850,10 +850,12 @@ export const LeadershipService: GenService<{
    * too must have applied everything up to that id before Leading is said. After Prepare may come Waiting again (a
    * hand-over was abandoned), or Prepare again, with a higher final id; after Leading, Leading again with a higher term.
    *
-   * Ending the stream from the candidate's side gives the leadership up at once, and so does SIGTERM of the sidecar: what
-   * has been accepted is written, then the next candidate leads. A candidate stops serving when the stream ends or when
-   * what LeaseRenewed promised has run out, whichever is first. Nobody else leads before that promise has run out, unless
-   * the candidate itself ended the stream.
+   * Ending the stream from the candidate's side gives the leadership up at once; a connection that breaks counts as that.
+   * So does SIGTERM of the sidecar. What has been accepted is written, then the next candidate leads. A candidate stops
+   * serving at Lost, at the end of the stream, or when what LeaseRenewed promised has run out, whichever is first. Nobody
+   * else leads before that promise has run out, unless the candidate ended the stream or somebody ended its leadership on
+   * purpose, by Resign, HandOver, ClaimTerm or SIGTERM of the sidecar: Lost is then told at about the moment when another
+   * may lead. Whatever it still sends, nothing is committed under its term once another has been claimed.
    *
    * With several masters at one sidecar the appends must name their term (AppendRequest.term): the sidecar cannot tell
    * otherwise from which of them an append comes.
@@ -881,10 +883,11 @@ export const LeadershipService: GenService<{
   },
   /**
    * Planned change of the leader, with nothing lost and nothing refused for good. To be called at the sidecar that leads.
-   * Appends are held back, those accepted become durable, the target gets Prepare, and when it is ready it takes the
-   * term; appends that were held back are then refused with NOT_PRIMARY, which names the target. If the target is not
-   * ready in time the leader goes on as if nothing had been: ABORTED (HAND_OVER_ABANDONED). An unknown target is refused
-   * with NOT_FOUND (CANDIDATE_NOT_FOUND), a second hand-over at the same time with ABORTED (HAND_OVER_RUNNING).
+   * The target's sidecar reads beforehand what it needs. Then appends are held back, those accepted become durable, the
+   * target gets Prepare, and when it is ready it takes the term; appends that were held back are then refused with
+   * NOT_PRIMARY, which names the target. If the target is not ready in time the leader goes on as if nothing had been:
+   * ABORTED (HAND_OVER_ABANDONED). An unknown target is refused with NOT_FOUND (CANDIDATE_NOT_FOUND), a second hand-over
+   * at the same time with ABORTED (HAND_OVER_RUNNING), and NOT_READY tells that the candidate here prepares itself.
    *
    * After UNAVAILABLE the target may lead or not: GetLeader tells.
    *
