@@ -10,6 +10,12 @@ export interface Operation {
 /** The operations of one request, appended all or nothing. */
 export type OperationBatch = readonly Operation[];
 
+/** What becomes an operation; much cheaper, for one who only wants to know where the log stands. */
+export interface Touch {
+  readonly opType: OpType;
+  readonly block: number;
+}
+
 const BLOCKS_MAX = 50_000;
 const GIVEN_UP_EVERY = 300;
 /** An append stays far below the limit of one record. */
@@ -24,18 +30,21 @@ const NOTHING = Buffer.alloc(0);
  */
 export class BlockCache {
   private readonly resident = new Set<number>();
+  /** One for good: it goes on where it stopped, past what has been deleted. */
+  private readonly oldestFirst = this.resident.values();
   private requests = 0;
 
-  *batchesOf(request: TraceRequest): Generator<OperationBatch> {
-    const operations = this.touch(request.hash_ids);
-    for (let start = 0; start < operations.length; start += BATCH_OPERATIONS_MAX) {
-      yield operations.slice(start, start + BATCH_OPERATIONS_MAX);
+  /** What is appended for one request, in batches. */
+  *batchesOf(request: TraceRequest): Generator<readonly Touch[]> {
+    const touches = this.touch(request.hash_ids);
+    for (let start = 0; start < touches.length; start += BATCH_OPERATIONS_MAX) {
+      yield touches.slice(start, start + BATCH_OPERATIONS_MAX);
     }
   }
 
-  private touch(ids: readonly number[]): Operation[] {
+  private touch(ids: readonly number[]): Touch[] {
     const givesUpAt = ++this.requests % GIVEN_UP_EVERY === 0 ? ids.length / 2 : Infinity;
-    const operations: Operation[] = [];
+    const touches: Touch[] = [];
     for (const [index, id] of ids.entries()) {
       // A set iterates in the order of insertion, so inserting again makes it the youngest.
       if (this.resident.delete(id)) {
@@ -43,21 +52,29 @@ export class BlockCache {
         continue;
       }
       if (index >= givesUpAt) {
-        operations.push({ opType: OpType.PUT_REVOKE, key: keyOf(id), payload: NOTHING });
+        touches.push({ opType: OpType.PUT_REVOKE, block: id });
         break;
       }
       this.resident.add(id);
-      operations.push({ opType: OpType.PUT_END, key: keyOf(id), payload: replicasOf(id) });
-      if (this.resident.size > BLOCKS_MAX) operations.push(this.evict());
+      touches.push({ opType: OpType.PUT_END, block: id });
+      if (this.resident.size > BLOCKS_MAX) touches.push(this.evict());
     }
-    return operations;
+    return touches;
   }
 
-  private evict(): Operation {
-    const [oldest] = this.resident;
-    this.resident.delete(oldest!);
-    return { opType: OpType.REMOVE, key: keyOf(oldest!), payload: NOTHING };
+  private evict(): Touch {
+    const oldest: number = this.oldestFirst.next().value!;
+    this.resident.delete(oldest);
+    return { opType: OpType.REMOVE, block: oldest };
   }
+}
+
+export function operationsOf(touches: readonly Touch[]): OperationBatch {
+  return touches.map(({ opType, block }) => ({
+    opType,
+    key: keyOf(block),
+    payload: opType === OpType.PUT_END ? replicasOf(block) : NOTHING,
+  }));
 }
 
 function keyOf(id: number): string {

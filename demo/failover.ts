@@ -43,6 +43,7 @@ export interface Replayed {
 
 const LOG = "kv-cache";
 export const TTL_MS = 2000;
+export const STANDBYS = 2;
 const PAUSE_MS = 3 * TTL_MS;
 /** How far the first leader may go before the fault, so that something is left for the next one. */
 const FIRST_SHARE = 0.75;
@@ -65,7 +66,10 @@ export async function replay(
   await a.event("leading");
   const b = enter("b", second);
   await b.event("waiting");
-  const standbys = [1, 2].map((n) => new StandbyProcess({ target: second.target, log: LOG, name: `standby-${n}` }));
+  const standbys = Array.from(
+    { length: STANDBYS },
+    (_, index) => new StandbyProcess({ target: second.target, log: LOG, name: `standby-${index + 1}` }),
+  );
   const progress = new Progress(() => {
     const received = standbys.map((standby) => standby.received).join(" and ");
     return `${Math.max(a.lastAcknowledged, b.lastAcknowledged)} of ${whole.operations} operations acknowledged, ${received} received`;

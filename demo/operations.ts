@@ -1,5 +1,6 @@
-import { BlockCache, type OperationBatch } from "./block-cache.js";
+import { BlockCache, type OperationBatch, operationsOf } from "./block-cache.js";
 import { ContentHash } from "./content-hash.js";
+import { ExpectedState } from "./state-hash.js";
 import type { TraceRequest } from "./trace.js";
 
 /** A batch and where it stands in the log, whoever appends it: the operations follow from the trace alone. */
@@ -16,13 +17,14 @@ export function* batchesAfter(requests: readonly TraceRequest[], applied: bigint
   let operationId = 0n;
   let firstSequenceId = 1n;
   for (const request of requests) {
-    for (const operations of cache.batchesOf(request)) {
+    for (const touches of cache.batchesOf(request)) {
       operationId++;
-      if (firstSequenceId > applied) yield { operationId, firstSequenceId, operations };
-      firstSequenceId += BigInt(operations.length);
-      if (firstSequenceId > applied + 1n && firstSequenceId - BigInt(operations.length) <= applied) {
+      const next = firstSequenceId + BigInt(touches.length);
+      if (firstSequenceId > applied) yield { operationId, firstSequenceId, operations: operationsOf(touches) };
+      else if (next > applied + 1n) {
         throw new Error(`entry ${applied} is inside of append ${operationId}, which is all or nothing`);
       }
+      firstSequenceId = next;
     }
   }
 }
@@ -32,19 +34,23 @@ export interface WholeLog {
   /** Of keys and payloads. */
   readonly bytes: number;
   readonly hash: string;
+  /** Of the state after the last operation. */
+  readonly stateHash: string;
 }
 
 /** What the log must hold in the end. */
 export function wholeLogOf(requests: readonly TraceRequest[]): WholeLog {
   const hash = new ContentHash();
+  const state = new ExpectedState();
   let operations = 0;
   let bytes = 0;
   for (const batch of batchesAfter(requests, 0n)) {
     hash.update(
       batch.operations.map((each, index) => ({ ...each, sequenceId: batch.firstSequenceId + BigInt(index) })),
     );
+    state.apply(batch.firstSequenceId, batch.operations);
     operations += batch.operations.length;
     for (const { key, payload } of batch.operations) bytes += key.length + payload.length;
   }
-  return { operations, bytes, hash: hash.digest() };
+  return { operations, bytes, hash: hash.digest(), stateHash: state.hash() };
 }

@@ -17,9 +17,14 @@ export class ReplicaProcess {
   private waiting: (() => void)[] = [];
   private hasExited = false;
 
-  constructor(readonly orders: ReplicaOrders) {
-    // Inherits how this process runs TypeScript; advanced serialization carries 64-bit times.
-    this.child = fork(join(import.meta.dirname, "replica.ts"), { serialization: "advanced" });
+  /** `execArgv`: how Node runs TypeScript; as in this process unless told. */
+  constructor(
+    readonly orders: ReplicaOrders,
+    execArgv: readonly string[] = process.execArgv,
+  ) {
+    // Advanced serialization carries 64-bit times.
+    const options = { serialization: "advanced" as const, execArgv: [...execArgv] };
+    this.child = fork(join(import.meta.dirname, "replica.ts"), options);
     this.child.on("message", (message: FromReplica) => {
       if (message.kind === "acknowledged") this.acknowledged.push(message.append);
       else this.events.push({ ...message, atNs: process.hrtime.bigint() });

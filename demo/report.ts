@@ -1,5 +1,5 @@
 import { createHistogram } from "node:perf_hooks";
-import { type Failover, type Replayed, type TermOf, TTL_MS } from "./failover.js";
+import { type Failover, type Replayed, STANDBYS, type TermOf, TTL_MS } from "./failover.js";
 import type { Acknowledged } from "./master.js";
 import type { Fault } from "./options.js";
 import type { StandbyReport } from "./standby.js";
@@ -24,8 +24,13 @@ export interface DemoReport {
   readonly store: string;
   readonly trace: string;
   readonly requests: number;
+  /** Of the trace. */
+  readonly operations: number;
   /** Operations. */
   readonly acknowledged: number;
+  readonly lastAcknowledged: number;
+  /** Operations that were acknowledged as new though they had been before. */
+  readonly acknowledgedTwice: number;
   readonly fault: Fault;
   readonly recovery?: RecoveryTime;
   /** What the paused master was told when it ran again. */
@@ -35,6 +40,7 @@ export interface DemoReport {
     readonly received: number;
     readonly lost: number;
     readonly duplicated: number;
+    readonly skipped: number;
     readonly reconnects: number;
     readonly hash: string;
     readonly delivery: Percentiles;
@@ -45,6 +51,7 @@ export interface DemoReport {
   readonly hashEqual: boolean;
   readonly expectedHash: string;
   readonly stateHashEqual: boolean;
+  readonly expectedStateHash: string;
   readonly stateHashes: readonly string[];
   readonly seconds: number;
   readonly operationsPerSecond: number;
@@ -63,10 +70,11 @@ export function reportOf(run: Run): DemoReport {
   const { whole, acknowledged, failover, stateHashes } = run;
   const seconds = Number(run.endedNs - run.startedNs) / 1e9;
   const lastAcknowledged = acknowledged.reduce((last, { lastSequenceId }) => Math.max(last, lastSequenceId), 0);
-  const standbys = run.standbys.map(({ received, duplicated, reconnects, hash, arrivals, failure }) => ({
+  const standbys = run.standbys.map(({ received, duplicated, skipped, reconnects, hash, arrivals, failure }) => ({
     received,
     lost: Math.max(0, lastAcknowledged - received),
     duplicated,
+    skipped,
     reconnects,
     hash,
     delivery: deliveryOf(acknowledged, arrivals),
@@ -76,10 +84,10 @@ export function reportOf(run: Run): DemoReport {
     store: run.store,
     trace: run.trace,
     requests: run.requests,
-    acknowledged: acknowledged.reduce(
-      (sum, { firstSequenceId, lastSequenceId }) => sum + lastSequenceId - firstSequenceId + 1,
-      0,
-    ),
+    operations: whole.operations,
+    acknowledged: acknowledged.reduce((sum, each) => sum + operationsOf(each), 0),
+    lastAcknowledged,
+    acknowledgedTwice: twice(acknowledged),
     fault: run.fault,
     ...(failover === undefined ? {} : { recovery: recoveryOf(failover) }),
     ...(failover?.told === undefined ? {} : { told: failover.told }),
@@ -89,7 +97,8 @@ export function reportOf(run: Run): DemoReport {
     duplicated: standbys.reduce((sum, { duplicated }) => sum + duplicated, 0),
     hashEqual: standbys.every(({ hash }) => hash === whole.hash),
     expectedHash: whole.hash,
-    stateHashEqual: stateHashes.every((hash) => hash === stateHashes[0] && /^[0-9a-f]{64}$/.test(hash)),
+    stateHashEqual: stateHashes.length > 0 && stateHashes.every((hash) => hash === whole.stateHash),
+    expectedStateHash: whole.stateHash,
     stateHashes,
     seconds,
     operationsPerSecond: whole.operations / seconds,
@@ -99,8 +108,35 @@ export function reportOf(run: Run): DemoReport {
 }
 
 export function isFlawless(report: DemoReport): boolean {
-  const { lost, duplicated, hashEqual, stateHashEqual, acknowledged } = report;
-  return lost === 0 && duplicated === 0 && hashEqual && stateHashEqual && acknowledged > 0;
+  const { standbys, operations, lastAcknowledged } = report;
+  return (
+    operations > 0 &&
+    lastAcknowledged === operations &&
+    report.lost === 0 &&
+    report.duplicated === 0 &&
+    report.acknowledgedTwice === 0 &&
+    standbys.length === STANDBYS &&
+    standbys.every(({ skipped, failure }) => skipped === 0 && failure === undefined) &&
+    report.hashEqual &&
+    report.stateHashEqual
+  );
+}
+
+function operationsOf({ firstSequenceId, lastSequenceId }: Acknowledged): number {
+  return lastSequenceId - firstSequenceId + 1;
+}
+
+/** Whoever acknowledged them. */
+function twice(acknowledged: readonly Acknowledged[]): number {
+  const fresh = acknowledged.filter(({ isDuplicate }) => !isDuplicate);
+  fresh.sort((one, other) => one.firstSequenceId - other.firstSequenceId);
+  let upTo = 0;
+  let count = 0;
+  for (const { firstSequenceId, lastSequenceId } of fresh) {
+    count += Math.max(0, Math.min(lastSequenceId, upTo) - firstSequenceId + 1);
+    upTo = Math.max(upTo, lastSequenceId);
+  }
+  return count;
 }
 
 function recoveryOf({ faultNs, leadingNs, firstAcknowledgedNs, times }: Failover): RecoveryTime {
@@ -117,6 +153,9 @@ export function formatReport(report: DemoReport): string {
     ["store", report.store],
     ["trace", report.trace],
     ["acknowledged", `${count(report.acknowledged)} operations of ${count(report.requests)} requests`],
+    ...(report.lastAcknowledged === report.operations
+      ? []
+      : [["", `up to ${count(report.lastAcknowledged)} of ${count(report.operations)}`] as [string, string]]),
     ...(recovery === undefined ? [] : [["failover", describe(report.fault, recovery)] as [string, string]]),
     ...(report.told === undefined
       ? []
@@ -127,15 +166,22 @@ export function formatReport(report: DemoReport): string {
         .map(({ term, leader, fromSequenceId }) => `${term}: ${leader} from ${count(fromSequenceId)}`)
         .join("; "),
     ],
-    ...standbys.map(({ received, reconnects, failure }, index): [string, string] => [
+    ...standbys.map(({ received, skipped, reconnects, failure }, index): [string, string] => [
       `standby ${index + 1}`,
-      `${count(received)} received, ${reconnects} reconnects${failure === undefined ? "" : `; ${failure}`}`,
+      `${count(received)} received, ${skipped} skipped, ${reconnects} reconnects${failure === undefined ? "" : `; ${failure}`}`,
     ]),
     ["lost", count(report.lost)],
     ["duplicated", count(report.duplicated)],
+    ...(report.acknowledgedTwice === 0 ? [] : [["acked twice", count(report.acknowledgedTwice)] as [string, string]]),
     ["hash equal", report.hashEqual ? `yes  ${report.expectedHash}` : `NO  expected ${report.expectedHash}`],
     ...(report.hashEqual ? [] : standbys.map(({ hash }, index): [string, string] => [`  standby ${index + 1}`, hash])),
-    ["state equal", report.stateHashEqual ? `yes  ${stateHashes[0]}` : `NO  ${stateHashes.join(", ")}`],
+    [
+      "state equal",
+      report.stateHashEqual ? `yes  ${report.expectedStateHash}` : `NO  expected ${report.expectedStateHash}`,
+    ],
+    ...(report.stateHashEqual
+      ? []
+      : stateHashes.map((hash, index): [string, string] => [`  sidecar ${index + 1}`, hash])),
     [
       "throughput",
       `${count(report.operationsPerSecond)} operations/s, ${report.megabytesPerSecond.toFixed(1)} MB/s of keys and ` +

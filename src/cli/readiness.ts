@@ -1,11 +1,14 @@
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { Command } from "commander";
 import {
   type GetPromotionReadinessResponse,
   GetPromotionReadinessResponseSchema,
+  PromotionBlockerKind,
   PromotionVerdict,
+  type StandbyPhaseChange,
 } from "../gen/oplog/v1/standby_pb.js";
 import { EXIT_NO } from "./failures.js";
-import { keyText } from "./render.js";
+import { keyText, timeText } from "./render.js";
 import { type Session, withSession } from "./session.js";
 import { PHASES } from "./state.js";
 import { labelled } from "./status-text.js";
@@ -16,6 +19,8 @@ const VERDICTS: Record<PromotionVerdict, string> = {
   [PromotionVerdict.STANDING_BY]: "standing by: only the lease of the leader is in the way",
   [PromotionVerdict.NOT_PROMOTABLE]: "NOT promotable",
 };
+
+const CHANGES_SHOWN = 5;
 
 export function readinessCommand(): Command {
   return new Command("readiness")
@@ -37,14 +42,25 @@ async function readiness(session: Session, log: string): Promise<void> {
 }
 
 export function readinessText(readiness: GetPromotionReadinessResponse): string {
-  const { verdict, phase, appliedSequenceId: applied, headSequenceId: head, blockers } = readiness;
+  const { verdict, phase, appliedSequenceId: applied, headSequenceId: head, blockers, history } = readiness;
   const missing = head > applied ? ` (${head - applied} entries missing)` : "";
   return [
     labelled("verdict", VERDICTS[verdict] ?? String(verdict)),
     labelled("phase", PHASES[phase] ?? String(phase)),
     labelled("applied", `${applied}${missing}`),
-    // Of a log with entries in the view, 0 means that the store did not tell.
-    labelled("head", head === 0n && applied > 0n ? "not known" : `${head}`),
+    labelled("head", isHeadUnknown(readiness) ? "not known" : `${head}`),
     ...blockers.map(({ message }, index) => labelled(index === 0 ? "in the way" : "", keyText(message))),
+    ...history.slice(-CHANGES_SHOWN).map((change, index) => labelled(index === 0 ? "history" : "", changeText(change))),
   ].join("\n");
+}
+
+/** Of an empty log it is 0; otherwise that means that it could not be read, or is of no use. */
+function isHeadUnknown({ headSequenceId, blockers }: GetPromotionReadinessResponse): boolean {
+  const { STORE_UNREACHABLE, FAILED } = PromotionBlockerKind;
+  return headSequenceId === 0n && blockers.some(({ kind }) => kind === STORE_UNREACHABLE || kind === FAILED);
+}
+
+function changeText({ phase, at, appliedSequenceId, reason }: StandbyPhaseChange): string {
+  const time = at === undefined ? "" : `${timeText(BigInt(timestampMs(at)))}  `;
+  return `${time}${PHASES[phase] ?? phase} at ${appliedSequenceId}: ${keyText(reason)}`;
 }

@@ -141,6 +141,9 @@ function contradictions(settings: Settings, sourceOf: (key: OptionKey) => string
       problems.push(`${sourceOf(key)}: has no effect without etcd.endpoints`);
     }
   }
+  if (settings.objectLeaseDefaultMs !== undefined && settings.views.length === 0) {
+    problems.push(`${sourceOf("objectLeaseDefaultMs")}: has no effect without views, the logs that it is for`);
+  }
   const plain = settings.etcdEndpoints.find((url) => url.startsWith("http:"));
   const isEncrypted = settings.etcdEndpoints.some((url) => url.startsWith("https:"));
   if (

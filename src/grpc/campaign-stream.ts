@@ -63,7 +63,7 @@ export class CampaignStream {
         this.refuse(error);
       }
     });
-    call.on("end", () => leave("the candidate has ended the stream"));
+    call.on("end", () => leave("the candidate has ended the stream; it leads only while that is open"));
     for (const event of ["cancelled", "close", "error"]) call.on(event, () => leave("the candidate has left"));
     draining.addEventListener("abort", stop);
     try {

@@ -20,7 +20,7 @@ export function requireLogName(name: string, field = "log"): string {
 
 export function requireConsumerName(name: string, field = "consumer"): string {
   if (!CONSUMER_NAME.test(name)) {
-    throw new InvalidArgumentError(field, `${quote(name)} is no consumer name: 1 to 128 characters of [A-Za-z0-9_.-]`, {
+    throw new InvalidArgumentError(field, `${quote(name)} is no name: 1 to 128 characters of [A-Za-z0-9_.-]`, {
       received: name.slice(0, 200),
     });
   }

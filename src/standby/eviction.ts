@@ -1,45 +1,6 @@
-import type { Clock } from "../oplog/clock.js";
-import { type AppendLimits, removalEntries, STAMP_BYTES_MAX } from "../oplog/entries.js";
-import { OplogError } from "../oplog/errors.js";
-import type { Logger } from "../oplog/logger.js";
-import type { AppendItem, AppendOutcome } from "../replication/append-item.js";
-import { sleep, yieldTurn } from "../replication/timing.js";
-import { SHARDS } from "./key-index.js";
-import type { ObjectLeases, Promotion } from "./object-leases.js";
-import type { StandbyState } from "./standby-state.js";
-
-export interface EvictionObserver {
-  evicted(log: string, objects: number): void;
-}
-
-/** What is evicted from: a View. */
-export interface EvictedView {
-  readonly name: string;
-  readonly state: StandbyState;
-  readonly leases: ObjectLeases;
-  /** Resolves to whether this entry has been applied within the time. */
-  awaitApplied(sequenceId: number, signal: AbortSignal, timeoutMs: number): Promise<boolean>;
-  /** Throws if the state can no longer be relied on. */
-  requireWorking(): unknown;
-}
-
-/** Where the REMOVE entries go: a LogWriter. */
-export interface EvictionWriter {
-  readonly term: bigint;
-  readonly lastSequenceId: bigint;
-  readonly end: unknown;
-  hold(): Promise<() => void>;
-  appendFirst(item: AppendItem): void;
-}
-
-export interface EvictionParts {
-  readonly view: EvictedView;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly observer: EvictionObserver;
-  /** Of one append. */
-  readonly limits: AppendLimits;
-}
+import { sleep } from "../replication/timing.js";
+import type { Promotion } from "./object-leases.js";
+import { type EvictionParts, type EvictionWriter, isWorking, Sweep } from "./sweep.js";
 
 export interface LeaseSetUp {
   readonly objects: number;
@@ -47,18 +8,9 @@ export interface LeaseSetUp {
 }
 
 const CHECK_MS = 1000;
-/** A sweep may take a twentieth of the time. */
+/** A sweep that has found nothing to do may take a twentieth of the time, as far as that is no longer rest than this. */
 const REST_PER_WORK = 20;
-/** What is ready goes first after so much of a sweep. */
-const TURN_MS = 4;
-/** Applying and judging so many takes a few milliseconds, during which appends wait. */
-const BATCH_ENTRIES_MAX = 5000;
-const BATCH_BYTES_MAX = 256 * 1024;
-/** The line is not held for a view that is further behind than this before, */
-const CATCH_UP_MS_MAX = 5000;
-/** and given back to the master after this. */
-const HOLD_MS_MAX = 250;
-
+const REST_MS_MAX = 2000;
 /**
  * Removes the objects of one view whose leases have run out, while this sidecar leads its log, by REMOVE entries.
  *
@@ -66,9 +18,8 @@ const HOLD_MS_MAX = 250;
  * the state is the whole log, and goes to the front of that line; whatever the master appends meanwhile comes after it.
  */
 export class ObjectEviction {
-  /** By the time of leases: when the earliest of those seen ends. */
-  private dueMs = 0;
-  private sweptAtMs = 0;
+  /** By the time of leases: of the last sweep or, before that, of the promotion. */
+  private lookedAtMs = 0;
   /** By the monotonic clock. */
   private restUntilMs = 0;
   private promotion: Promotion | undefined;
@@ -79,11 +30,12 @@ export class ObjectEviction {
   setUp(): LeaseSetUp {
     const { view, clock, logger } = this.parts;
     const startedMs = clock.monotonicMs();
-    view.leases.promote();
-    this.promotion = view.leases.promotion;
-    this.dueMs = 0;
+    const promotion = view.leases.promote();
+    this.promotion = promotion;
+    this.lookedAtMs = promotion.atMs;
     this.restUntilMs = 0;
     const { defaultMs } = view.leases;
+    if (defaultMs !== undefined) view.state.leasesEndFrom(promotion.atMs + defaultMs);
     const setUp = { objects: defaultMs === undefined ? 0 : view.state.keys, tookMs: clock.monotonicMs() - startedMs };
     if (defaultMs !== undefined) {
       logger.info(
@@ -94,7 +46,10 @@ export class ObjectEviction {
     return setUp;
   }
 
-  /** While this sidecar leads under the term of the writer, after `setUp`: until the signal aborts or the writer has ended. Further terms of the same leadership may follow. */
+  /**
+   * While this sidecar leads under the term of the writer, after `setUp`: until the signal aborts or the writer has ended.
+   * Further terms of the same leadership may follow.
+   */
   async run(signal: AbortSignal, writer: EvictionWriter): Promise<void> {
     while (!signal.aborted && writer.end === undefined) {
       if (this.isDue()) this.note(await new Sweep(this.parts, writer, signal).run());
@@ -113,174 +68,18 @@ export class ObjectEviction {
     if (leases.defaultMs === undefined || clock.monotonicMs() < this.restUntilMs || !isWorking(view)) return false;
     const { nowMs } = leases;
     // A clock that has gone back makes leases end at earlier times than were reckoned with.
-    return nowMs >= Math.min(this.dueMs, state.earliestLeaseMs) || nowMs < this.sweptAtMs;
+    return nowMs >= state.earliestLeaseMs || nowMs < this.lookedAtMs;
   }
 
-  private note({ nowMs, dueMs, workMs, evicted, batches, heldMsMax, isPostponed, isOver }: Sweep): void {
+  private note({ nowMs, workMs, evicted, batches, heldMsMax, isPostponed, isOver }: Sweep): void {
     const { view, clock, logger } = this.parts;
-    this.sweptAtMs = nowMs;
-    this.dueMs = dueMs;
-    this.restUntilMs = clock.monotonicMs() + workMs * REST_PER_WORK;
+    this.lookedAtMs = nowMs;
+    const isIdle = evicted === 0 && !isPostponed;
+    this.restUntilMs = isIdle ? clock.monotonicMs() + Math.min(workMs * REST_PER_WORK, REST_MS_MAX) : 0;
     const facts = { log: view.name, objects: evicted, batches, heldMs: Math.round(heldMsMax * 10) / 10 };
     if (evicted > 0)
       logger.info({ event: "objects_evicted", ...facts }, "objects whose lease has run out were removed");
     if (isPostponed && !isOver)
       logger.warn({ event: "eviction_postponed", ...facts }, "not all could be removed now; trying again");
-  }
-}
-
-/** One look at all objects. */
-class Sweep {
-  readonly nowMs: number;
-  /** When the earliest lease ends of those that were seen and of default ones given since. */
-  dueMs: number;
-  workMs = 0;
-  evicted = 0;
-  batches = 0;
-  heldMsMax = 0;
-  isPostponed = false;
-  private turnStartedMs: number;
-
-  constructor(
-    private readonly parts: EvictionParts,
-    private readonly writer: EvictionWriter,
-    private readonly signal: AbortSignal,
-  ) {
-    const { leases, state } = parts.view;
-    this.nowMs = leases.nowMs;
-    this.dueMs = this.nowMs + leases.defaultMs!;
-    // What is put from here on is seen or leaves its end there.
-    state.earliestLeaseMs = Number.POSITIVE_INFINITY;
-    this.turnStartedMs = parts.clock.monotonicMs();
-  }
-
-  async run(): Promise<this> {
-    let found: Buffer[] = [];
-    for (let shard = 0; shard < SHARDS && !this.hasToStop; shard++) {
-      found = found.concat(this.parts.view.state.keysWhere(shard, (lease) => this.hasRunOut(lease, this.nowMs)));
-      while (found.length >= BATCH_ENTRIES_MAX && !this.hasToStop) found = await this.evictSome(found);
-      if (this.parts.clock.monotonicMs() - this.turnStartedMs >= TURN_MS) await this.yieldTurn();
-    }
-    while (found.length > 0 && !this.hasToStop) found = await this.evictSome(found);
-    this.noteWork();
-    if (this.hasToStop) this.dueMs = this.nowMs;
-    return this;
-  }
-
-  /** This sidecar leads no more. */
-  get isOver(): boolean {
-    return this.signal.aborted || this.writer.end !== undefined;
-  }
-
-  private get hasToStop(): boolean {
-    return this.isPostponed || this.isOver;
-  }
-
-  private hasRunOut(lease: Parameters<ObjectLeases["endOf"]>[0], nowMs: number): boolean {
-    const endMs = this.parts.view.leases.endOf(lease);
-    if (endMs <= nowMs) return true;
-    if (endMs < this.dueMs) this.dueMs = endMs;
-    return false;
-  }
-
-  /** One batch; answers the rest. */
-  private async evictSome(keys: readonly Buffer[]): Promise<Buffer[]> {
-    const count = this.fitting(keys);
-    this.noteWork();
-    try {
-      this.isPostponed = !(await this.evict(keys.slice(0, count)));
-    } catch (error) {
-      // The queue is full, the sidecar drains, or the writer has ended and has said why.
-      if (!(error instanceof OplogError)) throw error;
-      this.isPostponed = true;
-    }
-    this.turnStartedMs = this.parts.clock.monotonicMs();
-    return keys.slice(count);
-  }
-
-  /** How many of the keys one batch takes. */
-  private fitting(keys: readonly Buffer[]): number {
-    const { entriesMax, bytesMax } = this.parts.limits;
-    const countMax = Math.min(BATCH_ENTRIES_MAX, entriesMax, keys.length);
-    let count = 0;
-    for (let bytes = 0; count < countMax; count++) {
-      bytes += keys[count]!.length + REMOVE_BYTES + STAMP_BYTES_MAX;
-      if (bytes > Math.min(BATCH_BYTES_MAX, bytesMax) && count > 0) break;
-    }
-    return count;
-  }
-
-  /** False: not now. Throws OplogError. */
-  private async evict(keys: readonly Buffer[]): Promise<boolean> {
-    const { view, clock, observer } = this.parts;
-    const { writer, signal } = this;
-    if (!(await view.awaitApplied(Number(writer.lastSequenceId), signal, CATCH_UP_MS_MAX))) return false;
-    const release = await writer.hold();
-    const heldFromMs = clock.monotonicMs();
-    let settled: Promise<AppendOutcome> | undefined;
-    let objects = 0;
-    try {
-      if (!(await view.awaitApplied(Number(writer.lastSequenceId), signal, HOLD_MS_MAX)) || signal.aborted)
-        return false;
-      const { nowMs } = view.leases;
-      const out = keys.filter((key) => {
-        const lease = view.state.leaseOf(key);
-        return lease !== undefined && this.hasRunOut(lease, nowMs);
-      });
-      objects = out.length;
-      if (objects > 0) settled = this.remove(out);
-    } finally {
-      release();
-      this.heldMsMax = Math.max(this.heldMsMax, clock.monotonicMs() - heldFromMs);
-    }
-    if (settled === undefined) return true;
-    const outcome = await settled;
-    if ("error" in outcome) {
-      view.leases.removalFailed();
-      throw outcome.error;
-    }
-    view.leases.removed(Number(outcome.appended.last));
-    this.evicted += objects;
-    this.batches++;
-    observer.evicted(view.name, objects);
-    return true;
-  }
-
-  private remove(keys: readonly Buffer[]): Promise<AppendOutcome> {
-    return new Promise((settle) => {
-      this.writer.appendFirst({
-        entries: removalEntries(keys),
-        expectedSequenceId: this.writer.lastSequenceId,
-        expectedTerm: this.writer.term,
-        writerId: "",
-        operationId: 0n,
-        contentCrc32c: 0,
-        isAbandoned: () => false,
-        settle,
-      });
-      this.parts.view.leases.removing(keys);
-    });
-  }
-
-  private async yieldTurn(): Promise<void> {
-    this.noteWork();
-    await yieldTurn();
-    this.turnStartedMs = this.parts.clock.monotonicMs();
-  }
-
-  private noteWork(): void {
-    this.workMs += this.parts.clock.monotonicMs() - this.turnStartedMs;
-  }
-}
-
-/** Of a REMOVE beside its key. */
-const REMOVE_BYTES = 5;
-
-function isWorking(view: EvictedView): boolean {
-  try {
-    view.requireWorking();
-    return true;
-  } catch {
-    return false;
   }
 }

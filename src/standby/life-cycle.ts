@@ -104,7 +104,7 @@ export function reasonOf(from: Phase, event: LifeEvent): string {
     case "unconfirmed":
       return `the store has not confirmed the head for ${event.ageMs} ms`;
     case "won":
-      return `a candidate here has won, and is to lead after ${event.final}`;
+      return `a candidate here is to lead after ${event.final}`;
     case "leads":
       return "a candidate here leads";
     case "stepped down":

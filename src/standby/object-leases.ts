@@ -1,4 +1,5 @@
 import type { Clock } from "../oplog/clock.js";
+import { LeaseTime } from "./lease-time.js";
 import type { HeldLease, StandbyState } from "./standby-state.js";
 
 /** What a promotion has fixed for all objects at once. */
@@ -23,6 +24,8 @@ interface Removal {
  */
 export class ObjectLeases {
   private promoted: Promotion | undefined;
+  /** Steps of the clock count from a promotion to the next. */
+  private time: LeaseTime;
   private removal: Removal = { keys: new Set(), lastSequenceId: 0 };
 
   constructor(
@@ -30,23 +33,19 @@ export class ObjectLeases {
     private readonly clock: Clock,
     /** Undefined: objects have the leases of their entries, and none is ever removed. */
     readonly defaultMs: number | undefined,
-  ) {}
+  ) {
+    this.time = this.newTime();
+  }
 
-  /**
-   * Unix milliseconds, as the writer stamps entries: a lease lasts as long as it was given for, or longer, by as much as
-   * the wall clock goes back meanwhile. It never ends early by that.
-   */
+  /** Unix milliseconds. While this sidecar leads, to be read every now and then: see LeaseTime. */
   get nowMs(): number {
-    return Math.max(this.clock.wallMs(), this.state.timestampMs);
+    return this.time.nowMs;
   }
 
   /** To be called when everything of earlier terms has been applied. */
-  promote(): void {
+  promote(): Promotion {
+    this.time = this.newTime();
     this.promoted = { atMs: this.nowMs, sequenceId: this.state.applied };
-  }
-
-  /** The one that counts at present. */
-  get promotion(): Promotion | undefined {
     return this.promoted;
   }
 
@@ -56,12 +55,11 @@ export class ObjectLeases {
   }
 
   /** When the lease ends, Unix milliseconds; 0 = there is none. */
-  endOf({ sequenceId, timestampMs, ownLeaseUntilMs }: HeldLease): number {
-    const { promoted, defaultMs } = this;
-    if (defaultMs === undefined) return ownLeaseUntilMs;
-    const isInherited = promoted !== undefined && sequenceId <= promoted.sequenceId;
-    if (isInherited && ownLeaseUntilMs <= promoted.atMs) return promoted.atMs + defaultMs;
-    return ownLeaseUntilMs === 0 ? timestampMs + defaultMs : ownLeaseUntilMs;
+  endOf(lease: HeldLease): number {
+    const { defaultMs } = this;
+    if (defaultMs === undefined) return lease.ownLeaseUntilMs;
+    const endMs = this.endWithoutSteps(lease, defaultMs);
+    return endMs + this.laterMs(lease);
   }
 
   /** Of the keys, those that are not held. Never shortens a lease. */
@@ -71,7 +69,7 @@ export class ObjectLeases {
       const key = Buffer.from(name);
       const lease = this.isBeingRemoved(name) ? undefined : this.state.leaseOf(key);
       if (lease === undefined) return true;
-      this.state.setLease(key, Math.max(this.endOf(lease), untilMs));
+      this.state.renewLease(key, Math.max(this.endOf(lease), untilMs) - this.laterMs(lease));
       return false;
     });
   }
@@ -88,6 +86,28 @@ export class ObjectLeases {
 
   removalFailed(): void {
     this.removal = { keys: new Set(), lastSequenceId: 0 };
+  }
+
+  private endWithoutSteps(
+    { sequenceId, timestampMs, ownLeaseUntilMs, isRenewed }: HeldLease,
+    defaultMs: number,
+  ): number {
+    const { promoted } = this;
+    if (promoted !== undefined && sequenceId <= promoted.sequenceId) {
+      const anewUntilMs = promoted.atMs + defaultMs;
+      // A renewal may be one of an earlier leadership here, which those that led since then knew nothing of.
+      if (isRenewed) return Math.max(ownLeaseUntilMs, anewUntilMs);
+      return ownLeaseUntilMs <= promoted.atMs ? anewUntilMs : ownLeaseUntilMs;
+    }
+    return ownLeaseUntilMs === 0 ? timestampMs + defaultMs : ownLeaseUntilMs;
+  }
+
+  private laterMs({ timestampMs }: HeldLease): number {
+    return this.promoted === undefined ? 0 : this.time.laterMs(timestampMs);
+  }
+
+  private newTime(): LeaseTime {
+    return new LeaseTime(this.clock, () => this.state.timestampMs);
   }
 
   private isBeingRemoved(key: string): boolean {

@@ -27,6 +27,9 @@ const ARRIVAL_MS_MAX = 250;
 
 /** Finds out how near the views are to being led. Asks the store each time; changes nothing. */
 export class ReadinessReader {
+  /** Of each view whose watch was silent when it was last asked for: up to where it had brought, and since when that is known. */
+  private readonly silences = new Map<View, { readonly delivered: bigint; readonly sinceMs: number }>();
+
   constructor(private readonly parts: ReadinessParts) {}
 
   /** Throws NoViewError. */
@@ -78,9 +81,12 @@ export class ReadinessReader {
     await view.awaitApplied(Number(head), signal, ARRIVAL_MS_MAX);
     const feed = view.feedView;
     if (feed === undefined || !feed.isReady || feed.last >= head || view.phase === "failed") return undefined;
-    const elapsedMs = feed.watchAgeMs;
-    const hasBrought = elapsedMs < clock.monotonicMs() - askedMs;
-    return hasBrought ? undefined : { delivered: feed.last, elapsedMs };
+    const nowMs = clock.monotonicMs();
+    if (feed.watchAgeMs < nowMs - askedMs) return undefined;
+    const known = this.silences.get(view);
+    const sinceMs = known?.delivered === feed.last ? known.sinceMs : askedMs;
+    this.silences.set(view, { delivered: feed.last, sinceMs });
+    return { delivered: feed.last, elapsedMs: Math.round(nowMs - sinceMs) };
   }
 }
 

@@ -16,7 +16,7 @@ export interface ReadinessFacts {
   /** What was read cannot be of the log that the view holds. */
   readonly contradiction: string | undefined;
   readonly missing: { readonly first: bigint; readonly last: bigint } | undefined;
-  /** Set when the watch has brought nothing while the head was beyond what it had brought. */
+  /** Set when the watch has brought nothing while the head was beyond what it had brought, which was first seen so long ago. */
   readonly silence: { readonly delivered: bigint; readonly elapsedMs: number } | undefined;
   readonly lease: { readonly holder: string; readonly leftMs: number | undefined } | undefined;
 }
@@ -103,7 +103,7 @@ function tailSilent({ silence, missing, applied, headSeen, head = headSeen }: Re
   const { delivered, elapsedMs } = silence;
   return {
     kind: "tail silent",
-    message: `the watch has brought nothing for ${inSeconds(elapsedMs)}: it stands at ${delivered}, and the head is ${head}`,
+    message: `the watch has brought nothing new for ${inSeconds(elapsedMs)}: it stands at ${delivered}, and the head is ${head}`,
     applied,
     head,
     elapsedMs,
@@ -128,7 +128,9 @@ function timeLeft(entries: bigint, perSecond: number | undefined): { leftMs?: nu
 }
 
 function promoted({ life }: ReadinessFacts): Blocker | undefined {
-  return life.kind === "promoted" ? { kind: "promoted", message: "a candidate here leads already" } : undefined;
+  if (life.kind === "promoted") return { kind: "promoted", message: "a candidate here leads already" };
+  if (life.kind !== "promoting") return undefined;
+  return { kind: "promoted", message: `a candidate here is about to lead, after ${life.final}` };
 }
 
 function leaseHeld({ lease }: ReadinessFacts): Blocker | undefined {

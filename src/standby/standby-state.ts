@@ -12,6 +12,8 @@ export interface HeldLease {
   readonly timestampMs: number;
   /** End of the lease that the PUT_END brought or a renewal here granted, Unix milliseconds; 0 = none. */
   readonly ownLeaseUntilMs: number;
+  /** It is a renewal. */
+  readonly isRenewed: boolean;
 }
 
 /** The last value of one key. */
@@ -54,7 +56,10 @@ export class StandbyState {
   /** Of the newest entry applied. */
   timestampMs = 0;
   keyOrderViolations = 0;
-  /** The earliest end of a lease that a PUT_END has brought; whoever looks for leases that have run out sets it back. */
+  /**
+   * No lease that is to be ended ends earlier: a PUT_END with a lease of its own brings it forward, and whoever looks for
+   * leases that have run out puts it back to the earliest that remains.
+   */
   earliestLeaseMs = Number.POSITIVE_INFINITY;
   private readonly hash = new StateHash();
   private readonly slabs = new Slabs(recordBytes);
@@ -117,12 +122,17 @@ export class StandbyState {
     return location === undefined ? undefined : this.leaseAt(location);
   }
 
-  /** Keeps the end of a lease until the next PUT_END of the key. False: the key is not held. */
-  setLease(key: Buffer, untilMs: number): boolean {
+  /** Keeps the end of a renewal, instead of the lease of the PUT_END, until the next one. False: the key is not held. */
+  renewLease(key: Buffer, untilMs: number): boolean {
     const location = this.find(hashOf(key, 0, key.length, this.seed), key, 0, key.length);
     if (location === undefined) return false;
-    this.slabs.bytesOf(location).writeDoubleLE(untilMs, this.slabs.offsetOf(location) + LEASE_UNTIL_MS_AT);
+    this.slabs.bytesOf(location).writeDoubleLE(-untilMs, this.slabs.offsetOf(location) + LEASE_UNTIL_MS_AT);
     return true;
+  }
+
+  /** Some lease may end at this time. */
+  leasesEndFrom(untilMs: number): void {
+    if (untilMs < this.earliestLeaseMs) this.earliestLeaseMs = untilMs;
   }
 
   /** The keys in one of SHARDS parts of the state, between which entries may be applied: a key stays in its part. */
@@ -183,7 +193,7 @@ export class StandbyState {
   private noteLease({ timestampMs, leaseMs }: EntryReader): number {
     if (leaseMs === 0) return 0;
     const untilMs = timestampMs + leaseMs;
-    if (untilMs < this.earliestLeaseMs) this.earliestLeaseMs = untilMs;
+    this.leasesEndFrom(untilMs);
     return untilMs;
   }
 
@@ -232,10 +242,12 @@ export class StandbyState {
   private leaseAt(location: Location): HeldLease {
     const slab = this.slabs.bytesOf(location);
     const at = this.slabs.offsetOf(location);
+    const leaseUntilMs = slab.readDoubleLE(at + LEASE_UNTIL_MS_AT);
     return {
       sequenceId: slab.readUInt32LE(at + SEQUENCE_ID_AT) + slab.readUInt32LE(at + SEQUENCE_ID_AT + 4) * 2 ** 32,
       timestampMs: slab.readDoubleLE(at + TIMESTAMP_MS_AT),
-      ownLeaseUntilMs: slab.readDoubleLE(at + LEASE_UNTIL_MS_AT),
+      ownLeaseUntilMs: Math.abs(leaseUntilMs),
+      isRenewed: leaseUntilMs < 0,
     };
   }
 
@@ -255,7 +267,8 @@ export class StandbyState {
 }
 
 /*
- * A record, little-endian. From the sequence id on it is what the state hash is made of.
+ * A record, little-endian. From the sequence id on it is what the state hash is made of. A
+ * lease that is a renewal is negative.
  *
  *   0  hash of the key      u32        24  end of the lease   f64
  *   4  bytes of payload     u32        32  sequence id        u64

@@ -1,8 +1,8 @@
 import type { CampaignObserver } from "../promotion/campaign.js";
 import type { QueueBudget } from "../replication/append-item.js";
 import type { ReplicationObserver } from "../replication/observer.js";
-import type { EvictionObserver } from "../standby/eviction.js";
 import { PHASES, type Phase } from "../standby/life-cycle.js";
+import type { EvictionObserver } from "../standby/sweep.js";
 import type { ViewObserver } from "../standby/view.js";
 import type { StoreObserver } from "../stores/monitored-kv-store.js";
 import type { Metrics } from "./metrics.js";

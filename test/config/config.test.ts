@@ -105,7 +105,6 @@ describe("values", () => {
     ["--append-queue-bytes-max", "2gib", { appendQueueBytesMax: 2 * 1024 ** 3 }],
     ["--etcd-request-timeout", "500ms", { etcdRequestTimeoutMs: 500 }],
     ["--append-write-deadline", "1.5m", { appendWriteDeadlineMs: 90_000 }],
-    ["--object-lease-default", "24h", { objectLeaseDefaultMs: 86_400_000 }],
     ["--admin-listen", "off", { adminListen: undefined }],
     ["--admin-listen", "[::1]:0", { adminListen: { kind: "tcp", host: "::1", port: 0 } }],
     ["--listen", "unix:///run/oplog.sock", { listen: [{ kind: "unix", path: "/run/oplog.sock" }] }],
@@ -114,6 +113,11 @@ describe("values", () => {
     ["--log-level", "debug", { logLevel: "debug" }],
   ])("%s %s is accepted", (flag, text, expected) => {
     expect(configOf({ argv: [flag, text] })).toMatchObject(expected);
+  });
+
+  it("objects have a lease where a view is kept", () => {
+    const argv = ["--views=orders", "--object-lease-default=24h"];
+    expect(configOf({ argv })).toMatchObject({ objectLeaseDefaultMs: 86_400_000, views: ["orders"] });
   });
 
   it.each([
@@ -257,6 +261,7 @@ describe("options that contradict each other", () => {
     ],
     [["--etcd-endpoints=a:1", "--etcd-username=u"], "--etcd-username: needs etcd.password-file, which is not set"],
     [["--etcd-ca-file=f"], "--etcd-ca-file: has no effect without etcd.endpoints"],
+    [["--object-lease-default=1h"], "--object-lease-default: has no effect without views"],
     [["--etcd-endpoints=a:1", "--etcd-ca-file=f"], "--etcd-endpoints: http://a:1 is not encrypted"],
     [["--etcd-endpoints=https://a:1,b:2", "--etcd-ca-file=f"], "--etcd-endpoints: http://b:2 is not encrypted"],
     [["--etcd-endpoints=https://a:1"], "--etcd-endpoints: https:// needs etcd.ca-file, which is not set"],

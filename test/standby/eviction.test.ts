@@ -6,7 +6,8 @@ import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { QueueBudget } from "../../src/replication/append-item.js";
 import type { Log } from "../../src/replication/log.js";
 import type { LogWriter } from "../../src/replication/log-writer.js";
-import { type EvictedView, type EvictionWriter, ObjectEviction } from "../../src/standby/eviction.js";
+import { ObjectEviction } from "../../src/standby/eviction.js";
+import type { EvictedView, EvictionWriter } from "../../src/standby/sweep.js";
 import type { View } from "../../src/standby/view.js";
 import { Views } from "../../src/standby/views.js";
 import { LIMITS } from "../oplog/entries-support.js";
@@ -77,21 +78,23 @@ async function leading(shape: Shape = {}) {
   await until(() => BigInt(view.state.applied) === writer.lastSequenceId, "the view to have applied everything");
   const told = { evicted: 0, lines: [] as string[] };
   const note = ({ event }: { event: string }) => void told.lines.push(event);
-  const eviction = new ObjectEviction({
+  const again = () => new ObjectEviction(parts);
+  const parts = {
     view: over<EvictedView>(view, shape.view?.(view) ?? {}),
     clock: systemClock,
     logger: { ...silentLogger, info: note as never, warn: note as never },
     observer: {
-      evicted: (_, objects) => {
+      evicted: (_: string, objects: number) => {
         told.evicted += objects;
       },
     },
     limits: shape.limits ?? LIMITS,
-  });
+  };
+  const eviction = again();
   const setUp = eviction.setUp();
   const stop = new AbortController();
   const ended = eviction.run(stop.signal, over<EvictionWriter>(writer, shape.writer?.(writer) ?? {}));
-  return { view, writer, setUp, told, ended, stop: () => stop.abort() };
+  return { view, writer, eviction, again, setUp, told, ended, stop: () => stop.abort() };
 }
 
 async function recordsAtRest() {
@@ -319,16 +322,142 @@ describe("the line of the writer", () => {
     expect(holds).toBe(0);
   });
 
-  it("that is full postpones the removal", async () => {
+  it("that is full is waited for, and the removal goes on as soon as there is room", async () => {
     await append(put("a"));
     const { view, told } = await leading();
-    const full = { appends: budget.appendsMax - budget.appends };
-    budget.appends += full.appends;
-    await passTime(DEFAULT_MS + LATE_MS_MAX);
+    while (budget.appends < budget.appendsMax) budget.take(1);
+    await passTime(DEFAULT_MS + HOUR_MS);
     expect(keysIn(view)).toEqual(["a"]);
-    expect(told.lines).toContain("eviction_postponed");
-    budget.appends -= full.appends;
-    await passTime(LATE_MS_MAX);
+    budget.give(1);
+    await passTime(10);
+    expect(keysIn(view)).toEqual([]);
+    expect(told).toEqual({ evicted: 1, lines: ["object_leases_set_up", "objects_evicted"] });
+  });
+
+  it("that is full does not keep the end waiting", async () => {
+    await append(put("a"));
+    const { view, stop, ended } = await leading();
+    while (budget.appends < budget.appendsMax) budget.take(1);
+    await passTime(DEFAULT_MS + LATE_MS_MAX);
+    stop();
+    await inTime(ended);
+    expect(keysIn(view)).toEqual(["a"]);
+  });
+
+  it("that others have filled again whenever it was held is waited for once more, and the rest is not given up", async () => {
+    await append(put("a"), put("b"), put("c"));
+    let holds = 0;
+    const { view, told } = await leading({
+      limits: { ...LIMITS, entriesMax: 1 },
+      writer: (writer) => ({
+        async hold() {
+          const release = await writer.hold();
+          const isFilled = ++holds <= 10;
+          while (isFilled && budget.appends < budget.appendsMax) budget.take(1);
+          return () => {
+            release();
+            if (isFilled) setTimeout(() => budget.give(1), 10);
+          };
+        },
+      }),
+    });
+    await passTime(DEFAULT_MS + LATE_MS_MAX);
+    expect(keysIn(view)).toEqual([]);
+    expect(holds).toBe(13);
+    expect(told).toEqual({ evicted: 3, lines: ["object_leases_set_up", "objects_evicted"] });
+  });
+});
+
+describe("a look at all objects", () => {
+  /** Counts the looks, each of which takes so long. */
+  const aScan = (lookMs = 0) => {
+    const scan = { looks: 0 };
+    const view = (real: View): Partial<EvictedView> => ({
+      state: over(real.state, {
+        keysWhere: (shard, isWanted) => {
+          if (shard === 0) {
+            scan.looks++;
+            vi.advanceTimersByTime(lookMs);
+          }
+          return real.state.keysWhere(shard, isWanted);
+        },
+      }),
+    });
+    return { scan, view };
+  };
+
+  it("is not taken before a lease can have run out", async () => {
+    await append(put("a"));
+    const { scan, view } = aScan();
+    await leading({ view });
+    await passTime(DEFAULT_MS - 1000);
+    expect(scan.looks).toBe(0);
+    await passTime(1000 + LATE_MS_MAX);
+    expect(scan.looks).toBe(1);
+  });
+
+  it("remembers for the next promotion which leases it has seen", async () => {
+    await append(put("a"));
+    const first = await leading();
+    await append(leased("own", 2 * HOUR_MS));
+    await passTime(2 * HOUR_MS - DEFAULT_MS / 2);
+    expect(keysIn(first.view)).toEqual(["own"]);
+    first.stop();
+    await inTime(first.ended);
+    first.eviction.tearDown();
+    const next = first.again();
+    next.setUp();
+    void next.run(new AbortController().signal, first.writer);
+    await passTime(DEFAULT_MS / 2 + LATE_MS_MAX);
+    expect(keysIn(first.view)).toEqual([]);
+  });
+
+  it("that has removed something is followed by the next one without a rest", async () => {
+    await append(leased("a", 1000));
+    const { view: real } = await leading({ view: aScan(500).view });
+    await append(leased("b", 1));
+    await until(() => keysIn(real).join() === "", "both to be removed");
+    await append(leased("c", 1));
+    await passTime(500 + LATE_MS_MAX);
+    expect(keysIn(real)).toEqual([]);
+  });
+
+  it("is followed by a rest of 2 seconds at most, however long it took", async () => {
+    await append(leased("a", 1000));
+    const { scan, view } = aScan(10_000);
+    const { view: real } = await leading({ view });
+    await append(leased("b", HOUR_MS));
+    await passTime(2000);
+    expect(keysIn(real)).toEqual(["b"]);
+    await append(leased("c", 1));
+    await passTime(20_000);
+    expect(keysIn(real)).toEqual(["b"]);
+    real.state.leasesEndFrom(0);
+    await passTime(2000);
+    const { looks } = scan;
+    // Nothing was to be done in that look.
+    await append(leased("d", 1));
+    await passTime(3500);
+    expect(scan.looks).toBeGreaterThan(looks);
+    expect(keysIn(real)).toEqual(["b"]);
+  });
+});
+
+describe("a clock that steps ahead an hour", () => {
+  it("ends no lease early, and each put since then in its time", async () => {
+    await append(put("inherited"));
+    const { view } = await leading();
+    await append(put("before"), leased("short", 5000));
+    await passTime(2000);
+    vi.setSystemTime(Date.now() + HOUR_MS);
+    await append(put("since"));
+    await passTime(2500);
+    expect(keysIn(view)).toEqual(["before", "inherited", "short", "since"]);
+    await passTime(500 + LATE_MS_MAX);
+    expect(keysIn(view)).toEqual(["before", "inherited", "since"]);
+    await passTime(DEFAULT_MS - 5500 - LATE_MS_MAX);
+    expect(keysIn(view)).toEqual(["before", "inherited", "since"]);
+    await passTime(3000 + LATE_MS_MAX);
     expect(keysIn(view)).toEqual([]);
   });
 });

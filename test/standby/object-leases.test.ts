@@ -11,8 +11,16 @@ const PUT_MS = TIMESTAMP_MS;
 function aLeasedState(defaultMs: number | undefined, ...operations: Operation[]) {
   const log = aState();
   log.applyAt(PUT_MS, ...operations);
-  const wall = { ms: PUT_MS };
-  const clock: Clock = { wallMs: () => wall.ms, monotonicMs: () => 0 };
+  /** Time passes by it; a step is no time. */
+  const wall = {
+    ms: PUT_MS,
+    steppedMs: 0,
+    step(ms: number) {
+      this.ms += ms;
+      this.steppedMs += ms;
+    },
+  };
+  const clock: Clock = { wallMs: () => wall.ms, monotonicMs: () => wall.ms - wall.steppedMs };
   const leases = new ObjectLeases(log.state, clock, defaultMs);
   return { ...log, leases, wall, endOf: (key: string) => leases.endOf(log.state.leaseOf(Buffer.from(key))!) };
 }
@@ -52,7 +60,7 @@ describe("the lease of an object", () => {
       const { leases, wall, applyAt, endOf } = aLeasedState(DEFAULT_MS, put("old"));
       wall.ms += HOUR_MS;
       leases.promote();
-      wall.ms -= HOUR_MS;
+      wall.step(-HOUR_MS);
       applyAt(PUT_MS, leased("a", leaseMs));
       expect(leases.nowMs).toBe(PUT_MS);
       expect(endOf("a")).toBe(PUT_MS + lasts);
@@ -63,7 +71,7 @@ describe("the lease of an object", () => {
   it("is that of the last PUT_END, and no part of the state hash", () => {
     const { endOf, apply, state } = aLeasedState(DEFAULT_MS, leased("a", 1000), put("b"));
     const before = hex(state.stateHash);
-    state.setLease(Buffer.from("b"), PUT_MS + HOUR_MS);
+    state.renewLease(Buffer.from("b"), PUT_MS + HOUR_MS);
     expect(hex(state.stateHash)).toBe(before);
     apply(put("a"), leased("b", 7));
     expect([endOf("a"), endOf("b")]).toEqual([PUT_MS + DEFAULT_MS, PUT_MS + 7]);
@@ -72,8 +80,7 @@ describe("the lease of an object", () => {
   it("follows from the log again once this sidecar leads no more", () => {
     const { leases, wall, endOf } = aLeasedState(DEFAULT_MS, put("a"));
     wall.ms += HOUR_MS;
-    leases.promote();
-    leases.demote(leases.promotion);
+    leases.demote(leases.promote());
     expect(endOf("a")).toBe(PUT_MS + DEFAULT_MS);
   });
 });
@@ -81,8 +88,7 @@ describe("the lease of an object", () => {
 describe("a promotion", () => {
   it("is not ended by the end of the one before", () => {
     const { leases, wall, endOf } = aLeasedState(DEFAULT_MS, put("a"));
-    leases.promote();
-    const before = leases.promotion;
+    const before = leases.promote();
     wall.ms += HOUR_MS;
     leases.promote();
     leases.demote(before);
@@ -97,8 +103,91 @@ describe("time", () => {
     expect(leases.nowMs).toBe(PUT_MS + 5);
     applyAt(PUT_MS + 1000, event(""));
     expect(leases.nowMs).toBe(PUT_MS + 1000);
-    wall.ms -= HOUR_MS;
+    wall.step(-HOUR_MS);
     expect(leases.nowMs).toBe(PUT_MS + 1000);
+  });
+});
+
+describe("a wall clock that steps ahead", () => {
+  /** How long each lease lasts from now on, in time that passes. */
+  const leftOf = (log: ReturnType<typeof aLeasedState>, ...keys: string[]) => {
+    const { nowMs } = log.leases;
+    return keys.map((key) => log.endOf(key) - nowMs);
+  };
+
+  it("shortens no lease of what was put before, and lengthens none of what is put since", () => {
+    const log = aLeasedState(DEFAULT_MS, put("inherited"), leased("own", HOUR_MS));
+    const { leases, wall, applyAt } = log;
+    leases.promote();
+    wall.ms += 1000;
+    applyAt(wall.ms, put("default"), leased("short", 5000));
+    leases.renew(["inherited"], 2 * HOUR_MS);
+    wall.ms += 1000;
+    wall.step(HOUR_MS);
+    applyAt(wall.ms, put("since"));
+    wall.ms += 1000;
+    expect(leftOf(log, "inherited", "own", "default", "short", "since")).toEqual([
+      2 * HOUR_MS - 2000,
+      HOUR_MS - 3000,
+      DEFAULT_MS - 2000,
+      3000,
+      DEFAULT_MS - 1000,
+    ]);
+    leases.renew(["short", "since"], 2 * DEFAULT_MS);
+    wall.ms += 1000;
+    expect(leftOf(log, "short", "since")).toEqual([2 * DEFAULT_MS - 1000, 2 * DEFAULT_MS - 1000]);
+  });
+
+  it("more than once shortens none either", () => {
+    const log = aLeasedState(DEFAULT_MS, put("a"));
+    const { leases, wall, applyAt } = log;
+    leases.promote();
+    for (let round = 0; round < 3; round++) {
+      wall.step(HOUR_MS);
+      wall.ms += 1000;
+      applyAt(wall.ms, put(`b${round}`));
+      leases.renew(["a"], 1);
+    }
+    const [first, ...others] = leftOf(log, "a", "b0", "b1", "b2");
+    expect(first).toBe(DEFAULT_MS - 3000);
+    others.forEach((left, round) => {
+      expect(left).toBeGreaterThanOrEqual(DEFAULT_MS - (2 - round) * 1000);
+    });
+    expect(others.at(-1)).toBe(DEFAULT_MS);
+  });
+
+  it("back to where it was before shortens none of what was put meanwhile", () => {
+    const log = aLeasedState(DEFAULT_MS, event(""));
+    const { leases, wall, applyAt } = log;
+    leases.promote();
+    wall.ms += 2 * HOUR_MS;
+    wall.step(-HOUR_MS);
+    applyAt(wall.ms, put("a"));
+    expect(leftOf(log, "a")).toEqual([DEFAULT_MS]);
+    wall.ms += 1000;
+    wall.step(HOUR_MS);
+    expect(leftOf(log, "a")).toEqual([DEFAULT_MS - 1000]);
+  });
+
+  it("by less than half a second is none, however often the time is read", () => {
+    const log = aLeasedState(DEFAULT_MS, put("a"));
+    log.leases.promote();
+    for (let read = 0; read < 1000; read++) {
+      log.wall.step(read % 2 === 0 ? 400 : -400);
+      expect(leftOf(log, "a")[0]).toBeGreaterThanOrEqual(DEFAULT_MS - 400);
+    }
+    expect(leftOf(log, "a")).toEqual([DEFAULT_MS]);
+  });
+
+  it("counts no more after the next promotion", () => {
+    const log = aLeasedState(DEFAULT_MS, leased("a", 2 * HOUR_MS));
+    const before = log.leases.promote();
+    log.wall.step(HOUR_MS);
+    expect(leftOf(log, "a")).toEqual([2 * HOUR_MS]);
+    log.leases.demote(before);
+    expect(leftOf(log, "a")).toEqual([HOUR_MS]);
+    log.leases.promote();
+    expect(leftOf(log, "a")).toEqual([HOUR_MS]);
   });
 });
 
@@ -121,14 +210,16 @@ describe("a renewal", () => {
     expect(endOf("a")).toBe(wall.ms + DEFAULT_MS);
   });
 
-  it("granted here holds at the next promotion here, unless it has run out", () => {
-    const { leases, wall, endOf } = aLeasedState(DEFAULT_MS, put("a"), put("b"));
-    leases.promote();
+  it("granted here holds at the next promotion here, unless the default lease is longer", () => {
+    const { leases, wall, endOf } = aLeasedState(DEFAULT_MS, put("a"), put("b"), put("c"), leased("d", HOUR_MS + 3));
+    const before = leases.promote();
     leases.renew(["a"], 2 * HOUR_MS);
-    leases.demote(leases.promotion);
+    leases.renew(["b"], HOUR_MS + 3);
+    leases.demote(before);
     wall.ms += HOUR_MS;
     leases.promote();
-    expect([endOf("a"), endOf("b")]).toEqual([PUT_MS + 2 * HOUR_MS, wall.ms + DEFAULT_MS]);
+    const anew = wall.ms + DEFAULT_MS;
+    expect(["a", "b", "c", "d"].map(endOf)).toEqual([PUT_MS + 2 * HOUR_MS, anew, anew, PUT_MS + HOUR_MS + 3]);
   });
 
   it("outlives memory being tidied up", () => {

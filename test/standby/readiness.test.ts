@@ -54,7 +54,7 @@ const CASES: [string, Partial<ReadinessFacts>, BlockerKind[]][] = [
   ],
   ["the view has failed", { life: { kind: "failed", because: "a hole" } }, ["failed"]],
   ["the store has another log", { contradiction: "another log" }, ["failed"]],
-  ["a candidate here is about to lead", { life: { kind: "promoting", final: 12n, loadTo: 1n } }, []],
+  ["a candidate here is about to lead", { life: { kind: "promoting", final: 12n, loadTo: 1n } }, ["promoted"]],
   ["a candidate here leads", { life: { kind: "promoted", loadTo: 1n }, lease: LEASE }, ["promoted", "lease held"]],
   [
     "everything is wrong",
@@ -110,7 +110,7 @@ describe("the verdict", () => {
     });
     expect(only({ applied: 9n, silence: SILENCE })).toEqual({
       kind: "tail silent",
-      message: "the watch has brought nothing for 8.0 s: it stands at 9, and the head is 12",
+      message: "the watch has brought nothing new for 8.0 s: it stands at 9, and the head is 12",
       applied: 9n,
       head: 12n,
       elapsedMs: 8000,

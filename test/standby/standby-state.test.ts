@@ -40,6 +40,7 @@ describe("the state of a log", () => {
       keySequenceId: 2n,
       timestampMs: TIMESTAMP_MS,
       ownLeaseUntilMs: 0,
+      isRenewed: false,
     });
     expect(state.get(Buffer.from("b"))).toMatchObject({ sequenceId: 2, keySequenceId: 7n });
     expect(state).toMatchObject({ applied: 3, appliedTerm: 1, keys: 2 });

@@ -568,7 +568,7 @@ export enum StandbyPhase {
   RECONNECTING = 5,
 
   /**
-   * A candidate here has won: the rest is being applied.
+   * A candidate here is to lead: the rest is being applied.
    *
    * @generated from enum value: STANDBY_PHASE_PROMOTING = 6;
    */
@@ -660,7 +660,7 @@ export enum PromotionBlockerKind {
   GAP = 3,
 
   /**
-   * The head has moved, and the watch has brought nothing of it.
+   * The head has moved, and the watch has brought nothing of it. `elapsed` counts from when that was first seen.
    *
    * @generated from enum value: PROMOTION_BLOCKER_KIND_TAIL_SILENT = 4;
    */
@@ -677,7 +677,7 @@ export enum PromotionBlockerKind {
   NOT_CAUGHT_UP = 6,
 
   /**
-   * The candidate here leads already.
+   * A candidate here leads already, or is about to.
    *
    * @generated from enum value: PROMOTION_BLOCKER_KIND_PROMOTED = 7;
    */
@@ -723,11 +723,17 @@ export const PromotionBlockerKindSchema: GenEnum<PromotionBlockerKind> = /*@__PU
  *   lease_ms after timestamp_ms of its PUT_END, where the entry has a lease_ms;
  *   else the default lease after timestamp_ms of its PUT_END.
  *
- * Leases that RenewObjectLeases grants are known to the leading sidecar alone. So when another one is promoted, each object
- * whose own lease has not run out keeps it, and every other one gets the default lease anew, before the candidate is told
- * Leading. Time is the wall clock of the leading sidecar, never earlier than timestamp_ms of the newest entry. Without
- * --object-lease-default nothing is removed. A master that appends with expected_sequence_id has to expect that removals
- * move the head.
+ * Leases that RenewObjectLeases grants are known to the leading sidecar alone. So when a sidecar is promoted, each object
+ * whose entry has a lease_ms that has not run out keeps that lease, and every other one gets the default lease anew, before
+ * the candidate is told Leading. (A renewal that the same sidecar granted when it led before counts if it lasts longer.)
+ *
+ * Time is the wall clock of the leading sidecar, never earlier than timestamp_ms of the newest entry. A lease lasts longer
+ * than it was given for by as much as that clock is put back meanwhile, and does not last shorter when it is put forward:
+ * seen against the monotonic clock to have stepped ahead by more than half a second, it makes all leases of what was put
+ * before end later by as much. (After several steps under one leader, by the sum of them for what was put before the last.)
+ *
+ * Without --object-lease-default nothing is removed. A master that appends with expected_sequence_id has to expect that
+ * removals move the head.
  *
  * The state is a function of the log alone. A sidecar builds it anew at each start, by reading the log from its first
  * entry, so it cannot be built of a log whose beginning has been trimmed.

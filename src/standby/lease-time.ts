@@ -1,0 +1,44 @@
+import type { Clock } from "../oplog/clock.js";
+
+/** By which the wall clock may go ahead of the monotonic one before it counts as a step: they are not read at once. */
+const STEP_MS_MIN = 500;
+
+/**
+ * The time by which leases end: the wall clock, as the writer stamps entries, never earlier than the newest entry.
+ *
+ * A lease may last longer than it was given for, by as much as the wall clock goes back meanwhile, but not shorter: when
+ * the clock is seen to have stepped ahead of the monotonic one, the leases of all that was put before end later by as much.
+ * Several such steps count for all that was put before the last of them, which may be more than it needs.
+ */
+export class LeaseTime {
+  /** The least that this time was ahead of the monotonic clock since the last step. */
+  private aheadMs = Number.POSITIVE_INFINITY;
+  /** Put at this time or earlier: before the last step. */
+  private steppedAtMs = Number.NEGATIVE_INFINITY;
+  private stepsMs = 0;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly newestMs: () => number,
+  ) {}
+
+  /** Unix milliseconds. To be read every now and then: a step is one between two readings. */
+  get nowMs(): number {
+    const nowMs = Math.max(this.clock.wallMs(), this.newestMs());
+    const monotonicMs = this.clock.monotonicMs();
+    const expectedMs = monotonicMs + this.aheadMs;
+    if (nowMs > expectedMs + STEP_MS_MIN) {
+      this.steppedAtMs = expectedMs;
+      this.stepsMs += Math.ceil(nowMs - expectedMs);
+      this.aheadMs = nowMs - monotonicMs;
+    } else {
+      this.aheadMs = Math.min(this.aheadMs, nowMs - monotonicMs);
+    }
+    return nowMs;
+  }
+
+  /** How much later the leases end of what was put at this time. */
+  laterMs(timestampMs: number): number {
+    return timestampMs <= this.steppedAtMs ? this.stepsMs : 0;
+  }
+}

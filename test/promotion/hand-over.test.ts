@@ -1,0 +1,136 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/oplog/clock.js";
+import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
+import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { appendedOf, errorOf, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+import { refusalOf, Side } from "./side.js";
+
+useFakeTime();
+
+const keys = keysOf();
+const TIMEOUT_MS = 300;
+let inner: MemoryKvStore;
+/** The leader's way to it, and the target's. */
+let store: FaultyKvStore;
+let targetStore: FaultyKvStore;
+beforeEach(() => {
+  inner = new MemoryKvStore({ clock: systemClock });
+  store = new FaultyKvStore(inner);
+  targetStore = new FaultyKvStore(inner);
+});
+
+/** A leader with one entry, and a standby that waits. */
+async function twoSides({ hasView = false, needsHandshake = true } = {}) {
+  const from = new Side("a", store);
+  const leader = await from.leader("a");
+  appendedOf(await from.append());
+  const to = new Side("b", targetStore, { hasView, log: { headPollMs: 100 } });
+  const target = await to.standby("b", { needsHandshake });
+  if (hasView) await until(() => to.view.state.applied === 1, "the view to apply");
+  return { from, to, leader, target };
+}
+
+describe("a standby that missed that its invitation was taken back", () => {
+  async function missed(hasView: boolean) {
+    const sides = await twoSides({ hasView });
+    const { from, to, target } = sides;
+    const refusal = refusalOf(from.campaigns.handOver("log", "b", TIMEOUT_MS));
+    await target.hears("prepare");
+    const stateHash = hasView ? Buffer.from(to.view.state.stateHash) : undefined;
+    targetStore.dropWatchEvents();
+    expect(await refusal).toMatchObject({ reason: "HAND_OVER_ABANDONED" });
+    appendedOf(await from.append());
+    return { ...sides, stateHash };
+  }
+
+  async function leadsNext({ leader, target }: Awaited<ReturnType<typeof missed>>): Promise<void> {
+    await passTime(100);
+    expect(target.end).toBeUndefined();
+    targetStore.dropWatchEvents(false);
+    await leader.resign();
+    await target.hears("prepare", 2);
+    target.ready(2n);
+    await target.hears("leading");
+    await target.resign();
+  }
+
+  it("is still a candidate when it has applied more since", async () => {
+    const sides = await missed(false);
+    sides.target.ready(2n);
+    await leadsNext(sides);
+  });
+
+  it("is still a candidate when its view has another state by now", async () => {
+    const sides = await missed(true);
+    // Its view learns of the entry by polling.
+    const { view } = sides.to;
+    await until(() => view.state.applied === 2 || sides.target.end !== undefined, "the view to go on");
+    sides.target.ready(1n, sides.stateHash);
+    await leadsNext(sides);
+  });
+});
+
+it("leaves no rejection unhandled when a key is damaged while the target prepares", async () => {
+  const { from, leader, target } = await twoSides();
+  const unhandled: unknown[] = [];
+  const note = (error: unknown) => unhandled.push(error);
+  process.on("unhandledRejection", note);
+  try {
+    const refusal = refusalOf(from.campaigns.handOver("log", "b", TIMEOUT_MS));
+    await target.hears("prepare");
+    await inner.txn({ compares: [], writes: [{ kind: "put", key: keys.successor, value: Buffer.alloc(3, 255) }] });
+    await refusal;
+    await passTime(1000);
+    expect(unhandled).toEqual([]);
+  } finally {
+    process.off("unhandledRejection", note);
+    await Promise.all([leader.resign(), target.resign()]);
+  }
+});
+
+it("refuses what was held with who leads, when the target is at the same sidecar", async () => {
+  const side = new Side("a", store);
+  const leader = await side.leader("a");
+  appendedOf(await side.append());
+  const target = await side.standby("b", { needsHandshake: true });
+  const handedOver = side.campaigns.handOver("log", "b", 2000);
+  await target.hears("prepare");
+  const held = await side.send();
+  target.ready(1n);
+  const { term } = await inTime(handedOver);
+  expect(errorOf(await inTime(held.outcome))).toMatchObject({
+    reason: "NOT_PRIMARY",
+    facts: { primary: "b", term },
+  });
+  expect(await inTime(leader.ended)).toMatchObject({ reason: "handed over" });
+  await target.hears("leading");
+  await target.resign();
+});
+
+describe("what an earlier hand-over has left", () => {
+  it("is taken back however long the store takes, and the next one succeeds", async () => {
+    const { from, leader, target } = await twoSides();
+    store.failNextTxns(100, ({ writes }) => writes.length === 1 && writes[0]!.kind === "delete");
+    expect(await refusalOf(from.campaigns.handOver("log", "b", TIMEOUT_MS))).toMatchObject({
+      reason: "HAND_OVER_ABANDONED",
+    });
+    expect((await inner.get(keys.successor)).pair).toBeUndefined();
+    appendedOf(await from.append());
+    expect(leader.end).toBeUndefined();
+    const prepared = target.kinds.filter((kind) => kind === "prepare").length;
+    const handedOver = from.campaigns.handOver("log", "b", TIMEOUT_MS);
+    await target.hears("prepare", prepared + 1);
+    target.ready(2n);
+    expect(await inTime(handedOver)).toMatchObject({ finalSequenceId: 2n });
+    await target.hears("leading");
+    await target.resign();
+  });
+
+  it("is not in the way of the next", async () => {
+    const { from, target } = await twoSides({ needsHandshake: false });
+    await inner.txn({ compares: [], writes: [{ kind: "put", key: keys.successor, value: Buffer.alloc(0) }] });
+    expect(await inTime(from.campaigns.handOver("log", "b", TIMEOUT_MS))).toMatchObject({ finalSequenceId: 1n });
+    await target.hears("leading");
+    await target.resign();
+  });
+});
