@@ -147,8 +147,7 @@ export class Leader {
 }
 
 function expiry(loss: LeaseLoss): Lost {
-  const message =
-    loss === "expired" ? "the store has dropped the lease" : "the store could not be reached to renew the lease";
+  const message = loss === "expired" ? "the lease has run out" : "the store could not be reached to renew the lease";
   return { reason: loss, message };
 }
 

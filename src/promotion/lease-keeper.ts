@@ -54,7 +54,8 @@ export class LeaseKeeper {
     for (;;) {
       await sleep(Math.min(waitMs, this.leftMs), closing.signal);
       if (closing.signal.aborted) return;
-      if (this.leftMs <= 0) return this.lose("store unreachable");
+      // Too late without an attempt that failed: this process stood still.
+      if (this.leftMs <= 0) return this.lose(waitMs === RETRY_MS ? "store unreachable" : "expired");
       try {
         const isRenewed = await this.renew();
         if (closing.signal.aborted) return;

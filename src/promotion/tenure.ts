@@ -152,7 +152,7 @@ export class Tenure {
     const { store, log, candidacy, keeper } = this.parts;
     for (;;) {
       const { leader, leaderRevision } = await readLeadership(store, log.keys);
-      if (leader === undefined) return { reason: "expired", message: "the store has dropped the lease" };
+      if (leader === undefined) return { reason: "expired", message: "the lease has run out" };
       if (!candidacy.isOurs(leader)) return { reason: "fenced", message: `"${leader.id}" leads term ${leader.term}` };
       const claim = await candidacy.claim(keeper, { leaderRevision, successorRevision: 0n });
       if (claim !== undefined) return claim;

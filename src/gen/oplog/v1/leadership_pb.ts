@@ -728,7 +728,7 @@ export enum LostReason {
   UNSPECIFIED = 0,
 
   /**
-   * The lease ran out, or the store had dropped it.
+   * The lease ran out, because the sidecar stood still, or the store had dropped it.
    *
    * @generated from enum value: LOST_REASON_EXPIRED = 1;
    */
