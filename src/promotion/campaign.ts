@@ -212,6 +212,8 @@ export class Campaign {
           outcome.kind === "given up" ? undefined : await untilStoreAnswers(() => log.primary.confirm(held), ...over);
         if (claim === undefined) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       }
+      // Whoever led here before may have sent the view back to following meanwhile.
+      if (!(await this.holdsView(final, signal))) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       const caughtUpMs = clock.monotonicMs();
       const objectLeases = eviction?.setUp();
       return await this.lead(claim, keeper, {
@@ -221,6 +223,17 @@ export class Campaign {
       });
     } finally {
       if (claim !== undefined) log.primary.stepDown(claim, new NotPrimaryError("", "", claim.term));
+    }
+  }
+
+  /** False: the signal has aborted. Throws ViewFailedError: the view is not at exactly that entry. */
+  private async holdsView(final: bigint, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.parts.view?.promote(final, signal);
+      return true;
+    } catch (error) {
+      if (signal.aborted) return false;
+      throw error;
     }
   }
 
@@ -236,12 +249,13 @@ export class Campaign {
     }
   }
 
-  /** Another candidate at this sidecar may lead, or be about to. */
+  /** Another candidate at this sidecar may lead, or be about to: then the view is its concern. */
   private standBack(): void {
     const { view, log } = this.parts;
+    const { writer, preparing, isClaiming } = log.primary;
     log.primary.coolDown();
-    if (log.primary.writer !== undefined) view?.promoted();
-    else if (log.primary.preparing === undefined) view?.demoted();
+    if (writer !== undefined) view?.promoted();
+    else if (preparing === undefined && !isClaiming) view?.demoted();
   }
 
   /** Gives up when the store shows that what it is for does not hold any more. */

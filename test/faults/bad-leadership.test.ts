@@ -8,6 +8,7 @@ import { connect } from "../../src/client/client.js";
 import type { OplogRpcError } from "../../src/client/errors.js";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { LeadershipMode } from "../../src/gen/oplog/v1/leadership_pb.js";
+import { StandbyPhase } from "../../src/gen/oplog/v1/standby_pb.js";
 import { type EtcdServer, etcdBinaries, startEtcd } from "../support/etcd.js";
 import { type Oplogd, startOplogd } from "../support/oplogd.js";
 import { waitFor } from "../support/wait.js";
@@ -528,6 +529,7 @@ describe.each(["embedded", "etcd"] as const)("with the %s store", (kind) => {
       const key = put("entry 1").key;
       expect((await client.renewObjectLeases({ log, keys: [key], term: there.term })).missingKeys).toEqual([]);
       expect(await leader.lost()).toBe("HANDED_OVER");
+      expect((await client.getStateHash({ log })).phase).toBe(StandbyPhase.PROMOTED);
       expect(await failureOf(client.append({ log, entries: [entry], term: 1n }))).toMatchObject({
         reason: "STALE_TERM",
         metadata: { yours: "1", current: String(there.term) },
@@ -538,6 +540,7 @@ describe.each(["embedded", "etcd"] as const)("with the %s store", (kind) => {
       expect(back.term).toBe(there.term + 1n);
       expect((await leader.hears("leading")).term).toBe(back.term);
       expect(await other.lost()).toBe("HANDED_OVER");
+      expect((await client.getStateHash({ log })).phase).toBe(StandbyPhase.PROMOTED);
     });
 
     it("Resign during a hand-over ends both, and the target leads all the same", async () => {

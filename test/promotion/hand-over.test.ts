@@ -88,6 +88,21 @@ it("leaves no rejection unhandled when a key is damaged while the target prepare
   }
 });
 
+it("leaves the view promoted when the target is at the same sidecar", async () => {
+  const side = new Side("a", store, { hasView: true });
+  const leader = await side.leader("a");
+  appendedOf(await side.append());
+  const target = await side.standby("b");
+  await inTime(side.campaigns.handOver("log", "b", 2000));
+  await target.hears("leading");
+  await inTime(leader.ended);
+  await passTime(1000);
+  expect(side.view?.phase).toBe("promoted");
+  await target.resign();
+  await passTime(1000);
+  expect(side.view?.phase).toBe("following");
+});
+
 it("refuses what was held with who leads, when the target is at the same sidecar", async () => {
   const side = new Side("a", store);
   const leader = await side.leader("a");
