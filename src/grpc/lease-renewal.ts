@@ -9,25 +9,25 @@ const KEYS_MAX = 10_000;
 const APPLY_MS_MAX = 1000;
 
 /**
- * Renews at the sidecar that leads, under the term that `leadingTerm` tells or throws NotPrimaryError. Whatever was
+ * Renews at the sidecar that leads, under the term that `leadingTerm` tells, or rejects with who leads. Whatever was
  * acknowledged before counts. Answers the keys that are not held. Throws OplogError.
  */
 export async function renewObjectLeases(
   view: View,
   request: RenewObjectLeasesRequest,
-  leadingTerm: () => bigint,
+  leadingTerm: () => Promise<bigint>,
   signal: AbortSignal,
 ): Promise<string[]> {
   const { defaultMs } = view.leases;
   if (defaultMs === undefined) throw new NoObjectLeasesError(view.name);
   requireKeys(request.keys);
   const leaseMs = durationMs("lease", request.lease, defaultMs, 1, LEASE_MS_MAX);
-  requireTerm(request.term, leadingTerm());
+  requireTerm(request.term, await leadingTerm());
   const { head } = view;
   if (!(await view.awaitApplied(Number(head), signal, APPLY_MS_MAX))) {
     throw new ViewBehindError(view.name, view.state.applied, head);
   }
-  requireTerm(request.term, leadingTerm());
+  requireTerm(request.term, await leadingTerm());
   return view.leases.renew(request.keys, leaseMs);
 }
 

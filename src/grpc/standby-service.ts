@@ -27,8 +27,8 @@ export interface StandbyServiceParts {
   readonly views: Views;
   readonly readiness: ReadinessReader;
   readonly scansMax: number;
-  /** The term under which a candidate at this sidecar leads the log. Throws NotPrimaryError. */
-  readonly leadingTerm: (log: string) => bigint;
+  /** The term under which a candidate at this sidecar leads the log. Rejects with OplogError: who leads instead. */
+  readonly leadingTerm: (log: string) => Promise<bigint>;
   /** Aborts when the sidecar is about to stop. */
   readonly draining: AbortSignal;
 }

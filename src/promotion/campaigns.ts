@@ -72,12 +72,9 @@ export class Campaigns {
     return open;
   }
 
-  /** That a candidate leads here. Throws NotPrimaryError. */
-  leadingTerm(logName: string): bigint {
-    const leader = this.newest(logName)?.leader;
-    if (leader !== undefined) return leader.claim.term;
-    const { id, endpoint, term } = this.parts.logs.get(logName).leaderView;
-    throw new NotPrimaryError(id, endpoint, term);
+  /** That a candidate leads here. Rejects with who leads instead. */
+  async leadingTerm(logName: string): Promise<bigint> {
+    return (await this.requireLeader(logName)).leader.claim.term;
   }
 
   /** All give up, and no further ones enter; resolves once they have. */

@@ -34,7 +34,7 @@ async function aLeasedView(objectLeaseDefaultMs: number | undefined) {
   void view.run(NEVER);
   await append(log, "a");
   await until(() => view.state.applied === 1, "the view to have applied what there is");
-  const renew = ({ keys = ["a"], leaseMs, term }: Asked = {}, leadingTerm = () => TERM) => {
+  const renew = ({ keys = ["a"], leaseMs, term }: Asked = {}, leadingTerm = async () => TERM) => {
     const lease = leaseMs === undefined ? {} : { lease: durationFromMs(leaseMs) };
     const request = create(RenewObjectLeasesRequestSchema, { log: "log", keys, ...lease, ...(term ? { term } : {}) });
     return renewObjectLeases(view, request, leadingTerm, NEVER);
@@ -92,7 +92,7 @@ describe("RenewObjectLeases", () => {
   it("is refused where nobody leads, also when that ends while it waits", async () => {
     const { renew, leftMs } = await aLeasedView(DEFAULT_MS);
     let asked = 0;
-    const leadUntil = (count: number) => () => {
+    const leadUntil = (count: number) => async () => {
       if (asked++ === count) throw new NotPrimaryError("other", "other:1", 2n);
       return TERM;
     };

@@ -788,9 +788,9 @@ export const StandbyService: GenService<{
     output: typeof GetPromotionReadinessResponseSchema;
   },
   /**
-   * Renews the leases of objects at the sidecar that leads, as a master does for objects that are in use; refused elsewhere
-   * with NOT_PRIMARY, and with FAILED_PRECONDITION (NO_OBJECT_LEASES) where --object-lease-default is not set. Not
-   * replicated: see "Object leases".
+   * Renews the leases of objects at the sidecar that leads, as a master does for objects that are in use. Refused elsewhere
+   * with NOT_PRIMARY, where nobody campaigns with NOT_ELECTED, and with FAILED_PRECONDITION (NO_OBJECT_LEASES) where
+   * --object-lease-default is not set. Not replicated: see "Object leases".
    *
    * @generated from rpc oplog.v1.StandbyService.RenewObjectLeases
    */
