@@ -222,8 +222,10 @@ export class Sidecar {
       this.cutOff.abort();
     }, shutdownDeadlineMs * WORK_SHARE);
     try {
-      const drained = Promise.all([this.campaigns.drain(), this.logs.drain()]);
-      await Promise.race([drained, aborted(this.cutOff.signal)]);
+      const drained = this.logs.drain();
+      // To give up a lease of a store that is away may take a TTL, and it runs out by itself.
+      const resigned = this.campaigns.drain();
+      await Promise.race([Promise.all([drained, resigned]), aborted(this.cutOff.signal)]);
       await this.grpc.close(Math.max(0, cutAtMs - systemClock.monotonicMs()));
       this.cutOff.abort();
       await drained;
