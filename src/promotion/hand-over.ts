@@ -16,7 +16,7 @@ import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import { awaitChange, watchLeadership } from "../replication/leader-watch.js";
 import type { LogWriter } from "../replication/log-writer.js";
 import { throughStore } from "../replication/store-failures.js";
-import { linkSignals, sleep } from "../replication/timing.js";
+import { aborted, limitTime, sleep } from "../replication/timing.js";
 
 export interface HandOverParts {
   readonly store: KvStore;
@@ -56,16 +56,16 @@ export async function handOver(
   givesUp: AbortSignal,
 ): Promise<HandedOver> {
   const { clock, writer } = parts;
-  const announcing = timeLimit(timeoutMs, givesUp);
+  const announcing = limitTime(timeoutMs, givesUp);
   const announced = await announce(parts, target, announcing.signal).finally(() => announcing.end());
   if (announced === undefined) throw await abandoned(parts, target, 0, isOver);
 
   const startedMs = clock.monotonicMs();
   const heldMs = () => Math.round(clock.monotonicMs() - startedMs);
-  const time = timeLimit(timeoutMs, givesUp);
+  const time = limitTime(timeoutMs, givesUp);
   const held = writer.hold();
   try {
-    const release = await Promise.race([held, sleep(timeoutMs, time.signal)]);
+    const release = await Promise.race([held, aborted(time.signal)]);
     if (release === undefined) throw await abandoned(parts, target, heldMs(), isOver);
     const finalSequenceId = writer.lastSequenceId;
     const isInvited = await putSuccessor(parts, { id: target, finalSequenceId }, announced);
@@ -122,19 +122,6 @@ async function abandoned(
   const primary = await takeBack(parts, isOver);
   if (primary === undefined) return new HandOverAbandonedError(target, heldMs);
   return new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
-}
-
-function timeLimit(ms: number, isOver: AbortSignal): { readonly signal: AbortSignal; end(): void } {
-  const limit = new AbortController();
-  const { signal, unlink } = linkSignals(isOver, limit.signal);
-  const timer = setTimeout(() => limit.abort(), ms);
-  return {
-    signal,
-    end() {
-      clearTimeout(timer);
-      unlink();
-    },
-  };
 }
 
 /** Returns its revision; undefined: refused, or it cannot be told whether it stands. */

@@ -4,7 +4,7 @@ import { NotPrimaryError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { LogWriter } from "../replication/log-writer.js";
-import { Backoff, linkSignals, sleep } from "../replication/timing.js";
+import { Backoff, limitTime, linkSignals, sleep } from "../replication/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { View } from "../standby/view.js";
 import type { Candidacy } from "./candidacy.js";
@@ -93,18 +93,16 @@ export class Tenure {
   private async applyUpTo({ head }: Claim): Promise<Lost | undefined> {
     const { view, resigning, silent, keeper, candidate } = this.parts;
     if (view === undefined) return undefined;
-    const late = new AbortController();
-    const timer = setTimeout(() => late.abort(), candidate.readyTimeoutMs);
-    const { signal, unlink } = linkSignals(resigning, silent, keeper.lost, late.signal);
+    const time = limitTime(candidate.readyTimeoutMs, resigning, silent, keeper.lost);
     try {
-      await view.promote(head.lastSequenceId, signal);
+      await view.promote(head.lastSequenceId, time.signal);
+      return undefined;
     } catch (error) {
-      if (!signal.aborted) throw error;
+      if (!time.signal.aborted) throw error;
     } finally {
-      clearTimeout(timer);
-      unlink();
+      time.end();
     }
-    if (!late.signal.aborted) return undefined;
+    if (resigning.aborted || silent.aborted || keeper.lost.aborted) return undefined;
     await this.promisesRunOut();
     const message = `after a stall the view of this sidecar had only applied ${view.state.applied} of ${head.lastSequenceId}`;
     return { reason: "not ready", message };

@@ -44,6 +44,20 @@ export function linkSignals(...sources: AbortSignal[]): { readonly signal: Abort
   };
 }
 
+/** A signal that aborts with the first of several, or after `ms`; `end` takes the timer and the links away. */
+export function limitTime(ms: number, ...sources: AbortSignal[]): { readonly signal: AbortSignal; end(): void } {
+  const limit = new AbortController();
+  const { signal, unlink } = linkSignals(...sources, limit.signal);
+  const timer = setTimeout(() => limit.abort(), ms);
+  return {
+    signal,
+    end() {
+      clearTimeout(timer);
+      unlink();
+    },
+  };
+}
+
 /** Delays that double from `firstMs` to `maxMs`, each between half and the whole of it. */
 export class Backoff {
   private nextMs: number;
