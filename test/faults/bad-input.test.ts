@@ -15,6 +15,7 @@ import { EtcdKvStore } from "../../src/stores/etcd/etcd-kv-store.js";
 import { type EtcdServer, etcdBinaries, startEtcd } from "../support/etcd.js";
 import { startOplogd } from "../support/oplogd.js";
 import { within } from "../support/wait.js";
+import { invalid, type Refusal } from "./refusals.js";
 import { failureOf, put } from "./stage.js";
 
 const LOG = "strict";
@@ -45,18 +46,6 @@ beforeAll(async () => {
     await oplogd.stop();
     await etcd.stop();
   };
-});
-
-interface Refusal {
-  readonly code: string;
-  readonly reason: string;
-  readonly metadata?: Readonly<Record<string, string>>;
-}
-
-const invalid = (field: string, metadata: Record<string, string> = {}): Refusal => ({
-  code: "INVALID_ARGUMENT",
-  reason: "INVALID_ARGUMENT",
-  metadata: { field, ...metadata },
 });
 
 const entry = { opType: OpType.PUT_END, key: "key", payload: Buffer.from("payload") };

@@ -13,6 +13,7 @@ import { type EtcdServer, etcdBinaries, startEtcd } from "../support/etcd.js";
 import { type Oplogd, startOplogd } from "../support/oplogd.js";
 import { waitFor } from "../support/wait.js";
 import { aChannelTo, CampaignCall, type CandidateFields, campaignRequest } from "./campaign-call.js";
+import { invalid, type Refusal } from "./refusals.js";
 import { scaled } from "./scale.js";
 import { failureOf, put } from "./stage.js";
 
@@ -27,17 +28,6 @@ const CAMPAIGNS = scaled(200, 1_000);
 const CAMPAIGNS_AT_ONCE = 50;
 const GROWTH_BYTES_MAX = 32 << 20;
 
-interface Refusal {
-  readonly code: string;
-  readonly reason: string;
-  readonly metadata?: Readonly<Record<string, string>>;
-}
-
-const invalid = (field: string, metadata: Record<string, string> = {}): Refusal => ({
-  code: "INVALID_ARGUMENT",
-  reason: "INVALID_ARGUMENT",
-  metadata: { field, ...metadata },
-});
 const ms = durationFromMs;
 /** Longer than any text that is allowed. */
 const LONG = "x".repeat(257);
