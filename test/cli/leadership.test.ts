@@ -152,7 +152,12 @@ describe("leader", () => {
     const { stdout } = await at(there, "leader", log);
     expect(stdout).toMatch(/^a at \S+, term 1, elected, lease ends in [\d.]+ m?s unless renewed\n/);
     expect(stdout).toMatch(/^ {2}a +\S+ +leads\n {2}b +\S+ +waits$/m);
-    for (const each of running) each.child.kill("SIGKILL");
+    // The one that waits goes first: it must not come to lead.
+    for (const each of [...running].reverse()) {
+      each.child.kill("SIGKILL");
+      const row = each === a ? /leads$/m : /waits$/m;
+      await waitFor(async () => !row.test((await at(there, "leader", log)).stdout), { what: "it to be gone" });
+    }
     await waitFor(async () => /^vacant: /.test((await at(there, "leader", log)).stdout), {
       deadlineMs: 30_000,
       what: "the log to be vacant",

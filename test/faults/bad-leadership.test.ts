@@ -391,6 +391,8 @@ describe.each(["embedded", "etcd"] as const)("with the %s store", (kind) => {
       const log = "deaf";
       const deaf = aCall({ reads: false }).stand({ log, id: "deaf", ttl: ms(1_000), aliveWithin: ms(60_000) });
       await waitFor(async () => (await client.getLeader({ log })).vacant === false, { what: "the deaf one to lead" });
+      const isPrimary = async () => (await client.getStatus({ log })).log?.role === 1;
+      await waitFor(isPrimary, { what: "the deaf one to be ready" });
       for (let count = 0; count < 10_000; count++) deaf.send({ case: "alive", value: {} });
       const next = aCall().stand({ log, id: "next" });
       expect((await next.hears("waiting")).leader?.id).toBe("deaf");
