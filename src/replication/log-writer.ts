@@ -141,21 +141,7 @@ export class LogWriter {
 
   /** Queues the append or throws. What is queued is settled, always. */
   append(item: AppendItem): void {
-    this.admit(item);
-    this.line.push(item);
-    this.work.notify();
-  }
-
-  /** The same, before all that wait. */
-  appendFirst(item: AppendItem): void {
-    this.admit(item);
-    this.line.unshift(item);
-    this.work.notify();
-  }
-
-  private admit(item: AppendItem): void {
-    if (this.end !== undefined) throw this.end.error;
-    if (this.draining !== undefined) throw this.draining;
+    this.requireOpen();
     const { budget } = this.parts;
     const cost = costOf(item);
     if (!budget.hasRoomFor(cost)) {
@@ -163,7 +149,30 @@ export class LogWriter {
         ? new QueueFullError("bytes", cost, budget.bytesMax, QUEUE_RETRY_MS)
         : new QueueFullError("appends", 1, budget.appendsMax, QUEUE_RETRY_MS);
     }
-    budget.take(cost);
+    this.account(item);
+    this.line.push(item);
+    this.work.notify();
+  }
+
+  /**
+   * The same, before all that wait and beyond what the queue takes: for the sidecar's own appends, which come one at a
+   * time, and which a queue that masters keep full would shut out.
+   */
+  appendFirst(item: AppendItem): void {
+    this.requireOpen();
+    this.account(item);
+    this.line.unshift(item);
+    this.work.notify();
+  }
+
+  private requireOpen(): void {
+    if (this.end !== undefined) throw this.end.error;
+    if (this.draining !== undefined) throw this.draining;
+  }
+
+  private account(item: AppendItem): void {
+    const cost = costOf(item);
+    this.parts.budget.take(cost);
     this.lineBytes += cost;
   }
 

@@ -1,9 +1,9 @@
 import type { Clock } from "../oplog/clock.js";
 import { type AppendLimits, removalEntries, STAMP_BYTES_MAX } from "../oplog/entries.js";
-import { OplogError, QueueFullError } from "../oplog/errors.js";
+import { OplogError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
 import type { AppendItem, AppendOutcome } from "../replication/append-item.js";
-import { aborted, linkSignals, yieldTurn } from "../replication/timing.js";
+import { yieldTurn } from "../replication/timing.js";
 import { SHARDS } from "./key-index.js";
 import type { ObjectLeases } from "./object-leases.js";
 import type { StandbyState } from "./standby-state.js";
@@ -30,8 +30,6 @@ export interface EvictionWriter {
   readonly end: unknown;
   hold(): Promise<() => void>;
   appendFirst(item: AppendItem): void;
-  /** Resolves once something has left the queue. */
-  roomMade(): Promise<void>;
 }
 
 export interface EvictionParts {
@@ -117,30 +115,19 @@ export class Sweep {
     return false;
   }
 
-  /** One batch; answers the rest, which is all of it while the queue is full. */
+  /** One batch; answers the rest. */
   private async evictSome(keys: Buffer[]): Promise<Buffer[]> {
     const count = this.fitting(keys);
-    let left = keys.slice(count);
     this.noteWork();
     try {
       this.isPostponed = !(await this.evict(keys.slice(0, count)));
     } catch (error) {
-      if (error instanceof QueueFullError) {
-        await this.awaitRoom();
-        left = keys;
-      } else if (error instanceof OplogError) {
-        // The sidecar drains, or the writer has ended and has said why.
-        this.isPostponed = true;
-      } else throw error;
+      if (!(error instanceof OplogError)) throw error;
+      // The sidecar drains, or the writer has ended and has said why.
+      this.isPostponed = true;
     }
     this.turnStartedMs = this.parts.clock.monotonicMs();
-    return left;
-  }
-
-  private async awaitRoom(): Promise<void> {
-    const { signal, unlink } = linkSignals(this.signal);
-    await Promise.race([this.writer.roomMade(), aborted(signal)]);
-    unlink();
+    return keys.slice(count);
   }
 
   /** How many of the keys one batch takes. */

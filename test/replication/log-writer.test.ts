@@ -417,6 +417,20 @@ describe("the queue", () => {
     expect(() => few.append(anAppend())).toThrow(/\(appends\)/);
   });
 
+  it("lets what the sidecar itself appends pass, before all that wait", async () => {
+    const { append, writer, budget } = await aWriter(store, { budget: new QueueBudget(1e6, 2) });
+    const slow = store.hangNextTxn();
+    append(anAppend());
+    await slow.arrived;
+    const waiting = append(anAppend());
+    const own = anAppend().build();
+    writer.appendFirst(own);
+    await slow.answer();
+    expect(appendedOf(await inTime(waiting.outcome)).first).toBe(3n);
+    expect(appendedOf(own.settled).first).toBe(2n);
+    expect(budget.appends).toBe(0);
+  });
+
   it("lets one append pass that is larger than all of it", async () => {
     const { append, budget } = await aWriter(store, { budget: new QueueBudget(10, 10) });
     expect(appendedOf(await inTime(append(anAppend().of(1, 5000)).outcome)).first).toBe(1n);
