@@ -17,6 +17,9 @@ interface Event {
   readonly kv: { readonly key: string; readonly value?: string; readonly mod_revision: string };
 }
 
+/** Asked anew for its endpoint whenever the watch has broken. */
+export type WatchedEtcd = Pick<EtcdServer, "endpoint" | "ask">;
+
 /** Everything that ever happens to the keys of a log, from the first revision of etcd on, into a history. */
 export class StoreWatch {
   private seen = 0;
@@ -26,7 +29,7 @@ export class StoreWatch {
   private failure: unknown;
 
   constructor(
-    private readonly etcd: EtcdServer,
+    private readonly etcd: WatchedEtcd,
     log: string,
     private readonly history: LeadershipHistory,
   ) {

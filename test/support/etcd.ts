@@ -99,11 +99,15 @@ export async function startEtcd({ binary, dataDir, port, tls = false, args = [] 
   return server;
 }
 
-export async function startEtcdCluster(binary: EtcdBinary, size: number): Promise<EtcdServer[]> {
+export async function startEtcdCluster(
+  binary: EtcdBinary,
+  size: number,
+  args: readonly string[] = [],
+): Promise<EtcdServer[]> {
   const names = Array.from({ length: size }, (_, index) => `member-${index}`);
   const servers = await Promise.all(names.map((name) => EtcdServer.prepare(binary, name)));
   const cluster = servers.map((server) => server.clusterEntry).join(",");
-  for (const server of servers) await server.start(["--initial-cluster", cluster]);
+  for (const server of servers) await server.start([...args, "--initial-cluster", cluster]);
   await Promise.all(servers.map((server) => server.healthy()));
   return servers;
 }
@@ -227,6 +231,15 @@ export class EtcdServer {
     const text = await response.text();
     if (!response.ok) throw new Error(`etcd ${path}: ${response.status} ${text}`);
     return JSON.parse(text);
+  }
+
+  /** Whether it takes itself for the leader of its cluster. */
+  async leads(): Promise<boolean> {
+    const { header, leader } = (await this.ask("/v3/maintenance/status", {})) as {
+      readonly header: { readonly member_id: string };
+      readonly leader?: string;
+    };
+    return leader === header.member_id;
   }
 
   async stop(): Promise<void> {

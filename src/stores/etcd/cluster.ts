@@ -1,19 +1,35 @@
 import type { CallOptions, ClientDuplexStream, ClientUnaryCall, Metadata, ServiceError } from "@grpc/grpc-js";
-import type { IStatusResponse } from "etcd3";
+import type { IResponseHeader, IStatusResponse } from "etcd3";
 import { type StoreError, StoreRefusedError, StoreUnreachableError } from "../../oplog/kv-store.js";
 import { Deadline } from "./deadline.js";
-import { isMemberFault, isServiceError, isTokenFault, neverReachedTheStore, toStoreError } from "./failures.js";
+import {
+  isLeaderChange,
+  isMemberFault,
+  isServiceError,
+  isSilence,
+  isTokenFault,
+  neverReachedTheStore,
+  type Outcome,
+  toStoreError,
+  unanswered,
+} from "./failures.js";
+import { type CallInquiry, Inquiry, STATUS_MS_MAX } from "./inquiry.js";
 import { Login } from "./login.js";
 import { Member, type Service, type Stubs } from "./member.js";
 import type { EtcdLogger, EtcdOptions } from "./options.js";
 import { refuseEtcdVersion } from "./versions.js";
+import { decodeInteger } from "./wire.js";
 
-export interface UnaryCall<S extends Service, Response> {
+export interface UnaryCall<S extends Service, Response extends Answer> {
   readonly service: S;
   readonly deadlineMs: number;
   /** Whether it may be sent to a second member when the outcome at the first is unknown. */
   readonly repeatable: boolean;
   start(stub: Stubs[S], metadata: Metadata, options: CallOptions, done: Done<Response>): ClientUnaryCall;
+}
+
+export interface Answer {
+  readonly header: IResponseHeader | null;
 }
 
 export type Done<Response> = (failure: ServiceError | null, response?: Response) => void;
@@ -27,14 +43,22 @@ export interface Connection<S extends Service> {
 export interface Opened<Request, Response> {
   readonly member: Member;
   readonly stream: ClientDuplexStream<Request, Response>;
+  /** To be begun for a stream that is answered at once. */
+  inquire(giveUp: (failure: ServiceError) => void): CallInquiry;
 }
+
+/** How long a silent member is not gone to while there is another. */
+const AVOIDED_MS = 10_000;
+/** While none is of use, one after the other is left, many times a second. */
+const TELL_LEFT_EVERY_MS = 1_000;
 
 /**
  * The endpoints of one etcd cluster, used one at a time.
  *
  * A call is sent only over a connection that stands, to a member of an accepted version; until then the next endpoint
  * is tried, since nothing has been sent. After that a call goes to a second member only if the first provably did not
- * apply it, or if it is repeatable. A member that fails or does not answer is left for the next one.
+ * apply it, or if it is repeatable. A member that fails or does not answer is left for the next one,
+ * and a call that will not be answered is not left to its deadline.
  */
 export class Cluster {
   private readonly members: readonly Member[];
@@ -43,19 +67,30 @@ export class Cluster {
   private readonly logger: EtcdLogger | undefined;
   /** Members whose version was accepted. A refused one is asked again, so that an upgrade is noticed. */
   private readonly accepted = new Set<Member>();
-  private readonly running = new Set<{ cancel(): void }>();
+  private readonly calls = new Set<ClientUnaryCall>();
+  private readonly streams = new Map<{ cancel(): void }, Member>();
+  private readonly inquiry: Inquiry;
+  /** The highest that has been heard of: it rises with every election in etcd. */
+  private raftTerm = 0n;
   private current = 0;
+  /** Well, and has not answered the last of such calls. */
+  private doubted: Member | undefined;
+  /** Members that did not tell their status and have answered nothing since, and until when they are avoided. */
+  private readonly silent = new Map<Member, Deadline>();
+  /** Of members that have been left: until when it is not told again. */
+  private readonly toldLeft = new Map<Member, Deadline>();
   private closed = false;
 
   constructor(options: EtcdOptions) {
     if (options.endpoints.length === 0) throw new Error("etcd needs at least one endpoint");
     this.members = options.endpoints.map((address) => new Member(address, options.tls));
     this.login = new Login(options.username, options.password);
+    this.inquiry = new Inquiry((member, metadata) => this.askStatus(member, metadata), this.members.length === 1);
     this.dialTimeoutMs = options.dialTimeoutMs ?? 1_000;
     this.logger = options.logger;
   }
 
-  async unary<S extends Service, Response>(call: UnaryCall<S, Response>): Promise<Response> {
+  async unary<S extends Service, Response extends Answer>(call: UnaryCall<S, Response>): Promise<Response> {
     return (await this.exchange(call)).response;
   }
 
@@ -75,19 +110,32 @@ export class Cluster {
     const connection = await this.connect(service, deadline);
     if (this.closed) throw closedError();
     const stream = start(connection);
-    this.running.add(stream);
-    stream.on("status", () => this.running.delete(stream));
+    this.streams.set(stream, connection.member);
+    stream.on("status", () => this.streams.delete(stream));
     // An error reaches whoever reads the stream; one that comes after the last read must not end the process.
     stream.on("error", () => undefined);
-    return { member: connection.member, stream };
+    const { member, metadata } = connection;
+    const sentInTerm = this.raftTerm;
+    return { member, stream, inquire: (giveUp) => this.inquiry.begin(member, metadata, sentInTerm, giveUp) };
   }
 
-  /** Draws the conclusions from a failure: leaves the member, forgets the token. */
-  failed(member: Member, failure: ServiceError): StoreError {
+  /**
+   * Draws the conclusions from a failure: forgets the token, leaves the member. One that `isWell` otherwise is left when
+   * it fails a second time: the way of the call to it may be broken.
+   */
+  failed(member: Member, failure: ServiceError, isWell = false): StoreError {
     if (this.closed) return closedError(failure);
     if (isTokenFault(failure.details)) this.login.forget();
-    if (isMemberFault(failure)) this.leave(member, failure.details);
+    if (isMemberFault(failure) && !isLeaderChange(failure)) {
+      if (isWell && this.doubted !== member) this.doubted = member;
+      else this.leave(member, failure.details);
+    }
     return toStoreError(failure, member.address);
+  }
+
+  /** A call of the kind that may fail at a member that is well. */
+  answered(member: Member): void {
+    if (this.doubted === member) this.doubted = undefined;
   }
 
   forgetToken(): void {
@@ -98,11 +146,11 @@ export class Cluster {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    for (const call of this.running) call.cancel();
+    for (const call of [...this.calls, ...this.streams.keys()]) call.cancel();
     await Promise.all(this.members.map((member) => member.close()));
   }
 
-  private async exchange<S extends Service, Response>(
+  private async exchange<S extends Service, Response extends Answer>(
     call: UnaryCall<S, Response>,
   ): Promise<{ member: Member; response: Response }> {
     const deadline = new Deadline(call.deadlineMs);
@@ -121,18 +169,49 @@ export class Cluster {
     }
   }
 
-  private send<S extends Service, Response>(
-    { stub, metadata }: Connection<S>,
+  private send<S extends Service, Response extends Answer>(
+    { member, stub, metadata }: Connection<S>,
     call: UnaryCall<S, Response>,
     deadline: number,
   ): Promise<Outcome<Response>> {
+    const sentInTerm = this.raftTerm;
     return new Promise((resolve) => {
+      let inquiry: CallInquiry | undefined;
       const running = call.start(stub, metadata, { deadline }, (failure, response) => {
-        this.running.delete(running);
+        inquiry?.end();
+        this.calls.delete(running);
+        this.noteAnswer(member, response);
         resolve(failure === null ? { response: response as Response } : { failure });
       });
-      this.running.add(running);
+      this.calls.add(running);
+      if (call.service === "Maintenance") return;
+      inquiry = this.inquiry.begin(member, metadata, sentInTerm, (failure) => {
+        resolve({ failure });
+        running.cancel();
+      });
     });
+  }
+
+  private async askStatus(member: Member, metadata: Metadata): Promise<Outcome<IStatusResponse>> {
+    const connection = { member, stub: await member.stub("Maintenance"), metadata };
+    if (this.closed) return { failure: unanswered("this store is closed") };
+    const outcome = await this.send(connection, statusCall(STATUS_MS_MAX), new Deadline(STATUS_MS_MAX).wallMs());
+    if (outcome.failure !== undefined && isSilence(outcome.failure)) this.noteSilence(member);
+    return outcome;
+  }
+
+  /** What comes on its streams comes late; whoever reads them opens others, elsewhere. */
+  private noteSilence(silent: Member): void {
+    if (this.members.length === 1) return;
+    this.silent.set(silent, new Deadline(AVOIDED_MS));
+    for (const [stream, member] of this.streams) if (member === silent) stream.cancel();
+  }
+
+  private noteAnswer(member: Member, answer: Answer | undefined): void {
+    if (answer === undefined) return;
+    this.silent.delete(member);
+    const term = decodeInteger(answer.header?.raft_term ?? "0");
+    if (term > this.raftTerm) this.raftTerm = term;
   }
 
   /** The current member, or the next one that can be reached. Nothing has been sent for the caller when it rejects. */
@@ -190,18 +269,19 @@ export class Cluster {
 
   private leave(member: Member, because: string): void {
     if (this.members.length === 1 || this.members[this.current] !== member) return;
-    this.current = (this.current + 1) % this.members.length;
-    const next = this.members[this.current]!;
+    const others = [...this.members.slice(this.current + 1), ...this.members.slice(0, this.current)];
+    const avoidedMs = (other: Member) => this.silent.get(other)?.remainingMs ?? 0;
+    const next = others.toSorted((a, b) => avoidedMs(a) - avoidedMs(b))[0]!;
+    this.current = this.members.indexOf(next);
+    this.doubted = undefined;
+    if ((this.toldLeft.get(member)?.remainingMs ?? 0) > 0) return;
+    this.toldLeft.set(member, new Deadline(TELL_LEFT_EVERY_MS));
     this.logger?.warn(
       { event: "etcd.member_left", member: member.address, next: next.address, because },
       "leaving an etcd member for the next one",
     );
   }
 }
-
-type Outcome<Response> =
-  | { readonly failure: ServiceError; readonly response?: never }
-  | { readonly failure?: never; readonly response: Response };
 
 function statusCall(deadlineMs: number): UnaryCall<"Maintenance", IStatusResponse> {
   return {

@@ -1,4 +1,4 @@
-import { type ServiceError, status } from "@grpc/grpc-js";
+import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { LeaseNotFoundError, type StoreError, StoreRefusedError, StoreUnreachableError } from "../../oplog/kv-store.js";
 
 /**
@@ -14,6 +14,10 @@ export function toStoreError(failure: ServiceError, address: string): StoreError
   return new StoreRefusedError(remedy === undefined ? said : `${said}. ${remedy}`, options);
 }
 
+export type Outcome<Response> =
+  | { readonly failure: ServiceError; readonly response?: never }
+  | { readonly failure?: never; readonly response: Response };
+
 /** Whether the call never reached the point where it could be applied, so that another member may be asked. */
 export function neverReachedTheStore(failure: ServiceError): boolean {
   return failure.code === status.UNAVAILABLE && NEVER_REACHED.some((text) => failure.details.startsWith(text));
@@ -22,6 +26,22 @@ export function neverReachedTheStore(failure: ServiceError): boolean {
 /** Whether the fault may lie with the member or the way to it. */
 export function isMemberFault(failure: ServiceError): boolean {
   return failure.code === status.UNAVAILABLE || failure.code === status.DEADLINE_EXCEEDED;
+}
+
+/** Whether no answer came in time. */
+export function isSilence(failure: ServiceError): boolean {
+  return failure.code === status.DEADLINE_EXCEEDED;
+}
+
+/** Whether the member is well, and what it passed on to the leader of etcd was lost with that. */
+export function isLeaderChange(failure: ServiceError): boolean {
+  return failure.details.endsWith(LEADER_CHANGED);
+}
+
+/** The failure of a call that is given up before its deadline. Its outcome is unknown. */
+export function unanswered(because: string): ServiceError {
+  const details = `no answer: ${because}`;
+  return Object.assign(new Error(details), { code: status.UNAVAILABLE, details, metadata: new Metadata() });
 }
 
 /** The token has expired, or the member restarted and forgot it. Refused before anything is applied. */
@@ -39,6 +59,8 @@ export function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && "details" in error && "code" in error && typeof error.code === "number";
 }
 
+/** As etcd says it, of reads. */
+export const LEADER_CHANGED = "leader changed";
 const LEASE_NOT_FOUND = "requested lease not found";
 
 const REFUSALS: ReadonlySet<status> = new Set([

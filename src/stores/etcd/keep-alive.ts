@@ -8,19 +8,23 @@ import { decodeInteger } from "./wire.js";
 /** One keepalive on a stream of its own: asked, answered, ended, or over at the deadline. */
 export async function keepLeaseAlive(cluster: Cluster, leaseId: bigint, deadlineMs: number): Promise<Lease> {
   const deadline = new Deadline(deadlineMs);
-  const { member, stream } = await cluster.stream("Lease", deadline, ({ stub, metadata }) => {
+  const { member, stream, inquire } = await cluster.stream("Lease", deadline, ({ stub, metadata }) => {
     const started = stub.leaseKeepAlive(metadata, { deadline: deadline.wallMs() });
     started.write({ ID: leaseId.toString() });
     return started;
   });
+  const inquiry = inquire((failure) => stream.destroy(failure));
   let answer: ILeaseKeepAliveResponse | undefined;
   try {
     answer = await firstAnswer(stream);
   } catch (failure) {
-    throw cluster.failed(member, failure as ServiceError);
+    // A member that is well may have passed it on to a leader of etcd that is not; then no other does better.
+    throw cluster.failed(member, failure as ServiceError, inquiry.isMemberWell);
   } finally {
+    inquiry.end();
     stream.cancel();
   }
+  cluster.answered(member);
   if (answer === undefined) throw new StoreUnreachableError(`etcd at ${member.address} ended the keepalive unanswered`);
   const seconds = decodeInteger(answer.TTL);
   if (seconds <= 0n) throw new LeaseNotFoundError(`lease ${leaseId} has expired or was revoked`);
