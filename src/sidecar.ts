@@ -77,7 +77,8 @@ export class Sidecar {
   ) {
     // One listener for each open stream, of which the limits decide how many there are.
     setMaxListeners(0, this.draining.signal, this.cutOff.signal);
-    this.metrics = new Metrics({ version: VERSION, storeKind: config.storeKind });
+    const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
+    this.metrics = new Metrics({ version: VERSION, storeKind: config.storeKind, queue: budget });
     this.store = new MonitoredKvStore(
       store,
       systemClock,
@@ -86,7 +87,6 @@ export class Sidecar {
       () => this.announceHealth(),
     );
     this.identity = { id: config.sidecarId, endpoint: config.advertise ?? "", instance: randomBytes(16) };
-    const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
     const limits = { entriesMax: config.appendEntriesMax, bytesMax: config.appendBytesMax };
     this.logs = new Logs(
       {
@@ -97,7 +97,7 @@ export class Sidecar {
         budget,
         clock: systemClock,
         logger: childLogger(logger, "replication"),
-        observer: replicationObserver(this.metrics, budget),
+        observer: replicationObserver(this.metrics),
         settings: {
           record: limits,
           writeDeadlineMs: config.appendWriteDeadlineMs,

@@ -46,7 +46,7 @@ class OwnAppends {
       const grpc::Status status = Append(term, operation_ + 1, lost, &appended);
       if (lost.stop_requested()) return;
       if (!status.ok()) {
-        std::cerr << "append " << operation_ + 1 << " of " << id_ << ": " << status.error_message() << std::endl;
+        std::cerr << "append " << operation_ + 1 << " of " << id_ << ": " << Printable(status.error_message()) << std::endl;
         if (!Transient(status) && Info(status).reason() != "STALE_TERM") Fail(status);
         continue;
       }

@@ -43,7 +43,8 @@ class Master {
       const grpc::Status status = Session(target);
       if (answered_ > before) attempts = 0;
       if (status.ok()) continue;
-      std::cerr << "after operation " << answered_ << ", at " << target << ": " << status.error_message() << std::endl;
+      std::cerr << "after operation " << answered_ << ", at " << Printable(target) << ": "
+                << Printable(status.error_message()) << std::endl;
       if (!Transient(status) || attempts == kAttemptsMax) return 1;
       const std::string leader = LeaderEndpoint(status);
       if (!leader.empty() && leader != target) {
@@ -95,7 +96,7 @@ class Master {
     if (answer.has_error() && Transient(ToStatus(answer.error()))) return ToStatus(answer.error());
     ++answered_;
     if (answer.has_error()) {
-      std::cerr << "operation " << answered_ << " refused: " << answer.error().message() << std::endl;
+      std::cerr << "operation " << answered_ << " refused: " << Printable(answer.error().message()) << std::endl;
       return grpc::Status::OK;
     }
     const AppendResponse& appended = answer.appended();

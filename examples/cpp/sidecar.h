@@ -6,9 +6,11 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <iomanip>
 #include <iostream>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <stop_token>
 #include <string>
 
@@ -46,6 +48,19 @@ inline google::rpc::ErrorInfo Info(const grpc::Status& status) {
   return info;
 }
 
+// For a terminal: the address of a leader, which messages name, is what somebody else has chosen.
+inline std::string Printable(const std::string& text) {
+  std::ostringstream printable;
+  for (const unsigned char byte : text) {
+    if (byte >= 0x20 && byte < 0x7f) {
+      printable << byte;
+    } else {
+      printable << "\\x" << std::hex << std::setw(2) << std::setfill('0') << int{byte};
+    }
+  }
+  return printable.str();
+}
+
 // Where the log is written, as a sidecar that does not lead it says; empty if that is not known.
 inline std::string LeaderEndpoint(const grpc::Status& status) {
   const auto info = Info(status);
@@ -72,7 +87,7 @@ inline bool Transient(const grpc::Status& status) {
 
 // Ends the process: trying again would change nothing.
 [[noreturn]] inline void Fail(const grpc::Status& status) {
-  std::cerr << Info(status).reason() << ": " << status.error_message() << std::endl;
+  std::cerr << Info(status).reason() << ": " << Printable(status.error_message()) << std::endl;
   std::_Exit(1);
 }
 

@@ -180,7 +180,7 @@ class OrderedAppends {
   private refused(error: unknown): never {
     if (!(error instanceof OplogRpcError) || !error.mayHaveCommitted) throw error;
     const { target, timeoutMs } = this.session;
-    const failure = describeFailure(error, { target, timeoutMs, log: this.log });
+    const failure = describeFailure(error, { target, timeoutMs, log: this.log, command: "append" });
     failure.lines.push(unknownOutcomeAdvice(this.log, this.options.operation !== undefined));
     throw new CommandFailure(failure, error);
   }

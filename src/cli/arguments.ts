@@ -37,10 +37,10 @@ export function parseCount(text: string): number {
 }
 
 export function parseDurationMs(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
-  const ms = match ? Math.round(Number(match[1]) * UNIT_MS[match[2] ?? "s"]!) : 0;
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
+  const ms = match ? Math.round(Number(match[1]) * UNIT_MS[match[2]!]!) : 0;
   if (ms < 1 || ms > DURATION_MAX_MS) {
-    throw new InvalidArgumentError("It must be a duration up to 24h, like 500ms, 5s or 1m.");
+    throw new InvalidArgumentError("It must be a duration with its unit, up to 24h, like 500ms, 5s or 1m.");
   }
   return ms;
 }

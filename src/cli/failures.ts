@@ -1,6 +1,7 @@
 import { OplogRpcError } from "../client/errors.js";
 import { ContiguityError } from "../client/follow.js";
-import { humanDuration } from "./render.js";
+import { humanDuration, keyText, shellWord } from "./render.js";
+import { inTypedNames } from "./typed-names.js";
 
 export const EXIT_FAILURE = 1;
 /** The answer came, and it is no. */
@@ -18,6 +19,8 @@ export interface FailureContext {
   readonly target: string;
   readonly timeoutMs: number;
   readonly log: string | undefined;
+  /** Name of the command. */
+  readonly command: string;
 }
 
 /** A failure that has been put into words. */
@@ -44,19 +47,26 @@ export function describeFailure(error: unknown, context?: FailureContext): Failu
   return { exitCode: EXIT_FAILURE, lines: [error instanceof Error ? error.message : String(error)] };
 }
 
+/** What others have chosen, such as the address of a leader, must not steer the terminal. */
 function describeRpcError(error: OplogRpcError, context: FailureContext | undefined): Failure {
-  const exitCode = EXIT_RPC + error.codeNumber;
+  return { exitCode: EXIT_RPC + error.codeNumber, lines: rpcErrorLines(error, context).map(keyText) };
+}
+
+function rpcErrorLines(error: OplogRpcError, context: FailureContext | undefined): string[] {
   const target = context?.target ?? "the sidecar";
-  if (error.isConnectFailure) return { exitCode, lines: cannotConnect(error, target) };
+  if (error.isConnectFailure) return cannotConnect(error, target);
   if (error.code === "DEADLINE_EXCEEDED" && error.reason === "") {
     const after = context ? ` within ${humanDuration(context.timeoutMs)}` : "";
-    const lines = [
-      `no answer from ${target}${after}`,
-      "--timeout 30s waits longer; `oplogctl status` shows the store.",
-    ];
-    return { exitCode, lines };
+    return [`no answer from ${target}${after}`, unansweredAdvice(context)];
   }
-  return { exitCode, lines: [`${error.code}: ${error.message}`, ...advice(error, context)] };
+  return [`${error.code}: ${inTypedNames(error.message, context?.command)}`, ...advice(error, context)];
+}
+
+function unansweredAdvice(context: FailureContext | undefined): string {
+  const waitLonger = "--timeout 30s waits longer;";
+  return context?.command === "status"
+    ? `${waitLonger} what that oplogd says of itself: /readyz and its log (--admin-listen, 127.0.0.1:7451 unless told).`
+    : `${waitLonger} \`oplogctl status\` shows the store.`;
 }
 
 function cannotConnect(error: OplogRpcError, target: string): string[] {
@@ -85,10 +95,11 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
     case "NOT_PRIMARY":
       return notPrimaryAdvice(metadata, log);
     case "NOT_READY":
-      return [`The new leader is still preparing itself; \`oplogctl readiness ${log}\` shows how far it is.`];
+      return notReadyAdvice(context?.target, log);
     case "NOT_ELECTED":
       return [
-        `\`oplogctl leader ${log}\` shows who writes it. A campaign makes it an elected log: oplogctl campaign --help`,
+        `\`oplogctl leader ${log}\` shows who writes it, and on what ground.`,
+        "Unless it is claimed by tokens, a campaign makes it an elected log: oplogctl campaign --help",
       ];
     case "LEADERSHIP_BY_TOKEN":
       return ["Once claimed by token, a log is claimed by tokens alone."];
@@ -97,7 +108,9 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
     case "CANDIDATE_NOT_FOUND":
       return [`Those who wait: oplogctl leader ${log}`];
     case "HAND_OVER_ABANDONED":
-      return [`\`oplogctl readiness ${log}\` at its sidecar shows what it lacks; --hold 10s waits longer.`];
+      return [
+        `--hold 10s waits longer. Where its sidecar keeps a view (--views), \`oplogctl readiness ${log}\` shows what that lacks.`,
+      ];
     case "STATE_DIVERGED":
       return [`Compare the candidate's state with: oplogctl state ${log}`];
     case "NO_VIEW":
@@ -124,8 +137,17 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
   }
 }
 
+/** With several sidecars, only the one that has won knows of it. */
+function notReadyAdvice(target: string | undefined, log: string): string[] {
+  const there = target === undefined ? "" : ` --target ${target}`;
+  return [
+    `\`oplogctl${there} leader ${log}\` shows who is preparing itself.`,
+    `If it does not get ready: \`oplogctl${there} resign ${log}\` ends that, and the next candidate has its turn.`,
+  ];
+}
+
 function notPrimaryAdvice({ endpoint, primary }: OplogRpcError["metadata"], log: string): string[] {
-  if (endpoint) return [`The primary is at ${endpoint}: oplogctl --target ${endpoint} …`];
+  if (endpoint) return [`The primary is at ${endpoint}: oplogctl --target ${shellWord(endpoint)} …`];
   if (primary) return [`The primary is "${primary}"; it has not announced where it can be reached.`];
   return [`Nobody leads it at the moment. Who stands for it: oplogctl leader ${log}`];
 }

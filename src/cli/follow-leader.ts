@@ -8,7 +8,7 @@ export function followLeader(session: Session): LeaderClient {
   let told = "";
   const onStep = (step: LeaderStep) => {
     session.target = step.to;
-    const text = stepText(step);
+    const text = keyText(stepText(step));
     // While nothing changes, once is enough.
     if (text !== told) session.note(text);
     told = text;
@@ -18,7 +18,6 @@ export function followLeader(session: Session): LeaderClient {
 
 function stepText({ from, to, because, waitMs }: LeaderStep): string {
   const { primary, term } = because.metadata;
-  if (waitMs === 0)
-    return `${from} does not lead; "${keyText(primary ?? "")}" at ${to} claimed term ${term}, going there`;
+  if (waitMs === 0) return `${from} does not lead; "${primary ?? ""}" at ${to} claimed term ${term}, going there`;
   return `${from}: ${connectProblem(because.message)}; trying ${to === from ? "again" : to}`;
 }

@@ -51,7 +51,8 @@ async function resign(session: Session, log: string): Promise<void> {
 async function handOver(session: Session, log: string, target: string, { hold }: HandOverOptions): Promise<void> {
   const leader = await leaderOf(session, log);
   const request = { log, target, ...(hold === undefined ? {} : { timeout: durationFromMs(hold) }) };
-  const deadlineMs = session.timeoutMs + (hold ?? HOLD_MS);
+  // The target's sidecar may read beforehand for as long again.
+  const deadlineMs = session.timeoutMs + 2 * (hold ?? HOLD_MS);
   const response = await atLeader(session, leader, () => session.client.handOver(request, { deadlineMs }));
   if (session.isJson) return session.printJson(HandOverResponseSchema, response);
   const held = response.held ? `; appends were held back for ${humanDuration(durationMs(response.held))}` : "";

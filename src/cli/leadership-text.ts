@@ -3,6 +3,7 @@ import {
   type CampaignResponse,
   type GetLeaderResponse,
   LeadershipMode,
+  type Lost,
   LostReason,
   type PromotionTimes,
 } from "../gen/oplog/v1/leadership_pb.js";
@@ -10,22 +11,24 @@ import type { Leader } from "../gen/oplog/v1/oplog_pb.js";
 import { humanDuration, keyText, table } from "./render.js";
 
 type Leadership = Pick<GetLeaderResponse, "leader" | "token" | "mode" | "vacant"> &
-  Partial<Pick<GetLeaderResponse, "leaseLeft">>;
+  Partial<Pick<GetLeaderResponse, "leaseLeft" | "preparing">>;
 
 /** One line. */
-export function leaderText({ leader, token, mode, vacant, leaseLeft }: Leadership): string {
+export function leaderText({ leader, token, mode, vacant, leaseLeft, preparing }: Leadership): string {
   if (leader === undefined || leader.term === 0n) return "nobody has claimed this log";
   if (vacant) return `vacant: nobody leads, the last to do so was ${nameOf(leader)}`;
   const lease = leaseLeft ? `, lease ends in ${humanDuration(durationMs(leaseLeft))} unless renewed` : "";
-  return `${nameOf(leader)}, ${claimText(mode, token)}${lease}`;
+  const readiness = preparing ? ", not ready yet" : "";
+  return `${nameOf(leader)}, ${claimText(mode, token)}${readiness}${lease}`;
 }
 
-/** Nothing where nobody campaigns. */
-export function candidatesText({ candidates, leader, vacant }: GetLeaderResponse): string[] {
-  if (candidates.length === 0) return [];
+/** Nothing where nobody is elected. */
+export function candidatesText({ candidates, leader, mode, vacant, preparing }: GetLeaderResponse): string[] {
+  if (candidates.length === 0) return mode === LeadershipMode.ELECTED ? ["", "candidates  none"] : [];
   const rows = candidates.map(({ id, endpoint }) => {
-    const leads = !vacant && id === leader?.id;
-    return [keyText(id), keyText(endpoint) || "-", leads ? "leads" : "waits"];
+    const isLeader = !vacant && id === leader?.id;
+    const leads = preparing ? "preparing" : "leads";
+    return [keyText(id), keyText(endpoint) || "-", isLeader ? leads : "waits"];
   });
   return ["", "candidates", ...table(["ID", "ENDPOINT", ""], rows).map((line) => `  ${line}`)];
 }
@@ -39,7 +42,7 @@ export function campaignText({ message }: CampaignResponse): string {
     }
     case "prepare": {
       const { term, finalSequenceId, isHandOver } = message.value;
-      const because = isHandOver ? "the leader hands over" : "the log is vacant";
+      const because = isHandOver ? "the leader hands over" : "every earlier leader is fenced";
       return `prepare: ${because}; term ${term}, everything up to entry ${finalSequenceId} must have been applied`;
     }
     case "leading": {
@@ -49,7 +52,7 @@ export function campaignText({ message }: CampaignResponse): string {
     case "leaseRenewed":
       return `lease renewed: nobody else leads for ${humanDuration(Number(message.value.validForMs))}`;
     case "lost":
-      return `lost: ${LOST[message.value.reason] ?? `reason ${message.value.reason}`}${explained(message.value.message)}`;
+      return `lost: ${lostText(message.value)}`;
     case undefined:
       return "a message that this oplogctl does not know";
   }
@@ -84,6 +87,7 @@ function timesText({ fence, catchUp, objectLeases }: PromotionTimes): string {
   return steps.length === 0 ? "" : ` (${steps.join(", ")})`;
 }
 
-function explained(message: string): string {
-  return message === "" ? "" : `: ${keyText(message)}`;
+function lostText({ reason, message }: Lost): string {
+  const text = LOST[reason] ?? `reason ${reason}`;
+  return message === "" || message === text ? text : `${text}: ${keyText(message)}`;
 }

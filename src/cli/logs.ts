@@ -24,7 +24,7 @@ async function logs(session: Session): Promise<void> {
     count += page.logs.length;
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
-  if (count === 0) session.note("no log yet; a log comes into being with its first append");
+  if (count === 0) session.note("no log yet; the first append makes one");
 }
 
 function row(summary: LogSummary): string[] {

@@ -1,3 +1,4 @@
+import type { OplogRpcError } from "../client/errors.js";
 import type { FollowEvent } from "../client/follow.js";
 import { connectProblem } from "./failures.js";
 import { humanDuration } from "./render.js";
@@ -19,11 +20,15 @@ export function noticeText(event: FollowEvent): string | undefined {
     case "rebootstrapRequired":
       return `entry ${event.value.nextSequenceId} is no longer kept, the first readable one is ${event.value.floorSequenceId}`;
     case "broken":
-      return `${connectProblem(event.value.error.message)}; trying again in ${humanDuration(event.value.retryInMs)}`;
+      return brokenText(event.value.error, event.value.retryInMs);
     case "batch":
     case "heartbeat":
     case "snapshotChunk":
     case "snapshotEnd":
       return undefined;
   }
+}
+
+export function brokenText(error: OplogRpcError, retryInMs: number): string {
+  return `${connectProblem(error.message)}; trying again in ${humanDuration(retryInMs)}`;
 }

@@ -54,6 +54,11 @@ export function keyText(key: string): string {
   return key.replace(UNPRINTABLE_ALL, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
 }
 
+/** As one word of a command line that is offered to be pasted. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./[\]-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 /** Left-aligned columns, numbers (and what is marked so) to the right. */
 export function table(header: readonly string[], rows: ReadonlyArray<readonly string[]>): string[] {
   const all = [header, ...rows];

@@ -6,6 +6,7 @@ import { connect, type OplogClient } from "../client/client.js";
 import { OplogRpcError } from "../client/errors.js";
 import { CommandFailure, describeFailure } from "./failures.js";
 import { nearestNames } from "./names.js";
+import { keyText } from "./render.js";
 
 interface GlobalOptions {
   readonly target: string;
@@ -44,9 +45,14 @@ export class Session {
     return this.print(toJsonString(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true }));
   }
 
-  /** A word to the person, on stderr. */
+  /** A word to the person, on stderr. One line, whatever others have put into it. */
   note(text: string): void {
-    process.stderr.write(`oplogctl: ${text}\n`);
+    process.stderr.write(`oplogctl: ${keyText(text)}\n`);
+  }
+
+  /** The names most like that of a log which does not exist, for the person who may have mistyped it. */
+  async noteAbsence(log: string): Promise<void> {
+    for (const line of await absence(this.client, log)) this.note(line);
   }
 }
 
@@ -60,14 +66,29 @@ export async function withSession(
   try {
     await run(session);
   } catch (error) {
-    const failure = describeFailure(error, { target: session.target, timeoutMs: session.timeoutMs, log });
-    if (error instanceof OplogRpcError && error.reason === "LOG_NOT_FOUND" && log !== undefined) {
-      failure.lines.push(...(await existingLogs(session.client, log)));
+    const { target, timeoutMs, client } = session;
+    const failure = describeFailure(error, { target, timeoutMs, log, command: command.name() });
+    if (error instanceof OplogRpcError && log !== undefined) {
+      if (error.reason === "LOG_NOT_FOUND") failure.lines.push(...(await existingLogs(client, log)));
+      if (error.reason === "NOT_ELECTED") {
+        const missing = await absence(client, log);
+        // Then there is nobody of whom the rest would be true.
+        if (missing.length > 0) failure.lines.splice(1, failure.lines.length, ...missing);
+      }
     }
     throw new CommandFailure(failure, error);
   } finally {
     session.client.close();
   }
+}
+
+/** Nothing of a log that exists, or when that cannot be found out. */
+async function absence(client: OplogClient, log: string): Promise<string[]> {
+  const isAbsent = await client.getStatus({ log }).then(
+    () => false,
+    (error) => error instanceof OplogRpcError && error.reason === "LOG_NOT_FOUND",
+  );
+  return isAbsent ? [`Log "${log}" does not exist.`, ...(await existingLogs(client, log))] : [];
 }
 
 const NAMES_MAX = 1000;

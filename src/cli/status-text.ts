@@ -17,8 +17,9 @@ const ROLES: Record<Role, string> = {
   [Role.UNSPECIFIED]: "unknown",
   [Role.PRIMARY]: "primary",
   [Role.STANDBY]: "standby",
+  [Role.PREPARING]: "preparing: a candidate here has claimed the term, and appends are refused until it is ready",
   [Role.FENCED]:
-    "fenced: it has lost the term and refuses appends until the log is claimed here again, or it is restarted",
+    "fenced: it has lost the term and refuses appends until the log is claimed here again, by a campaign or a token; where there has been neither, by the first append after a restart",
 };
 
 const PHASES: Record<SubscriberPhase, string> = {

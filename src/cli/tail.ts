@@ -130,7 +130,7 @@ class Tail {
     if (logId.length > 0) {
       this.isAbsent = false;
     } else if (this.options.untilHead) {
-      const message = `log "${this.log}" does not exist; it comes into being with its first append`;
+      const message = `log "${this.log}" does not exist; its first append makes it`;
       throw new OplogRpcError({ code: "NOT_FOUND", reason: "LOG_NOT_FOUND", message, metadata: { log: this.log } });
     } else if (!this.isAbsent) {
       this.isAbsent = true;

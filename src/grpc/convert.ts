@@ -19,8 +19,9 @@ import { KEY_BYTES_MAX } from "../oplog/entries.js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
 import type { Appended } from "../replication/append-item.js";
-import type { Log, LogState } from "../replication/log.js";
+import type { Log } from "../replication/log.js";
 import type { LeaderView } from "../replication/log-feed.js";
+import type { LogState } from "../replication/log-state.js";
 import type { StandbyDemand } from "../replication/standby-positions.js";
 import type { Start } from "../replication/start-position.js";
 import type { Notice, SubscriptionOptions } from "../replication/subscription.js";
@@ -243,7 +244,7 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
       stateHash: cursor.stateHash,
       updatedAt: timestampFromMs(Number(cursor.updatedAtMs)),
     })),
-    observedAt: timestampFromMs(state.observedWallMs),
+    ...(state.observedWallMs === undefined ? {} : { observedAt: timestampFromMs(state.observedWallMs) }),
   });
 }
 
@@ -257,10 +258,16 @@ function toStandbyStatus({ phase, history, state }: View) {
   };
 }
 
+const ROLES = {
+  primary: Role.PRIMARY,
+  preparing: Role.PREPARING,
+  standby: Role.STANDBY,
+  fenced: Role.FENCED,
+};
+
 /** `term`: the highest one seen. A writer that has not tried to write since does not know yet that it has lost. */
-function toRole(log: Log, term: bigint): Role {
-  if (log.primary.writer !== undefined && term > log.primary.writer.term) return Role.FENCED;
-  return { primary: Role.PRIMARY, standby: Role.STANDBY, fenced: Role.FENCED }[log.primary.role];
+function toRole({ primary }: Log, term: bigint): Role {
+  return primary.term !== undefined && term > primary.term ? Role.FENCED : ROLES[primary.role];
 }
 
 function toLeader({ id, endpoint, term }: LeaderView) {

@@ -84,10 +84,12 @@ export class LeadershipService {
     const [leadership, candidates] = await Promise.all([log.readLeadership(), log.readCandidates()]);
     const { leader, leaderLeaseId } = leadership;
     const leftMs = leader && (await log.leaseLeftMs(leaderLeaseId));
+    const { role, term } = log.primary;
     return create(GetLeaderResponseSchema, {
       ...toLeadership(leadership),
       ...(leftMs === undefined ? {} : { leaseLeft: durationFromMs(Math.round(leftMs)) }),
       candidates: candidates.map(({ id, endpoint }) => ({ id, endpoint })),
+      preparing: role === "preparing" && leader?.term === term,
     });
   }
 

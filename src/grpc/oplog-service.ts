@@ -223,12 +223,17 @@ export class OpLogService {
     });
   }
 
+  private get sidecarStatus(): SidecarStatus {
+    return toSidecarStatus(this.parts.sidecar());
+  }
+
   private async status(name: string): Promise<StatusParts> {
-    const sidecar = toSidecarStatus(this.parts.sidecar());
-    if (name === "") return { sidecar };
+    if (name === "") return { sidecar: this.sidecarStatus };
     const log = this.parts.logs.get(name);
     const state = await log.observe();
     if (state === "missing") throw new LogNotFoundError(name);
+    // Afterwards: it has just been seen whether the store answers.
+    const sidecar = this.sidecarStatus;
     if (state === "unknown") return { sidecar };
     return { sidecar, log: toLogStatus(log, state, this.parts.budget.bytesMax, this.parts.views.find(name)) };
   }
@@ -250,6 +255,7 @@ function withoutClocks({ sidecar, log }: StatusParts): unknown {
     log: log && {
       ...log,
       observedAt: undefined,
+      leaseLeft: undefined,
       subscribers: log.subscribers.map((each) => ({ ...each, lagTime: undefined })),
     },
   };

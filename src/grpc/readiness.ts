@@ -36,6 +36,7 @@ const BLOCKERS: Readonly<Record<BlockerKind, PromotionBlockerKind>> = {
   "not caught up": PromotionBlockerKind.NOT_CAUGHT_UP,
   promoted: PromotionBlockerKind.PROMOTED,
   "lease held": PromotionBlockerKind.LEASE_HELD,
+  "leadership by token": PromotionBlockerKind.LEADERSHIP_BY_TOKEN,
 };
 
 export function toReadiness({ verdict, blockers, life, applied, head, history }: Readiness) {

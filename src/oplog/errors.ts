@@ -74,7 +74,7 @@ export class QueueFullError extends OplogError {
 
 export class LogNotFoundError extends OplogError {
   constructor(log: string) {
-    super("NOT_FOUND", "LOG_NOT_FOUND", `log "${log}" does not exist; it comes into being with its first append`, {
+    super("NOT_FOUND", "LOG_NOT_FOUND", `log "${log}" does not exist; its first append makes it`, {
       log,
     });
   }
@@ -121,7 +121,11 @@ export class ExpectedSequenceMismatchError extends OplogError {
 }
 
 export class NotPrimaryError extends OplogError {
-  constructor(primary: string, endpoint: string, term: bigint) {
+  constructor(
+    readonly primary: string,
+    readonly endpoint: string,
+    readonly term: bigint,
+  ) {
     super(
       "FAILED_PRECONDITION",
       "NOT_PRIMARY",
@@ -177,8 +181,10 @@ export class NotElectedError extends OplogError {
 }
 
 export class CandidateExistsError extends OplogError {
-  constructor(log: string, id: string) {
-    super("ALREADY_EXISTS", "CANDIDATE_EXISTS", `"${id}" is campaigning for log "${log}" at this sidecar already`, {
+  /** `endpoint`: that of the other one, where it is not at this sidecar. */
+  constructor(log: string, id: string, endpoint?: string) {
+    const where = endpoint === undefined ? "at this sidecar" : `with endpoint ${endpoint}`;
+    super("ALREADY_EXISTS", "CANDIDATE_EXISTS", `"${id}" is campaigning for log "${log}" ${where} already`, {
       log,
       id,
     });
@@ -195,13 +201,16 @@ export class CandidateNotFoundError extends OplogError {
 }
 
 export class HandOverAbandonedError extends OplogError {
-  constructor(target: string, heldMs: number) {
-    super(
-      "ABORTED",
-      "HAND_OVER_ABANDONED",
-      `"${target}" had not taken over after ${heldMs} ms; the leader stays, and nothing was lost`,
-      { target, held_ms: heldMs },
-    );
+  constructor(
+    target: string,
+    heldMs: number,
+    because = `"${target}" had not taken over after ${heldMs} ms`,
+    /** Why the leader does not stay; undefined = it does. */
+    leaderGone?: string,
+  ) {
+    const outcome =
+      leaderGone === undefined ? "the leader stays, and nothing was lost" : `the leader gives up: ${leaderGone}`;
+    super("ABORTED", "HAND_OVER_ABANDONED", `${because}; ${outcome}`, { target, held_ms: heldMs });
   }
 }
 

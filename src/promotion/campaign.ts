@@ -6,19 +6,22 @@ import type { KvStore } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import { watchLeadership } from "../replication/leader-watch.js";
 import type { Log } from "../replication/log.js";
-import { linkSignals, sleep, yieldTurn } from "../replication/timing.js";
+import { linkSignals } from "../replication/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { View } from "../standby/view.js";
 import { Candidacy, unlessStoreFails } from "./candidacy.js";
+import type { HandOverObserver } from "./hand-over-report.js";
+import { HeldTerm } from "./held-term.js";
 import type { Leader } from "./leader.js";
 import { LeaseKeeper } from "./lease-keeper.js";
 import type { CampaignMessage, Candidate, Lost, PromotionTimes } from "./messages.js";
 import { Preparation, type Prepared, type Readiness } from "./preparation.js";
 import { Promises } from "./promises.js";
+import { Silence } from "./silence.js";
 import { Tenure, untilStoreAnswers, whyOver } from "./tenure.js";
 
 /** What campaigns tell about themselves; the sidecar turns it into metrics. */
-export interface CampaignObserver {
+export interface CampaignObserver extends HandOverObserver {
   promoted(log: string, times: PromotionTimes): void;
   lost(log: string, reason: Lost["reason"] | "refused"): void;
 }
@@ -56,17 +59,18 @@ export class Campaign {
   private readonly preparation: Preparation;
   private readonly promises: Promises;
   private readonly resigning = new AbortController();
-  private readonly silence = new AbortController();
+  private readonly silence: Silence;
   private tenure: Tenure | undefined;
+  private newestHeld: HeldTerm | undefined;
+  private isHolding = false;
   private toldLeader: string | undefined;
-  private heardMs: number;
 
   constructor(private readonly parts: CampaignParts) {
     const { store, log, candidate, clock, send } = parts;
-    this.candidacy = new Candidacy(store, log, candidate);
+    this.candidacy = new Candidacy(store, clock, log, candidate);
     this.preparation = new Preparation(parts);
     this.promises = new Promises(clock, send);
-    this.heardMs = clock.monotonicMs();
+    this.silence = new Silence(clock, candidate.aliveWithinMs);
   }
 
   get id(): string {
@@ -78,9 +82,19 @@ export class Campaign {
     return this.tenure?.leader;
   }
 
+  /** The term that it has claimed, and holds still. */
+  get held(): HeldTerm | undefined {
+    return this.isHolding ? this.newestHeld : undefined;
+  }
+
+  /** The same, also when it is over. */
+  get lastHeld(): HeldTerm | undefined {
+    return this.newestHeld;
+  }
+
   /** The candidate lives. */
   alive(): void {
-    this.heardMs = this.parts.clock.monotonicMs();
+    this.silence.heard();
   }
 
   ready(readiness: Readiness): void {
@@ -97,12 +111,13 @@ export class Campaign {
   async run(): Promise<Lost> {
     const { log, candidate, logger, observer } = this.parts;
     const over = new AbortController();
-    const listening = this.listen(over.signal);
+    const listening = this.silence.listen(over.signal);
     const facts = { log: log.name, candidate: candidate.id };
     logger.info({ event: "campaign_entered", ...facts, ttlMs: candidate.ttlMs }, "a candidate has entered");
     try {
       const lost = await this.campaign();
-      logger.info({ event: "campaign_ended", ...facts, reason: lost.reason }, lost.message);
+      const level = lost.reason === "not ready" ? "warn" : "info";
+      logger[level]({ event: "campaign_ended", ...facts, reason: lost.reason }, lost.message);
       observer.lost(log.name, lost.reason);
       return lost;
     } catch (error) {
@@ -123,7 +138,7 @@ export class Campaign {
       const grant = () => LeaseKeeper.grant(store, clock, candidate.ttlMs);
       const keeper = await untilStoreAnswers(grant, resigned, silent);
       if (keeper === undefined) return this.lose(whyOver(resigned, silent, undefined));
-      const kept = keeper.run(() => this.tenure?.renewed());
+      const kept = keeper.run(() => this.renewed(keeper));
       // A defect; it counts as a lost lease, and is thrown below.
       kept.catch(() => undefined);
       const { signal, unlink } = linkSignals(resigned, silent, keeper.lost);
@@ -140,6 +155,12 @@ export class Campaign {
     }
   }
 
+  private renewed(keeper: LeaseKeeper): void {
+    this.tenure?.renewed();
+    // It leads by its lease, whatever becomes of its entry; one that waits sees to that itself.
+    if (this.held !== undefined) this.candidacy.enter(keeper).catch(() => undefined);
+  }
+
   /** Told before the lease is given up, which takes long while the store is away. */
   private lose(lost: Lost): Lost {
     this.parts.send({ kind: "lost", lost });
@@ -148,18 +169,18 @@ export class Campaign {
 
   /** Undefined: the signal has aborted before anything was won. */
   private async stand(keeper: LeaseKeeper, signal: AbortSignal): Promise<Lost | undefined> {
-    const { store, log } = this.parts;
-    let isEntered = false;
+    const { log } = this.parts;
+    let stands = false;
     const rereadMs = Math.min(REREAD_MS_MAX, keeper.ttlMs / 2);
-    for await (const leadership of watchLeadership(store, log.keys, rereadMs, signal)) {
+    for await (const leadership of log.watchLeadership(signal, rereadMs)) {
       const { term } = leadership;
       if (term !== undefined && term.token !== 0n) throw new LeadershipByTokenError(log.name, term.token, term.owner);
-      if (!isEntered) isEntered = await this.candidacy.enter(keeper);
-      await this.candidacy.heed(leadership, keeper);
+      if (stands) await this.candidacy.heed(leadership);
       // One that has failed would win, be of no use, and win again.
       this.parts.view?.requireWorking();
       const turn = this.candidacy.turnIn(leadership);
-      if (turn === undefined) {
+      if (turn === undefined || !stands) stands = await this.candidacy.enter(keeper);
+      if (turn === undefined || !stands) {
         this.tellWaiting(leadership);
       } else {
         const lost = await this.take(turn, leadership, keeper, signal).finally(() => this.standBack());
@@ -197,19 +218,21 @@ export class Campaign {
     let claim = await unlessStoreFails(() => this.candidacy.claim(keeper, turn), undefined);
     if (claim === undefined) return undefined;
     const claimedMs = clock.monotonicMs();
+    const won = claim;
+    this.newestHeld = new HeldTerm(won);
+    this.isHolding = true;
     try {
-      const { head, term: won, termRevision, leaderRevision } = claim;
+      const { head, termRevision, leaderRevision } = won;
       const final = head.lastSequenceId;
       if (prepared !== final) {
         const isStill = (seen: Leadership) =>
           seen.termRevision === termRevision && seen.leaderRevision === leaderRevision;
-        const outcome = await this.prepare(won, final, false, isStill, signal);
+        const outcome = await this.prepare(won.term, final, false, isStill, signal);
         if (outcome.kind === "late") return { reason: "not ready", message: outcome.missing };
         // That took its time: whether the term is still ours is asked of the store once more before it is told.
-        const held = claim;
         const over = [this.resigning.signal, this.silence.signal, keeper.lost];
         claim =
-          outcome.kind === "given up" ? undefined : await untilStoreAnswers(() => log.primary.confirm(held), ...over);
+          outcome.kind === "given up" ? undefined : await untilStoreAnswers(() => log.primary.confirm(won), ...over);
         if (claim === undefined) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       }
       // Whoever led here before may have sent the view back to following meanwhile.
@@ -222,7 +245,8 @@ export class Campaign {
         objectLeasesMs: Math.round(objectLeases?.tookMs ?? 0),
       });
     } finally {
-      if (claim !== undefined) log.primary.stepDown(claim, new NotPrimaryError("", "", claim.term));
+      this.isHolding = false;
+      log.primary.stepDown(won, new NotPrimaryError("", "", won.term));
     }
   }
 
@@ -240,7 +264,10 @@ export class Campaign {
   private async lead(claim: Claim, keeper: LeaseKeeper, times: PromotionTimes): Promise<Lost> {
     const { candidacy, promises } = this;
     const [resigning, silent] = [this.resigning.signal, this.silence.signal];
-    this.tenure = new Tenure({ ...this.parts, keeper, candidacy, promises, resigning, silent });
+    const onHeld = (held: HeldTerm) => {
+      this.newestHeld = held;
+    };
+    this.tenure = new Tenure({ ...this.parts, keeper, candidacy, promises, resigning, silent, onHeld });
     try {
       this.parts.observer.promoted(this.parts.log.name, times);
       return await this.tenure.run(claim, times);
@@ -266,7 +293,7 @@ export class Campaign {
     isStill: (seen: Leadership) => boolean,
     signal: AbortSignal,
   ): Promise<Prepared> {
-    const { store, log, send } = this.parts;
+    const { store, log, send, candidate, logger } = this.parts;
     const changed = new AbortController();
     const done = new AbortController();
     const watching = linkSignals(signal, done.signal);
@@ -283,6 +310,18 @@ export class Campaign {
     warming.catch(() => changed.abort());
     try {
       this.preparation.reset();
+      logger.info(
+        {
+          event: "campaign_preparing",
+          log: log.name,
+          candidate: candidate.id,
+          term: String(term),
+          finalSequenceId: String(finalSequenceId),
+          isHandOver,
+          readyTimeoutMs: candidate.readyTimeoutMs,
+        },
+        "the candidate is told to prepare itself",
+      );
       send({ kind: "prepare", term, finalSequenceId, isHandOver });
       const outcome = await this.preparation.until(term, finalSequenceId, isHandOver, unchanged.signal);
       await warming;
@@ -291,25 +330,6 @@ export class Campaign {
       done.abort();
       watching.unlink();
       unchanged.unlink();
-    }
-  }
-
-  /** Notices when the candidate has been silent for longer than it promised. */
-  private async listen(signal: AbortSignal): Promise<void> {
-    const { candidate, clock } = this.parts;
-    const { aliveWithinMs } = candidate;
-    while (aliveWithinMs !== undefined && !signal.aborted) {
-      const leftMs = this.heardMs + aliveWithinMs - clock.monotonicMs();
-      if (leftMs > 0) {
-        await sleep(leftMs, signal);
-        continue;
-      }
-      // This process may have stood still itself, and what came meanwhile waits to be read.
-      const heardMs = this.heardMs;
-      await yieldTurn();
-      await yieldTurn();
-      if (this.heardMs === heardMs)
-        return this.silence.abort(`nothing was heard of the candidate for ${aliveWithinMs} ms`);
     }
   }
 }

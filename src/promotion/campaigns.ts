@@ -4,6 +4,7 @@ import {
   InvalidArgumentError,
   NotElectedError,
   NotPrimaryError,
+  type OplogError,
   ShuttingDownError,
   StoreUnavailableError,
   TooManyError,
@@ -15,6 +16,7 @@ import type { View } from "../standby/view.js";
 import type { Views } from "../standby/views.js";
 import { Campaign, type CampaignParts } from "./campaign.js";
 import type { HandedOver } from "./hand-over.js";
+import type { HeldTerm } from "./held-term.js";
 import type { Leader } from "./leader.js";
 import type { CampaignMessage, Candidate, Lost } from "./messages.js";
 
@@ -32,6 +34,11 @@ const CANDIDATES_MAX = 64;
 export interface OpenCampaign {
   readonly campaign: Campaign;
   readonly ended: Promise<Lost>;
+}
+
+interface Holding {
+  readonly open: OpenCampaign;
+  readonly held: HeldTerm;
 }
 
 interface Leading {
@@ -85,19 +92,23 @@ export class Campaigns {
     await Promise.allSettled(open.map(({ ended }) => ended));
   }
 
-  /** Returns once the log is vacant. */
+  /** Of the leader, ready or not. Returns once the log is vacant. */
   async resign(logName: string): Promise<{ readonly term: bigint; readonly finalSequenceId: bigint }> {
-    const { open, leader } = await this.requireLeader(logName);
+    const newest = this.newest(logName);
+    if (newest === undefined) throw await this.notLeading(logName);
+    const { open } = newest;
     open.campaign.resign("Resign was called");
     await open.ended.catch(() => undefined);
+    // It may just have come to lead, and have accepted what came before it was told to give up.
+    const { term, finalSequenceId, leaderRevision: held } = open.campaign.lastHeld ?? newest.held;
     const { leaderRevision } = await this.parts.logs.get(logName).readLeadership();
-    if (leaderRevision !== 0n && leaderRevision === leader.claim.leaderRevision) {
+    if (leaderRevision !== 0n && leaderRevision === held) {
       throw new StoreUnavailableError(
         0,
         "the leader has stepped down, and its lease could not be given up: it runs out",
       );
     }
-    return { term: leader.claim.term, finalSequenceId: leader.writer.lastSequenceId };
+    return { term, finalSequenceId };
   }
 
   async handOver(logName: string, target: string, timeoutMs: number): Promise<HandedOver> {
@@ -107,19 +118,24 @@ export class Campaigns {
   }
 
   private async requireLeader(logName: string): Promise<Leading> {
-    const newest = this.newest(logName);
-    if (newest !== undefined) return newest;
+    const open = this.newest(logName)?.open;
+    const leader = open?.campaign.leading;
+    if (open !== undefined && leader !== undefined) return { open, leader };
+    throw await this.notLeading(logName);
+  }
+
+  private async notLeading(logName: string): Promise<OplogError> {
     const log = this.parts.logs.get(logName);
-    throw log.primary.preparing ?? (await notLeading(log));
+    return log.primary.preparing ?? notLeading(log);
   }
 
   /** One that has been followed by another here may not know yet. */
-  private newest(logName: string): Leading | undefined {
-    let newest: Leading | undefined;
+  private newest(logName: string): Holding | undefined {
+    let newest: Holding | undefined;
     for (const open of this.byLog.get(logName)?.values() ?? []) {
-      const leader = open.campaign.leading;
-      if (leader === undefined || leader.isOver) continue;
-      if (newest === undefined || leader.claim.term > newest.leader.claim.term) newest = { open, leader };
+      const { held, leading } = open.campaign;
+      if (held === undefined || leading?.isOver) continue;
+      if (newest === undefined || held.term > newest.held.term) newest = { open, held };
     }
     return newest;
   }

@@ -1,41 +1,52 @@
 import { randomBytes } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { CandidateEntrySchema, type LeaderLease } from "../gen/oplog/store/v1/store_pb.js";
-import type { Claim, Turn } from "../leadership/claim.js";
+import { type CandidateEntry, CandidateEntrySchema, type LeaderLease } from "../gen/oplog/store/v1/store_pb.js";
+import { type Claim, decodeState, type Turn } from "../leadership/claim.js";
 import type { Leadership } from "../leadership/leadership.js";
+import type { Clock } from "../oplog/clock.js";
+import { CandidateExistsError } from "../oplog/errors.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import type { Log } from "../replication/log.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { Candidate } from "./messages.js";
+
+/** A store may count a lease in whole seconds, and delete its keys some time after it has run out. */
+const NAMESAKE_MARGIN_MS = 2000;
 
 /** One candidate as the store knows it: its entry, its turn, its claims. */
 export class Candidacy {
   private readonly nonce = randomBytes(16);
   /** Of the announcement that it has prepared for. */
   private warmForRevision = 0n;
+  private hasEntered = false;
+  /** Whose entry is in the way, and when it is gone unless its lease is renewed. */
+  private namesake: { readonly nonce: Uint8Array; readonly goneMs: number } | undefined;
 
   constructor(
     private readonly store: KvStore,
+    private readonly clock: Clock,
     private readonly log: Log,
     private readonly candidate: Candidate,
   ) {}
 
-  /** So that others know of the candidate. False: the store did not take it. */
-  async enter({ leaseId }: LeaseKeeper, preparedForRevision = 0n): Promise<boolean> {
-    const { store, log, nonce } = this;
-    const { id, endpoint } = this.candidate;
-    const entry = create(CandidateEntrySchema, { id, endpoint, nonce, preparedForRevision });
-    const value = toBinary(CandidateEntrySchema, entry);
-    const put = { kind: "put" as const, key: log.keys.candidate(id), value, leaseId };
-    return unlessStoreFails(() => store.txn({ compares: [], writes: [put] }).then(() => true), false);
+  /**
+   * Sees to it that others know of the candidate, and of what it has prepared for. An entry of the same endpoint is that
+   * of its own earlier life, and is taken over; once taken over itself, it leaves the entry alone while that is there. An
+   * entry of another endpoint is that of a namesake, which may have died or not.
+   *
+   * False: it does not stand yet, for the store did not answer, or a namesake is in the way. Throws CandidateExistsError
+   * when that one has outlived its lease.
+   */
+  enter(keeper: LeaseKeeper): Promise<boolean> {
+    return unlessStoreFails(() => this.tryToEnter(keeper), false);
   }
 
-  /** If a hand-over to this candidate has been announced, reads what can be read beforehand, and says so. */
-  async heed({ successor, successorRevision }: Leadership, keeper: LeaseKeeper): Promise<void> {
+  /** If a hand-over to this candidate has been announced, reads what can be read beforehand; `enter` says so. */
+  async heed({ successor, successorRevision }: Leadership): Promise<void> {
     const isForUs = successor?.id === this.candidate.id && successor.finalSequenceId === undefined;
     if (!isForUs || successorRevision === this.warmForRevision) return;
     const isWarm = await unlessStoreFails(() => this.log.primary.warmUp().then(() => true), false);
-    if (isWarm && (await this.enter(keeper, successorRevision))) this.warmForRevision = successorRevision;
+    if (isWarm) this.warmForRevision = successorRevision;
   }
 
   /** Undefined: it is not its turn. */
@@ -47,13 +58,50 @@ export class Candidacy {
     return isInvited ? { leaderRevision, successorRevision } : undefined;
   }
 
-  isOurs(leader: LeaderLease): boolean {
-    return Buffer.compare(leader.nonce, this.nonce) === 0;
+  isOurs({ nonce }: LeaderLease | CandidateEntry): boolean {
+    return Buffer.compare(nonce, this.nonce) === 0;
   }
 
   /** Undefined: it was not its turn any more. Rejects with OplogError and StoreError. */
   claim({ leaseId }: LeaseKeeper, turn: Turn): Promise<Claim | undefined> {
     return this.log.primary.claimElected(this.candidate, { leaseId, nonce: this.nonce }, turn);
+  }
+
+  private async tryToEnter({ leaseId }: LeaseKeeper): Promise<boolean> {
+    const { store, log, clock, nonce, warmForRevision: preparedForRevision } = this;
+    const { id, endpoint } = this.candidate;
+    const key = log.keys.candidate(id);
+    const askedMs = clock.monotonicMs();
+    const { pair } = await store.get(key);
+    const current = pair && decodeState(CandidateEntrySchema, pair);
+    if (current !== undefined && this.isOurs(current)) {
+      this.hasEntered = true;
+      if (pair?.leaseId === leaseId && current.preparedForRevision === preparedForRevision) return true;
+    } else if (pair !== undefined && current !== undefined) {
+      if (current.endpoint !== endpoint) {
+        await this.suspect(current, pair.leaseId, askedMs);
+        return false;
+      }
+      if (this.hasEntered) return true;
+    }
+    const entry = create(CandidateEntrySchema, { id, endpoint, nonce, preparedForRevision });
+    const { succeeded } = await store.txn({
+      compares: [{ key, modRevision: pair?.modRevision ?? 0n }],
+      writes: [{ kind: "put", key, value: toBinary(CandidateEntrySchema, entry), leaseId }],
+    });
+    this.hasEntered ||= succeeded;
+    return succeeded;
+  }
+
+  /** `askedMs`: when its entry was asked for, which is there. */
+  private async suspect({ nonce, endpoint }: CandidateEntry, leaseId: bigint, askedMs: number): Promise<void> {
+    const { store, clock, log, candidate } = this;
+    if (this.namesake === undefined || Buffer.compare(this.namesake.nonce, nonce) !== 0) {
+      const leftMs = (await store.leaseTimeLeft(leaseId)) ?? 0;
+      this.namesake = { nonce, goneMs: clock.monotonicMs() + leftMs + NAMESAKE_MARGIN_MS };
+    } else if (askedMs >= this.namesake.goneMs) {
+      throw new CandidateExistsError(log.name, candidate.id, endpoint);
+    }
   }
 }
 

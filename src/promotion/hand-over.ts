@@ -17,6 +17,7 @@ import { awaitChange, watchLeadership } from "../replication/leader-watch.js";
 import type { LogWriter } from "../replication/log-writer.js";
 import { throughStore } from "../replication/store-failures.js";
 import { aborted, limitTime, sleep } from "../replication/timing.js";
+import type { HandOverReport } from "./hand-over-report.js";
 
 export interface HandOverParts {
   readonly store: KvStore;
@@ -25,6 +26,9 @@ export interface HandOverParts {
   readonly claim: Claim;
   readonly leaseId: bigint;
   readonly writer: LogWriter;
+  readonly report: HandOverReport;
+  /** Why the leader does not go on; undefined = it does. */
+  readonly whyGone: () => string | undefined;
   /** Somebody else leads from now on; what waits in the line is to be refused with that. */
   readonly onTaken: (primary: Primary) => void;
 }
@@ -44,7 +48,7 @@ const RETRY_MS = 50;
  * the target replaces the leader key, or the invitation is taken back: both are one transaction on the same keys, so the
  * store decides which. An invitation that arrives late is safe too: the target prepares for the head that it finds.
  *
- * Throws CandidateNotFoundError and HandOverAbandonedError: the leader goes on; NotPrimaryError when the leadership went
+ * Throws CandidateNotFoundError and HandOverAbandonedError: nobody has taken over; NotPrimaryError when the leadership went
  * elsewhere meanwhile, and StoreUnavailableError when nothing could be told before it was over anyway.
  */
 export async function handOver(
@@ -55,18 +59,30 @@ export async function handOver(
   /** Aborts when the leader does not want to go on anyway: then nothing is waited for. */
   givesUp: AbortSignal,
 ): Promise<HandedOver> {
-  const { clock, writer } = parts;
-  const announcing = limitTime(timeoutMs, givesUp);
-  const announced = await announce(parts, target, announcing.signal).finally(() => announcing.end());
-  if (announced === undefined) throw await abandoned(parts, target, 0, isOver);
-
+  const { clock, writer, report } = parts;
+  if ((await readCandidate(parts, target)) === undefined) throw new CandidateNotFoundError(parts.keys.log, target);
+  report.begun(timeoutMs);
   const startedMs = clock.monotonicMs();
-  const heldMs = () => Math.round(clock.monotonicMs() - startedMs);
+  const announced = await announce(parts, target);
+  if (announced === undefined) {
+    throw await abandoned(parts, target, isOver, `the hand-over to "${target}" could not be announced`);
+  }
+  const answering = limitTime(timeoutMs, givesUp);
+  if (!(await isAnswered(parts, target, announced, answering.signal).finally(() => answering.end()))) {
+    const waitedMs = Math.round(clock.monotonicMs() - startedMs);
+    const because = `"${target}" did not answer the announcement within ${waitedMs} ms, and appends were not held back`;
+    throw await abandoned(parts, target, isOver, because);
+  }
+
   const time = limitTime(timeoutMs, givesUp);
+  report.holding();
   const held = writer.hold();
   try {
     const release = await Promise.race([held, aborted(time.signal)]);
-    if (release === undefined) throw await abandoned(parts, target, heldMs(), isOver);
+    if (release === undefined) {
+      const because = `what had been accepted was not durable within ${report.heldMs} ms, so "${target}" was not invited`;
+      throw await abandoned(parts, target, isOver, because);
+    }
     const finalSequenceId = writer.lastSequenceId;
     const isInvited = await putSuccessor(parts, { id: target, finalSequenceId }, announced);
     const taken =
@@ -74,10 +90,10 @@ export async function handOver(
         ? undefined
         : await awaitChange(parts.store, parts.keys, parts.claim, REREAD_MS, time.signal);
     const primary = taken === undefined ? await takeBack(parts, isOver) : primaryIn(taken);
-    if (primary === undefined) throw new HandOverAbandonedError(target, heldMs());
+    if (primary === undefined) throw new HandOverAbandonedError(target, report.heldMs, undefined, parts.whyGone());
     if (primary.owner !== target) throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
     parts.onTaken(primary);
-    return { term: primary.term, finalSequenceId, heldMs: heldMs() };
+    return { term: primary.term, finalSequenceId, heldMs: report.heldMs };
   } finally {
     time.end();
     void held.then(
@@ -87,24 +103,31 @@ export async function handOver(
   }
 }
 
-/** Returns the revision of the announcement once the target has prepared for it; undefined: it has not in time. */
-async function announce(parts: HandOverParts, target: string, signal: AbortSignal): Promise<bigint | undefined> {
-  const { store, keys, claim } = parts;
-  if ((await readCandidate(parts, target)) === undefined) throw new CandidateNotFoundError(keys.log, target);
+/** Returns the revision of the announcement; undefined: it was not made. */
+async function announce(parts: HandOverParts, target: string): Promise<bigint | undefined> {
   // What is left of an earlier hand-over must not be in the way.
-  const { successorRevision } = await throughStore(readLeadership(store, keys), () => 0);
-  const revision = await putSuccessor(parts, { id: target }, successorRevision);
-  if (revision === undefined) return undefined;
+  const { successorRevision } = await throughStore(readLeadership(parts.store, parts.keys), () => 0);
+  return putSuccessor(parts, { id: target }, successorRevision);
+}
+
+/** Whether the target has prepared for what was announced, in time. */
+async function isAnswered(
+  parts: HandOverParts,
+  target: string,
+  announced: bigint,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { store, keys, claim } = parts;
   for await (const leadership of watchLeadership(store, keys, REREAD_MS, signal)) {
-    if (leadership.termRevision !== claim.termRevision) return undefined;
+    if (leadership.termRevision !== claim.termRevision) return false;
     // If it cannot be read now, then when the leadership is looked at again.
     const candidate = await readCandidate(parts, target).catch((error: unknown) => {
       if (error instanceof StoreUnavailableError || error instanceof StoreRefusalError) return undefined;
       throw error;
     });
-    if (candidate?.preparedForRevision === revision) return revision;
+    if (candidate?.preparedForRevision === announced) return true;
   }
-  return undefined;
+  return false;
 }
 
 async function readCandidate({ store, keys }: HandOverParts, id: string): Promise<CandidateEntry | undefined> {
@@ -116,11 +139,11 @@ async function readCandidate({ store, keys }: HandOverParts, id: string): Promis
 async function abandoned(
   parts: HandOverParts,
   target: string,
-  heldMs: number,
   isOver: AbortSignal,
+  because: string,
 ): Promise<OplogError> {
   const primary = await takeBack(parts, isOver);
-  if (primary === undefined) return new HandOverAbandonedError(target, heldMs);
+  if (primary === undefined) return new HandOverAbandonedError(target, parts.report.heldMs, because, parts.whyGone());
   return new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
 }
 

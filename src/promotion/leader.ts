@@ -3,18 +3,23 @@ import { primaryIn } from "../leadership/leadership.js";
 import type { Clock } from "../oplog/clock.js";
 import { HandOverRunningError, NotPrimaryError } from "../oplog/errors.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
 import { awaitChange } from "../replication/leader-watch.js";
 import type { Log } from "../replication/log.js";
 import type { LogWriter } from "../replication/log-writer.js";
 import { aborted, linkSignals, sleep } from "../replication/timing.js";
 import { type HandedOver, handOver } from "./hand-over.js";
+import { type HandOverObserver, HandOverReport } from "./hand-over-report.js";
 import type { LeaseKeeper, LeaseLoss } from "./lease-keeper.js";
-import type { Lost } from "./messages.js";
+import type { Candidate, Lost } from "./messages.js";
 
 export interface LeaderParts {
   readonly store: KvStore;
   readonly log: Log;
   readonly clock: Clock;
+  readonly logger: Logger;
+  readonly observer: HandOverObserver;
+  readonly candidate: Candidate;
   readonly keeper: LeaseKeeper;
   /** Aborts, with why, when the leadership is to be given up. */
   readonly resigning: AbortSignal;
@@ -71,7 +76,9 @@ export class Leader {
 
   async handOver(target: string, timeoutMs: number): Promise<HandedOver> {
     if (this.handingOverTo !== undefined) throw new HandOverRunningError(this.handingOverTo);
-    const { store, clock, keeper, log, resigning, silent } = this.parts;
+    const { store, clock, keeper, log, resigning, silent, candidate } = this.parts;
+    const { term } = this.claim;
+    const report = new HandOverReport({ ...this.parts, log: log.name, candidate: candidate.id, term, target });
     const isOver = linkSignals(keeper.lost, this.over.signal);
     const givesUp = linkSignals(isOver.signal, resigning, silent);
     this.handingOverTo = target;
@@ -79,13 +86,28 @@ export class Leader {
       const { claim, writer } = this;
       const { leaseId } = keeper;
       const onTaken = (primary: Primary) => this.noteTaken(primary);
-      const parts = { store, keys: log.keys, clock, claim, leaseId, writer, onTaken };
-      return await handOver(parts, target, timeoutMs, isOver.signal, givesUp.signal);
+      const whyGone = () => this.whyGone();
+      const parts = { store, keys: log.keys, clock, claim, leaseId, writer, report, whyGone, onTaken };
+      const handedOver = await handOver(parts, target, timeoutMs, isOver.signal, givesUp.signal);
+      report.taken(handedOver.term, handedOver.finalSequenceId);
+      return handedOver;
+    } catch (error) {
+      report.failed(error);
+      throw error;
     } finally {
       isOver.unlink();
       givesUp.unlink();
       this.handingOverTo = undefined;
     }
+  }
+
+  /** Undefined: it goes on, in a further term perhaps. */
+  private whyGone(): string | undefined {
+    const { resigning, silent, keeper } = this.parts;
+    if (this.verdict !== undefined) return this.verdict.message;
+    if (resigning.aborted) return String(resigning.reason);
+    if (silent.aborted) return String(silent.reason);
+    return keeper.lost.aborted ? expiry(keeper.lost.reason).message : undefined;
   }
 
   private get nobody(): Primary {

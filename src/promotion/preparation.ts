@@ -30,18 +30,23 @@ export interface PreparationParts {
 export class Preparation {
   private readonly change = new Change();
   private newest: Readiness | undefined;
+  private isAsked = false;
+  /** Answers since the last preparation, to no question. */
+  private unasked = 0;
 
   constructor(private readonly parts: PreparationParts) {}
 
   /** The candidate has answered. */
   note(readiness: Readiness): void {
+    if (!this.isAsked) this.unasked++;
     this.newest = readiness;
     this.change.notify();
   }
 
-  /** An answer to an earlier question does not count. */
+  /** It is about to be asked: an answer to an earlier question does not count. */
   reset(): void {
     this.newest = undefined;
+    this.isAsked = true;
   }
 
   /**
@@ -55,6 +60,9 @@ export class Preparation {
       const hasMovedOn = this.isPast(final);
       if (isInvitation && hasMovedOn) return { kind: "given up" };
       throw error;
+    } finally {
+      this.isAsked = false;
+      this.unasked = 0;
     }
   }
 
@@ -120,10 +128,12 @@ export class Preparation {
 
   private missing(ready: Readiness | undefined, isApplied: boolean, final: bigint): string {
     const { candidate, view } = this.parts;
-    const { newest } = this;
+    const { newest, unasked } = this;
     const answer = newest === undefined ? "no Ready came" : `Ready came for entry ${newest.applied}`;
+    const early =
+      unasked === 0 ? "" : ` (${unasked} that came before Prepare ${unasked === 1 ? "does" : "do"} not count)`;
     const problems = [
-      ...(candidate.needsHandshake && ready === undefined ? [`${answer} where ${final} is the last`] : []),
+      ...(candidate.needsHandshake && ready === undefined ? [`${answer} where ${final} is the last${early}`] : []),
       ...(isApplied ? [] : [`the view of this sidecar had applied ${view?.state.applied} of ${final}`]),
     ];
     return `${problems.join(", and ")}, within ${candidate.readyTimeoutMs} ms`;

@@ -2,24 +2,24 @@ import type { Claim } from "../leadership/claim.js";
 import { readLeadership } from "../leadership/leadership.js";
 import { NotPrimaryError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
-import type { Logger } from "../oplog/logger.js";
 import type { LogWriter } from "../replication/log-writer.js";
 import { Backoff, limitTime, linkSignals, sleep } from "../replication/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { View } from "../standby/view.js";
 import type { Candidacy } from "./candidacy.js";
+import { HeldTerm } from "./held-term.js";
 import { Leader, type LeaderParts, type TermEnd } from "./leader.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
-import type { Candidate, Lost, PromotionTimes } from "./messages.js";
+import type { Lost, PromotionTimes } from "./messages.js";
 import type { Promises } from "./promises.js";
 
 export interface TenureParts extends Omit<LeaderParts, "promisedLeftMs"> {
-  readonly logger: Logger;
   readonly view: View | undefined;
   readonly eviction: ObjectEviction | undefined;
-  readonly candidate: Candidate;
   readonly candidacy: Candidacy;
   readonly promises: Promises;
+  /** Told of each term, when it is claimed and when it is led. */
+  readonly onHeld: (held: HeldTerm) => void;
 }
 
 interface OpenedWriter {
@@ -73,6 +73,7 @@ export class Tenure {
       const again = await this.untilStoreAnswers(() => this.claimAgain());
       if (again === undefined) return this.lost();
       if ("reason" in again) return again;
+      this.parts.onHeld(new HeldTerm(again));
       const late = await this.applyUpTo(again).catch((error: unknown) => {
         this.stepDown(again);
         throw error;
@@ -115,6 +116,7 @@ export class Tenure {
     if ("reason" in opened) return { kind: "lost", lost: opened };
     const promisedLeftMs = () => promises.leftMs;
     this.current = new Leader({ ...this.parts, promisedLeftMs }, claim, opened.writer, opened.ended);
+    this.parts.onHeld(new HeldTerm(claim, opened.writer));
     view?.promoted();
     promises.lead(claim, keeper, times);
     const facts = { log: log.name, candidate: candidate.id, term: String(claim.term), ...times };

@@ -1,4 +1,4 @@
-import { decodeHead, decodeTerm } from "../leadership/claim.js";
+import { decodeHead, decodeTerm, type Primary } from "../leadership/claim.js";
 import { runFrom } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, LogReplacedError, type OplogError, TrimmedError } from "../oplog/errors.js";
@@ -21,6 +21,8 @@ export interface FeedParts {
   readonly headPollMs: number;
   /** Whether this process writes the log under this term: `publish` then brings the records, and no watch. */
   readonly isOwnTerm: (term: bigint) => boolean;
+  /** Told of each higher term. */
+  readonly onLeader: (leader: Primary) => void;
 }
 
 export interface LeaderView {
@@ -239,10 +241,7 @@ export class LogFeed {
     if (run.last <= this.last) return;
     this.cache.push(runFrom(run, this.last + 1n));
     this.last = run.last;
-    if (run.last > this.head) {
-      this.head = run.last;
-      this.parts.observer.headMoved(this.parts.keys.log, run.last, run.term);
-    }
+    if (run.last > this.head) this.moveHead(run.last);
     if (this.gap !== undefined && this.last >= this.gap.last) this.gap = undefined;
   }
 
@@ -298,11 +297,18 @@ export class LogFeed {
         `the head went back from ${lastBefore} to ${head.lastSequenceId}`,
       );
     }
-    if (head.lastSequenceId > this.head) this.head = head.lastSequenceId;
+    if (head.lastSequenceId > this.head) this.moveHead(head.lastSequenceId);
   }
 
-  private noteLeader(term: { readonly owner: string; readonly endpoint: string; readonly term: bigint }): void {
-    if (term.term > this.leader.term) this.leader = { id: term.owner, endpoint: term.endpoint, term: term.term };
+  private moveHead(head: bigint): void {
+    this.head = head;
+    this.parts.observer.headMoved(this.parts.keys.log, head);
+  }
+
+  private noteLeader({ owner, endpoint, term }: Primary): void {
+    if (term <= this.leader.term) return;
+    this.leader = { id: owner, endpoint, term };
+    this.parts.onLeader({ owner, endpoint, term });
   }
 
   private noteFloor(floor: bigint): void {

@@ -13,6 +13,7 @@ import { readPrimary } from "../leadership/leadership.js";
 import { NotPrimaryError, NotReadyError, OplogError, ShuttingDownError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
+import type { Sightings } from "./sightings.js";
 import { toOplogError } from "./store-failures.js";
 import { WindowReader } from "./window-restore.js";
 
@@ -20,6 +21,8 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
   readonly identity: Identity;
   /** Whether an append claims a log that nobody was elected for. */
   readonly claimsByAppend: boolean;
+  /** Told of what comes to be known of the log, and of who leads it. */
+  readonly sightings: Sightings;
   /** Aborts what cannot be written any more; a drain comes first. */
   readonly signal: AbortSignal;
   /** A term has been claimed, so the log exists; or the writer of it has ended. */
@@ -35,6 +38,7 @@ type State =
   | { readonly kind: "claiming"; readonly writer: Promise<LogWriter> }
   | { readonly kind: "preparing"; readonly claim: Claim; readonly candidate: string }
   | { readonly kind: "leading"; readonly writer: LogWriter }
+  /** Refuses appends: the term is somebody else's. Whether it has ever been ours, `heldTerm` tells. */
   | { readonly kind: "fenced"; readonly error: OplogError };
 
 /**
@@ -69,15 +73,29 @@ export class LogPrimary {
     this.identity = parts.identity;
   }
 
-  get role(): "primary" | "standby" | "fenced" {
-    if (this.state.kind === "fenced" || (this.state.kind === "leading" && this.state.writer.end?.kind === "fenced"))
-      return "fenced";
-    return this.state.kind === "leading" && this.state.writer.end === undefined ? "primary" : "standby";
+  get role(): "primary" | "preparing" | "standby" | "fenced" {
+    const { state } = this;
+    switch (state.kind) {
+      case "preparing":
+        return "preparing";
+      case "fenced":
+        return this.heldTerm === 0n ? "standby" : "fenced";
+      case "leading":
+        if (state.writer.end === undefined) return "primary";
+        return state.writer.end.kind === "fenced" ? "fenced" : "standby";
+      default:
+        return "standby";
+    }
+  }
+
+  /** The term that it writes under, or will once the candidate is ready. */
+  get term(): bigint | undefined {
+    return this.state.kind === "preparing" ? this.state.claim.term : this.writer?.term;
   }
 
   /** Nothing would be forgotten if this were made anew. */
   get isIdle(): boolean {
-    return this.state.kind === "idle" && this.heldTerm === 0n;
+    return !this.isClaiming && (this.state.kind === "idle" || this.state.kind === "fenced") && this.heldTerm === 0n;
   }
 
   /** Appends may be waiting for the term. */
@@ -149,8 +167,7 @@ export class LogPrimary {
       const claim = await claimElectedTerm(store, keys, identity, candidacy, turn);
       if (claim === undefined) return undefined;
       this.supersede(this.writer, identity, claim.term);
-      this.identity = identity;
-      this.heldTerm = claim.term;
+      this.noteClaim(identity, claim);
       this.state = { kind: "preparing", claim, candidate: candidate.id };
       return claim;
     });
@@ -196,6 +213,7 @@ export class LogPrimary {
 
   /** Appends of this term are refused from now on, those that wait included. Of another term: nothing. */
   stepDown(claim: Claim, refusal: OplogError): void {
+    if (refusal instanceof NotPrimaryError) this.noteTaken(refusal);
     if (this.isPreparingFor(claim)) this.state = { kind: "fenced", error: refusal };
     if (this.state.kind !== "leading" || this.state.writer.term !== claim.term) return;
     this.state.writer.retire(refusal);
@@ -208,6 +226,17 @@ export class LogPrimary {
     while (this.isClaiming) await this.claimEnded();
     if (this.state.kind === "leading") this.state.writer.drain();
     await Promise.all(this.running);
+  }
+
+  private noteClaim(identity: Identity, { term, head }: Claim): void {
+    this.heldTerm = term;
+    this.identity = identity;
+    this.parts.sightings.noteLog(head.logId, head.lastSequenceId);
+    this.parts.sightings.noteLeader({ owner: identity.id, endpoint: identity.endpoint, term });
+  }
+
+  private noteTaken({ primary, endpoint, term }: NotPrimaryError): void {
+    this.parts.sightings.noteLeader({ owner: primary, endpoint, term });
   }
 
   private noteLeading(isLeading: boolean): void {
@@ -257,8 +286,9 @@ export class LogPrimary {
     const { store, keys } = this.parts;
     this.refusal ??= readPrimary(store, keys)
       .then(
-        ({ owner, endpoint, term }) => {
-          throw new NotPrimaryError(owner, endpoint, term);
+        (primary) => {
+          this.parts.sightings.noteLeader(primary);
+          throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
         },
         (failure: unknown) => {
           throw failure instanceof StoreError || failure instanceof OplogError ? error : failure;
@@ -273,7 +303,9 @@ export class LogPrimary {
   private claim(): Promise<LogWriter> {
     const writer = this.openWriter(this.identity, { kind: "append", heldTerm: this.heldTerm }).catch(
       (error: unknown) => {
-        this.state = error instanceof NotPrimaryError ? { kind: "fenced", error } : { kind: "idle" };
+        const isRefused = error instanceof NotPrimaryError;
+        if (isRefused) this.noteTaken(error);
+        this.state = isRefused ? { kind: "fenced", error } : { kind: "idle" };
         throw error;
       },
     );
@@ -287,8 +319,7 @@ export class LogPrimary {
     const startedMs = this.parts.clock.monotonicMs();
     try {
       const claim = await claimTerm(store, keys, identity, ground);
-      this.heldTerm = claim.term;
-      this.identity = identity;
+      this.noteClaim(identity, claim);
       const writer = new LogWriter({ ...this.parts, claim, window: await this.newReader().read(claim.head) });
       this.start(writer);
       logger.info(
@@ -309,6 +340,7 @@ export class LogPrimary {
       .catch(this.parts.onBroken)
       .finally(() => {
         this.running.delete(done);
+        if (writer.end?.by !== undefined) this.parts.sightings.noteLeader(writer.end.by);
         // A writer of an earlier term may end after the next one has begun.
         if (this.state.kind !== "leading" || this.state.writer === writer) this.noteLeading(false);
       });

@@ -298,7 +298,7 @@ export class LogWriter {
 
   private publish(record: SealedRecord): void {
     const { keys, observer, onCommitted } = this.parts;
-    observer.headMoved(keys.log, record.last, record.term);
+    observer.headMoved(keys.log, record.last);
     onCommitted(record);
   }
 

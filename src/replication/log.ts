@@ -1,25 +1,26 @@
 import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
-import { decodeHead, decodeState } from "../leadership/claim.js";
-import { type Leadership, readLeadership } from "../leadership/leadership.js";
+import { decodeState } from "../leadership/claim.js";
+import { type Leadership, primaryIn, readLeadership } from "../leadership/leadership.js";
 import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import { type CursorMoved, CursorWriter } from "./cursor-writer.js";
-import { type CursorUpdate, readCursors, type StoredCursor } from "./cursors.js";
-import { readFloor } from "./history.js";
+import type { CursorUpdate } from "./cursors.js";
 import { watchLeadership } from "./leader-watch.js";
 import { type FeedParts, type LeaderView, LogFeed } from "./log-feed.js";
 import { LogPrimary, type LogPrimaryParts } from "./log-primary.js";
+import { type LogState, readLogState } from "./log-state.js";
 import { type ReadPage, readPage } from "./read-page.js";
 import { resolveFromStore } from "./resolve.js";
+import { Sightings } from "./sightings.js";
 import { StandbyPositions } from "./standby-positions.js";
 import { requireLogId, resolveStart, type Start } from "./start-position.js";
 import { throughStore } from "./store-failures.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "./subscription.js";
 
 export interface LogParts
-  extends Omit<LogPrimaryParts, "keys" | "onCommitted" | "onLeading">,
+  extends Omit<LogPrimaryParts, "keys" | "sightings" | "onCommitted" | "onLeading">,
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
@@ -32,20 +33,6 @@ export interface LogParts
 export interface SubscriptionBudget {
   open: number;
   readonly max: number;
-}
-
-/** A log as the store had it at one time. */
-export interface LogState {
-  readonly logId: Uint8Array;
-  readonly head: bigint;
-  readonly floor: bigint;
-  readonly leader: LeaderView;
-  /** Of an elected log: nobody leads, and `leader` was the last one. */
-  readonly isVacant: boolean;
-  /** Undefined where leadership is not leased. */
-  readonly leaseLeftMs: number | undefined;
-  readonly cursors: readonly StoredCursor[];
-  readonly observedWallMs: number;
 }
 
 /** What is known of a log without asking the store. */
@@ -82,7 +69,7 @@ export class Log {
   private feedRun: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
   private feedIdle: NodeJS.Timeout | undefined;
   private nextSubscriptionId = 1n;
-  private lastState: LogState | "missing" | "unknown" = "unknown";
+  private readonly sightings: Sightings;
   private isFound = false;
   private isDraining = false;
 
@@ -91,6 +78,7 @@ export class Log {
     readonly name: string,
   ) {
     this.keys = new LogKeys(parts.keyPrefix, name);
+    this.sightings = new Sightings((term) => parts.observer.termSeen(name, term));
     this.feed = this.newFeed();
     this.standbys = new StandbyPositions({ ...parts, keys: this.keys, pollMs: parts.headPollMs });
     this.cursors = new CursorWriter({
@@ -101,7 +89,11 @@ export class Log {
     this.primary = new LogPrimary({
       ...parts,
       keys: this.keys,
-      onCommitted: (run) => this.feed.publish(run),
+      sightings: this.sightings,
+      onCommitted: (run) => {
+        this.sightings.noteHead(run.last);
+        this.feed.publish(run);
+      },
       onLeading: (isLeading) => {
         if (isLeading) this.noteFound();
         this.feed.resync();
@@ -191,19 +183,25 @@ export class Log {
     return this.throughStore(this.cursors.update(update), "the position may have been stored or not: send it again");
   }
 
-  /** From the store; while that is away, what was seen last, or "unknown". */
+  /** From the store; while that is away, what was seen last, or "unknown": a log that was missing may exist by now. */
   async observe(): Promise<LogState | "missing" | "unknown"> {
     try {
-      this.lastState = await this.readState();
-      if (this.lastState !== "missing") this.noteFound();
+      const state = await readLogState(this.parts.store, this.keys, this.parts.clock);
+      if (state === "missing") return state;
+      this.noteFound();
+      this.sightings.noteReading(state);
+      return state;
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
+      this.noteFeed();
+      return this.sightings.recall() ?? "unknown";
     }
-    return this.lastState;
   }
 
-  readLeadership(): Promise<Leadership> {
-    return this.throughStore(readLeadership(this.parts.store, this.keys));
+  async readLeadership(): Promise<Leadership> {
+    const leadership = await this.throughStore(readLeadership(this.parts.store, this.keys));
+    this.sightings.noteLeader(primaryIn(leadership));
+    return leadership;
   }
 
   /** Who campaigns for it, at whichever sidecar. */
@@ -219,8 +217,11 @@ export class Log {
   }
 
   /** Now, on every change, and every few seconds. */
-  watchLeadership(signal: AbortSignal): AsyncGenerator<Leadership> {
-    return watchLeadership(this.parts.store, this.keys, LEADERSHIP_REREAD_MS, signal);
+  async *watchLeadership(signal: AbortSignal, rereadMs = LEADERSHIP_REREAD_MS): AsyncGenerator<Leadership> {
+    for await (const leadership of watchLeadership(this.parts.store, this.keys, rereadMs, signal)) {
+      this.sightings.noteLeader(primaryIn(leadership));
+      yield leadership;
+    }
   }
 
   /** Settles what has been appended, then sends subscribers what is left and ends them. */
@@ -236,27 +237,9 @@ export class Log {
     await Promise.all([this.standbys.close(), this.stopFeed()]);
   }
 
-  private async readState(): Promise<LogState | "missing"> {
-    const { store, clock } = this.parts;
-    const [head, leadership, floor, cursors] = await Promise.all([
-      store.get(this.keys.head),
-      readLeadership(store, this.keys),
-      readFloor(store, this.keys),
-      readCursors(store, this.keys),
-    ]);
-    if (head.pair === undefined) return "missing";
-    const { logId, lastSequenceId } = decodeHead(head.pair);
-    const { term: owner, leader, leaderLeaseId } = leadership;
-    return {
-      logId,
-      head: lastSequenceId,
-      floor: floor.sequenceId,
-      leader: { id: owner?.owner ?? "", endpoint: owner?.endpoint ?? "", term: owner?.term ?? 0n },
-      isVacant: owner?.elected === true && leader === undefined,
-      leaseLeftMs: leader && (await store.leaseTimeLeft(leaderLeaseId)),
-      cursors: cursors.cursors,
-      observedWallMs: clock.wallMs(),
-    };
+  private noteFeed(): void {
+    const { logId, head, floor } = this.feed;
+    if (logId !== undefined) this.sightings.noteLog(logId, head, floor);
   }
 
   private noteFound(): void {
@@ -302,6 +285,7 @@ export class Log {
     const run = this.feedRun;
     if (run === undefined) return;
     this.feedRun = undefined;
+    this.noteFeed();
     this.feed = this.newFeed();
     run.stop.abort();
     await run.done;
@@ -311,6 +295,7 @@ export class Log {
     return new LogFeed({
       ...this.parts,
       keys: this.keys,
+      onLeader: (leader) => this.sightings.noteLeader(leader),
       isOwnTerm: (term) => this.primary.writer?.term === term,
     });
   }

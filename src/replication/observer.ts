@@ -4,7 +4,9 @@ export interface ReplicationObserver {
   refused(log: string, reason: string): void;
   committed(log: string, entries: number, seconds: number): void;
   writeRetried(log: string): void;
-  headMoved(log: string, head: bigint, term: bigint): void;
+  headMoved(log: string, head: bigint): void;
+  /** Higher than those before, whoever has claimed it. */
+  termSeen(log: string, term: bigint): void;
   floorMoved(log: string, floor: bigint): void;
   leading(log: string, isPrimary: boolean): void;
   delivered(log: string, entries: number, bytes: number): void;
@@ -20,6 +22,7 @@ export const silentObserver: ReplicationObserver = {
   committed() {},
   writeRetried() {},
   headMoved() {},
+  termSeen() {},
   floorMoved() {},
   leading() {},
   delivered() {},

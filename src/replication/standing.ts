@@ -1,5 +1,5 @@
 import { LeaderLeaseSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { decodeHead, decodeState } from "../leadership/claim.js";
+import { decodeHead, decodeState, decodeTerm } from "../leadership/claim.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { CallOptions, KvStore } from "../oplog/kv-store.js";
 import { openRecord } from "./history.js";
@@ -50,4 +50,19 @@ export async function readLease(store: KvStore, keys: LogKeys, options: CallOpti
   if (pair.leaseId === 0n) return { holder, leftMs: undefined };
   // A lease that is gone is about to take its key with it.
   return { holder, leftMs: (await store.leaseTimeLeft(pair.leaseId, options)) ?? 0 };
+}
+
+export interface TokenClaim {
+  readonly holder: string;
+  readonly token: bigint;
+}
+
+/** Undefined: the log is not claimed by tokens, so that candidates are elected. */
+export async function readTokenClaim(
+  store: KvStore,
+  keys: LogKeys,
+  options: CallOptions,
+): Promise<TokenClaim | undefined> {
+  const term = decodeTerm((await store.get(keys.term, options)).pair);
+  return term === undefined || term.token === 0n ? undefined : { holder: term.owner, token: term.token };
 }

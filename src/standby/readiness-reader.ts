@@ -2,7 +2,7 @@ import type { Clock } from "../oplog/clock.js";
 import { NoViewError, OplogError } from "../oplog/errors.js";
 import { LogKeys, requireLogName } from "../oplog/keys.js";
 import { type CallOptions, type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
-import { type HeadAtRest, readHead, readLease, readMissing } from "../replication/standing.js";
+import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../replication/standing.js";
 import type { PhaseChange } from "./life-record.js";
 import { type Assessment, assess, type ReadinessFacts } from "./readiness.js";
 import type { View } from "./view.js";
@@ -46,9 +46,10 @@ export class ReadinessReader {
     const keys = new LogKeys(keyPrefix, view.name);
     const reading = new Reading(this.parts);
     const appliedBefore = BigInt(view.state.applied);
-    const [head, lease] = await Promise.all([
+    const [head, lease, claim] = await Promise.all([
       reading.of((options) => readHead(store, keys, options)),
       reading.of((options) => readLease(store, keys, options)),
+      reading.of((options) => readTokenClaim(store, keys, options)),
     ]);
     const silence = head && (await this.silenceUpTo(head.head, view, signal));
     const next = BigInt(view.state.applied) + 1n;
@@ -71,6 +72,7 @@ export class ReadinessReader {
       missing: absent ?? (gap !== undefined && gap.last > applied ? gap : undefined),
       silence: head !== undefined && applied < head.head ? silence : undefined,
       lease,
+      claim,
     };
   }
 

@@ -19,6 +19,8 @@ export interface ReadinessFacts {
   /** Set when the watch has brought nothing while the head was beyond what it had brought, which was first seen so long ago. */
   readonly silence: { readonly delivered: bigint; readonly elapsedMs: number } | undefined;
   readonly lease: { readonly holder: string; readonly leftMs: number | undefined } | undefined;
+  /** The log is claimed by tokens. */
+  readonly claim: { readonly holder: string; readonly token: bigint } | undefined;
 }
 
 /** The worst first; as in standby.proto. */
@@ -30,7 +32,8 @@ export type BlockerKind =
   | "bootstrapping"
   | "not caught up"
   | "promoted"
-  | "lease held";
+  | "lease held"
+  | "leadership by token";
 
 export interface Blocker {
   readonly kind: BlockerKind;
@@ -60,6 +63,7 @@ export function assess(facts: ReadinessFacts): Assessment {
     behind(facts),
     promoted(facts),
     leaseHeld(facts),
+    leadershipByToken(facts),
   ].filter((blocker) => blocker !== undefined);
   const isClear = blockers.length === 0;
   const isOnlyLease = blockers.every(({ kind }) => kind === "lease held");
@@ -142,6 +146,16 @@ function leaseHeld({ lease }: ReadinessFacts): Blocker | undefined {
     message: `"${holder}" holds the lease of the leader ${left}`,
     holder,
     ...(leftMs === undefined ? {} : { leftMs }),
+  };
+}
+
+function leadershipByToken({ claim }: ReadinessFacts): Blocker | undefined {
+  if (claim === undefined) return undefined;
+  const { holder, token } = claim;
+  return {
+    kind: "leadership by token",
+    message: `the log is claimed by tokens, the last one ${token} of "${holder}": nobody is elected`,
+    holder,
   };
 }
 

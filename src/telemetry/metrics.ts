@@ -4,6 +4,13 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 const STORE_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 const RECORD_ENTRIES = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
 
+/** What is exposed without being told of. */
+export interface About {
+  readonly version: string;
+  readonly storeKind: string;
+  readonly queue: { readonly bytes: number; readonly appends: number };
+}
+
 /**
  * The table of all metrics: name, help, labels. Base units; no label but those below, of which `log` is bounded by the
  * option logs-max and every other by the program text.
@@ -27,8 +34,18 @@ export class Metrics {
   readonly writeRetries = this.counter("write_retries_total", "Records that had to be sent to the store again.", [
     "log",
   ]);
-  readonly queueBytes = this.gauge("append_queue_bytes", "Bytes of appends that wait for the store.");
-  readonly queueAppends = this.gauge("append_queue_appends", "Appends that wait for the store.");
+  readonly queueBytes = this.gauge(
+    "append_queue_bytes",
+    "Bytes of appends that wait for the store.",
+    [],
+    () => this.about.queue.bytes,
+  );
+  readonly queueAppends = this.gauge(
+    "append_queue_appends",
+    "Appends that wait for the store.",
+    [],
+    () => this.about.queue.appends,
+  );
 
   readonly term = this.gauge("term", "Term of the log as last seen.", ["log"]);
   readonly head = this.gauge("head_sequence_id", "Last durable entry as last seen.", ["log"]);
@@ -77,6 +94,17 @@ export class Metrics {
     STORE_SECONDS,
     ["log", "stage"],
   );
+  readonly handOvers = this.counter(
+    "hand_overs_total",
+    "Hand-overs by leaders here, by outcome: taken, abandoned, or failed (the leadership went elsewhere, or it is not known).",
+    ["log", "outcome"],
+  );
+  readonly handOverHoldSeconds = this.histogram(
+    "hand_over_hold_duration_seconds",
+    "Of each hand-over whose target had answered: for how long appends were held back.",
+    STORE_SECONDS,
+    ["log", "outcome"],
+  );
 
   readonly storeReachable = this.gauge("store_reachable", "1 if the store answered when last asked, else 0.");
   readonly storeOperationSeconds = this.histogram(
@@ -91,7 +119,7 @@ export class Metrics {
   ]);
   private readonly buildInfo = this.gauge("build_info", "Always 1; what runs.", ["version", "node_version", "store"]);
 
-  constructor(about: { readonly version: string; readonly storeKind: string }) {
+  constructor(private readonly about: About) {
     this.buildInfo.set({ version: about.version, node_version: process.version, store: about.storeKind }, 1);
     collectDefaultMetrics({ register: this.registry });
   }
@@ -100,8 +128,21 @@ export class Metrics {
     return new Counter({ name: `oplog_${name}`, help, labelNames, registers: [this.registry] });
   }
 
-  private gauge<L extends string = never>(name: string, help: string, labelNames: L[] = []): Gauge<L> {
-    return new Gauge({ name: `oplog_${name}`, help, labelNames, registers: [this.registry] });
+  /** `read`: for what stands still just when it matters, so that nobody would tell of it. */
+  private gauge<L extends string = never>(
+    name: string,
+    help: string,
+    labelNames: L[] = [],
+    read?: () => number,
+  ): Gauge<L> {
+    const gauge = { name: `oplog_${name}`, help, labelNames, registers: [this.registry] };
+    if (read === undefined) return new Gauge(gauge);
+    return new Gauge({
+      ...gauge,
+      collect() {
+        this.set(read());
+      },
+    });
   }
 
   private histogram<L extends string>(name: string, help: string, buckets: number[], labelNames: L[]): Histogram<L> {

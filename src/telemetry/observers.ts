@@ -1,5 +1,4 @@
 import type { CampaignObserver } from "../promotion/campaign.js";
-import type { QueueBudget } from "../replication/append-item.js";
 import type { ReplicationObserver } from "../replication/observer.js";
 import { PHASES, type Phase } from "../standby/life-cycle.js";
 import type { EvictionObserver } from "../standby/sweep.js";
@@ -8,15 +7,13 @@ import type { StoreObserver } from "../stores/monitored-kv-store.js";
 import type { Metrics } from "./metrics.js";
 
 /** From what the rooms tell to the metrics. */
-export function replicationObserver(metrics: Metrics, budget: QueueBudget): ReplicationObserver {
+export function replicationObserver(metrics: Metrics): ReplicationObserver {
   return {
     appended(log, appends, entries, bytes) {
       if (appends === 0) return;
       metrics.appends.inc({ log, outcome: "OK" }, appends);
       metrics.entriesAppended.inc({ log }, entries);
       metrics.bytesAppended.inc({ log }, bytes);
-      metrics.queueBytes.set(budget.bytes);
-      metrics.queueAppends.set(budget.appends);
     },
     refused: (log, reason) => metrics.appends.inc({ log, outcome: reason }),
     committed(log, entries, seconds) {
@@ -24,10 +21,8 @@ export function replicationObserver(metrics: Metrics, budget: QueueBudget): Repl
       metrics.recordEntries.observe({ log }, entries);
     },
     writeRetried: (log) => metrics.writeRetries.inc({ log }),
-    headMoved(log, head, term) {
-      metrics.head.set({ log }, Number(head));
-      metrics.term.set({ log }, Number(term));
-    },
+    headMoved: (log, head) => metrics.head.set({ log }, Number(head)),
+    termSeen: (log, term) => metrics.term.set({ log }, Number(term)),
     leading: (log, isPrimary) => metrics.isPrimary.set({ log }, isPrimary ? 1 : 0),
     floorMoved: (log, floor) => metrics.floor.set({ log }, Number(floor)),
     delivered(log, entries, bytes) {
@@ -64,6 +59,10 @@ export function campaignObserver(metrics: Metrics): CampaignObserver {
       metrics.promotionSeconds.observe({ log, stage: "object_leases" }, objectLeasesMs / 1000);
     },
     lost: (log, reason) => metrics.leadershipEnds.inc({ log, reason: reason.replace(" ", "_") }),
+    handedOver(log, outcome, heldMs) {
+      metrics.handOvers.inc({ log, outcome });
+      if (heldMs !== undefined) metrics.handOverHoldSeconds.observe({ log, outcome }, heldMs / 1000);
+    },
   };
 }
 

@@ -31,12 +31,11 @@ describe("other arguments", () => {
   it.each([
     ["500ms", 500],
     ["5s", 5_000],
-    ["5", 5_000],
     ["1.5m", 90_000],
     ["24h", 86_400_000],
   ])("reads %s as %d ms", (text, ms) => expect(parseDurationMs(text)).toBe(ms));
 
-  it.each(["0s", "25h", "-1s", "5 s", "soon", ""])("refuses the duration %j", (text) => {
+  it.each(["0s", "25h", "-1s", "5 s", "5", "1.5", "soon", ""])("refuses the duration %j", (text) => {
     expect(() => parseDurationMs(text)).toThrow(/duration/);
   });
 

@@ -4,10 +4,10 @@ import { nearestNames } from "../../src/cli/names.js";
 import { OplogRpcError, type RpcFailure } from "../../src/client/errors.js";
 import { ContiguityError } from "../../src/client/follow.js";
 
-const CONTEXT = { target: "127.0.0.1:7450", timeoutMs: 5_000, log: "orders" };
+const CONTEXT = { target: "127.0.0.1:7450", timeoutMs: 5_000, log: "orders", command: "read" };
 
-function told(failure: RpcFailure) {
-  const { exitCode, lines } = describeFailure(new OplogRpcError(failure), CONTEXT);
+function told(failure: RpcFailure, command = CONTEXT.command) {
+  const { exitCode, lines } = describeFailure(new OplogRpcError(failure), { ...CONTEXT, command });
   return { exitCode, text: lines.join("\n") };
 }
 
@@ -19,6 +19,11 @@ describe("a failure", () => {
       /--target 10\.0\.0\.2:7450/,
     ],
     [
+      { code: "FAILED_PRECONDITION", reason: "NOT_PRIMARY", message: "m", metadata: { endpoint: "a; it's b" } },
+      73,
+      /--target 'a; it'\\''s b' /,
+    ],
+    [
       { code: "FAILED_PRECONDITION", reason: "NOT_PRIMARY", message: "m", metadata: { endpoint: "", primary: "b" } },
       73,
       /"b".*not announced/,
@@ -28,11 +33,19 @@ describe("a failure", () => {
       73,
       /Nobody leads.*leader orders/,
     ],
-    [{ code: "FAILED_PRECONDITION", reason: "NOT_READY", message: "m" }, 73, /readiness orders/],
-    [{ code: "FAILED_PRECONDITION", reason: "NOT_ELECTED", message: "m" }, 73, /leader orders.*campaign/],
+    [
+      { code: "FAILED_PRECONDITION", reason: "NOT_READY", message: "m" },
+      73,
+      /--target 127\.0\.0\.1:7450 leader orders[\s\S]*--target 127\.0\.0\.1:7450 resign orders/,
+    ],
+    [
+      { code: "FAILED_PRECONDITION", reason: "NOT_ELECTED", message: "m" },
+      73,
+      /leader orders[\s\S]*Unless it is claimed by tokens, a campaign/,
+    ],
     [{ code: "ALREADY_EXISTS", reason: "CANDIDATE_EXISTS", message: "m" }, 70, /--id/],
     [{ code: "NOT_FOUND", reason: "CANDIDATE_NOT_FOUND", message: "m" }, 69, /leader orders/],
-    [{ code: "ABORTED", reason: "HAND_OVER_ABANDONED", message: "m" }, 74, /readiness orders.*--hold/],
+    [{ code: "ABORTED", reason: "HAND_OVER_ABANDONED", message: "m" }, 74, /--hold.*--views.*readiness orders/],
     [{ code: "FAILED_PRECONDITION", reason: "NO_VIEW", message: "m" }, 73, /--views orders/],
     [
       { code: "ABORTED", reason: "EXPECTED_SEQUENCE_MISMATCH", message: "m", metadata: { head: "12" } },
@@ -62,6 +75,27 @@ describe("a failure", () => {
     const { exitCode: actual, text } = told(failure);
     expect(actual).toBe(exitCode);
     expect(text).toMatch(advice);
+  });
+
+  it("to get an answer sends on to status, and from there to what oplogd says without the store", () => {
+    const failure = { code: "DEADLINE_EXCEEDED", message: "m" } as const;
+    expect(told(failure).text).toMatch(/--timeout.*oplogctl status/);
+    expect(told(failure, "status").text).toMatch(/--timeout.*\/readyz/);
+    expect(told(failure, "status").text).not.toContain("oplogctl status");
+  });
+
+  it("shows what others have chosen without letting it steer the terminal", () => {
+    const endpoint = "a\n\u001b[31mRED b";
+    const { text } = told({
+      code: "FAILED_PRECONDITION",
+      reason: "NOT_PRIMARY",
+      message: `"x" at ${endpoint} claimed term 1`,
+      metadata: { endpoint, primary: "x" },
+    });
+    expect(text.replaceAll("a\\u{a}\\u{1b}[31mRED b", "ADDRESS").split("\n")).toEqual([
+      'FAILED_PRECONDITION: "x" at ADDRESS claimed term 1',
+      "The primary is at ADDRESS: oplogctl --target 'ADDRESS' …",
+    ]);
   });
 
   it("to connect names the address, how to start oplogd, and what to set", () => {

@@ -26,6 +26,7 @@ describe("who leads", () => {
       { leader: LEADER, mode: ELECTED, leaseLeft: durationFromMs(3_200) },
       "b at 10.0.0.2:7450, term 4, elected, lease ends in 3.2 s unless renewed",
     ],
+    [{ leader: LEADER, mode: ELECTED, preparing: true }, "b at 10.0.0.2:7450, term 4, elected, not ready yet"],
     [
       { leader: LEADER, mode: ELECTED, vacant: true },
       "vacant: nobody leads, the last to do so was b at 10.0.0.2:7450, term 4",
@@ -43,7 +44,16 @@ describe("who leads", () => {
       /^ {2}a +- +waits\n {2}b +10\.0\.0\.2:7450 +leads$/m,
     );
     expect(candidatesText(leadership({ leader: LEADER, vacant: true, candidates })).join()).not.toContain("leads");
-    expect(candidatesText(leadership({ leader: LEADER }))).toEqual([]);
+    const preparing = candidatesText(leadership({ leader: LEADER, candidates, preparing: true })).join("\n");
+    expect(preparing).toMatch(/^ {2}a +- +waits\n {2}b +10\.0\.0\.2:7450 +preparing$/m);
+  });
+
+  it("has no candidates where nobody is elected, and none is said to stand where nobody does", () => {
+    expect(candidatesText(leadership({ leader: LEADER, mode: AUTO }))).toEqual([]);
+    expect(candidatesText(leadership({ leader: LEADER, mode: ELECTED, vacant: true }))).toEqual([
+      "",
+      "candidates  none",
+    ]);
   });
 });
 
@@ -54,7 +64,7 @@ describe("a message of a campaign", () => {
     [{ case: "waiting", value: { leader: {} } }, "waiting: somebody else is about to lead"],
     [
       { case: "prepare", value: { term: 5n, finalSequenceId: 9n } },
-      "prepare: the log is vacant; term 5, everything up to entry 9 must have been applied",
+      "prepare: every earlier leader is fenced; term 5, everything up to entry 9 must have been applied",
     ],
     [
       { case: "prepare", value: { term: 5n, finalSequenceId: 9n, isHandOver: true } },
@@ -68,6 +78,10 @@ describe("a message of a campaign", () => {
     [
       { case: "lost", value: { reason: LostReason.FENCED, message: "by c" } },
       "lost: somebody else has claimed a higher term: by c",
+    ],
+    [
+      { case: "lost", value: { reason: LostReason.EXPIRED, message: "the lease has run out" } },
+      "lost: the lease has run out",
     ],
     [{ case: "lost", value: { reason: 99 as LostReason } }, "lost: reason 99"],
   ])("%o reads %s", (message, text) => {

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { connect } from "../../src/client/client.js";
 import { type EtcdServer, etcdBinaries, startEtcd } from "../support/etcd.js";
 import { type Oplogd, startOplogd } from "../support/oplogd.js";
 import { waitFor } from "../support/wait.js";
@@ -11,10 +12,11 @@ let there: Oplogd;
 let logCount = 0;
 /** Kept in view by both. */
 const VIEWED = "viewed";
+const VIEWED_BY_TOKEN = "viewed-by-token";
 
 beforeAll(async () => {
   etcd = await startEtcd({ binary: (await etcdBinaries()).at(-1)! });
-  const options = { store: { etcd: etcd.endpoint }, args: ["--views", VIEWED] };
+  const options = { store: { etcd: etcd.endpoint }, args: ["--views", `${VIEWED},${VIEWED_BY_TOKEN}`] };
   [here, there] = await Promise.all([startOplogd(options), startOplogd(options)]);
 }, 60_000);
 afterAll(async () => {
@@ -107,6 +109,21 @@ describe("campaign", () => {
       stderr: expect.stringMatching(/ALREADY_EXISTS[\s\S]*--id/),
     });
   });
+
+  it("refuses a name that is taken at another sidecar, whose candidate stays listed", async () => {
+    const log = newLog();
+    await leading(here, log, "a");
+    candidate(here, log, "w", "--ttl", "2s");
+    const listed = async () => (await at(there, "leader", log)).stdout.match(/^ {2}w .*$/gm) ?? [];
+    await waitFor(async () => (await listed()).length === 1, { what: "it to be listed" });
+    expect(await at(there, "campaign", log, "--id", "w")).toMatchObject({
+      exitCode: 70,
+      stdout: expect.stringMatching(/^waiting: the leader is a at .*\n$/),
+      stderr: expect.stringContaining(`"w" is campaigning for log "${log}" with endpoint ${here.target} already`),
+    });
+    expect(await listed()).toEqual([expect.stringContaining(here.target)]);
+    expect(await at(there, "hand-over", log, "w")).toMatchObject({ exitCode: 0 });
+  });
 });
 
 describe("hand-over", () => {
@@ -163,6 +180,7 @@ describe("leader", () => {
       what: "the log to be vacant",
     });
     expect((await at(there, "status", log)).stdout).toMatch(/^leader +NOBODY; the last one was a at \S+, term 1$/m);
+    expect((await at(there, "leader", log)).stdout).toMatch(/^candidates {2}none$/m);
     expect(a.stdout).not.toContain("lost");
   });
 });
@@ -239,6 +257,30 @@ describe("readiness and state", () => {
     await waitFor(async () => (await at(there, "readiness", VIEWED)).stdout.includes("promotable:"), {
       what: "the standby to be promotable",
     });
+  });
+
+  it("tell that nobody can be elected once the log is claimed by token, whatever has been applied", async () => {
+    const log = VIEWED_BY_TOKEN;
+    await at(here, "append", log, "k", "v");
+    // Claimed by an append, whose sidecar a candidate would fence.
+    await waitFor(async () => (await at(there, "readiness", log)).exitCode === 0, { what: "the standby to be ready" });
+    expect((await at(there, "readiness", log)).stdout).toMatch(
+      /^verdict +promotable: a candidate .* would lead at once$/m,
+    );
+
+    const client = connect(here.target);
+    await client.claimTerm({ log, token: 7n, claimant: "keeper" });
+    client.close();
+    const { exitCode, stdout } = await at(there, "readiness", log);
+    expect(exitCode).toBe(2);
+    expect(stdout).toMatch(
+      /^verdict +NOT promotable\n[\s\S]*^applied +1$[\s\S]*^in the way +.*tokens, the last one 7 of "keeper"/m,
+    );
+    expect(JSON.parse((await at(there, "readiness", log, "--json")).stdout)).toMatchObject({
+      verdict: "PROMOTION_VERDICT_NOT_PROMOTABLE",
+      blockers: [{ kind: "PROMOTION_BLOCKER_KIND_LEADERSHIP_BY_TOKEN", holder: "keeper" }],
+    });
+    expect(await at(there, "campaign", log, "--id", "a")).toMatchObject({ exitCode: 73 });
   });
 
   it("say how to get a view where there is none", async () => {

@@ -2,6 +2,8 @@ import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { connect } from "../../src/client/client.js";
+import { OpLogService } from "../../src/gen/oplog/v1/oplog_pb.js";
+import { answers, rpcError, ScriptedSidecar } from "../client/scripted-sidecar.js";
 import { startOplogd } from "../support/oplogd.js";
 import { waitFor } from "../support/wait.js";
 import { Oplogctl, type Outcome, runOplogctl } from "./oplogctl-process.js";
@@ -235,9 +237,50 @@ describe("leader", () => {
     expect((await oplogctl("leader", log)).stdout).toMatch(
       /^\S+ at 127\.0\.0\.1:\d+, term 1, claimed by its first append\n$/,
     );
-    expect((await oplogctl("leader", newLog())).stdout).toBe("nobody has claimed this log\n");
+    expect(await oplogctl("leader", `${log}x`)).toEqual({
+      exitCode: 0,
+      stdout: "nobody has claimed this log\n",
+      stderr: expect.stringMatching(new RegExp(`"${log}x" does not exist[\\s\\S]*${log}\\b[^x]`)),
+    });
     const [leadership] = jsonLines((await oplogctl("leader", log, "--json")).stdout);
     expect(leadership).toMatchObject({ leader: { term: "1" }, token: "0", mode: "LEADERSHIP_MODE_AUTO" });
+  });
+});
+
+describe("a name that was mistyped", () => {
+  it.each([["resign"], ["hand-over", "b"]])("is told of %s, with those that exist", async (command, ...args) => {
+    const log = await logWith(1);
+    const mistyped = await oplogctl(command, `${log}x`, ...args);
+    expectRefused(mistyped, 73, new RegExp(`"${log}x" does not exist`), new RegExp(`nearest.*${log}\\b[^x]`));
+    expect(mistyped.stderr).not.toContain("who writes it, and");
+    expect((await oplogctl(command, log, ...args)).stderr).not.toContain("does not exist");
+  });
+});
+
+describe("what the sidecar refuses", () => {
+  it.each([
+    ["--ttl:", "campaign", "l", "--id", "a", "--ttl", "100ms"],
+    ["--alive-within:", "campaign", "l", "--id", "a", "--alive-within", "100ms"],
+    ["--operation:", "append", "l", "k", "--writer", "w"],
+    ["--from:", "tail", "l", "--from", "cursor:a b"],
+  ])("is named as it was typed: %s", async (typed, ...args) => {
+    const outcome = await oplogctl(...args);
+    expectRefused(outcome, 67, new RegExp(`^oplogctl: INVALID_ARGUMENT: ${typed}`));
+    expect(outcome.stderr).not.toMatch(/candidate\.|from_cursor|operation_id|writer_id/);
+  });
+
+  it("and where the leader is does not steer the terminal", async () => {
+    const endpoint = "a\n\u001b[31mRED b";
+    const message = `"x" at ${endpoint} claimed term 1`;
+    const refusal = { code: "FAILED_PRECONDITION", reason: "NOT_PRIMARY", message, metadata: { endpoint } } as const;
+    const { append } = OpLogService.method;
+    const sidecar = await ScriptedSidecar.start({ Append: answers(append, () => rpcError(refusal)) });
+    const { exitCode, stderr } = await runOplogctl(sidecar.target, ["append", "l", "k", "--timeout", "500ms"]);
+    sidecar.stop();
+    expect(exitCode).toBe(73);
+    expect(stderr).toMatch(/trying again/);
+    expect(stderr.match(/a\\u\{a\}\\u\{1b\}\[31mRED b/g)!.length).toBeGreaterThanOrEqual(3);
+    expect(stderr).not.toContain("\u001b");
   });
 });
 
@@ -258,6 +301,7 @@ describe("the program", () => {
     { args: ["tail", "l", "--from", "begin"] },
     { args: ["campaign", "l", "--id", "a"] },
     { args: ["append", "l", "k"] },
+    { args: ["leader", "l", "--watch"] },
   ])("does not wait for a sidecar that says nothing: $args", async ({ args }) => {
     const silent = createServer().listen(0, "127.0.0.1");
     await once(silent, "listening");

@@ -136,6 +136,7 @@ describe("values", () => {
     ["--log-level", "loud", '"loud" is not one of trace, debug, info, warn, error'],
     ["--listen", "7450", '"7450" is no address: write host:port, like 127.0.0.1:7450 or [::1]:7450'],
     ["--listen", "a:65536", '"a:65536" has port 65536: 0 to 65535'],
+    ["--listen", "unix:///run/a\tb", '"unix:///run/a\\tb" names a socket with control characters'],
     ["--listen", "unix://run/x", '"unix://run/x" is no socket: write unix:///absolute/path'],
     [
       "--listen",

@@ -32,6 +32,17 @@ const ms = durationFromMs;
 /** Longer than any text that is allowed. */
 const LONG = "x".repeat(257);
 
+/** What a terminal would act upon. */
+const UNPRINTABLE = [
+  ["U+000A", "a\n\u001b[31mRED b"],
+  ["U+001B", "\u001b[2J"],
+  ["U+0000", "a:1\0"],
+  ["U+007F", "a:1\u007f"],
+  ["U+009B", "a:1\u009b31m"],
+  ["U+2028", "a:1\u2028"],
+  ["U+202E", "a:1\u202e"],
+] as const;
+
 /** First messages that are refused. */
 const CANDIDATES: readonly (readonly [string, Buffer, Refusal])[] = [
   ["nothing in it", Buffer.alloc(0), invalid("message")],
@@ -54,6 +65,15 @@ const CANDIDATES: readonly (readonly [string, Buffer, Refusal])[] = [
     candidate({ endpoint: LONG }),
     invalid("candidate.endpoint", { received: "257", limit: "256" }),
   ],
+  ...UNPRINTABLE.map(
+    ([character, endpoint]) =>
+      [
+        `an endpoint with ${character}`,
+        candidate({ endpoint }),
+        invalid("candidate.endpoint", { received: character }),
+      ] as const,
+  ),
+  ["an endpoint that is not UTF-8", raw([0x1a, 1, 0xff]), invalid("request")],
   ...outside("ttl", 1_000, 60_000),
   ...outside("ready_timeout", 100, 600_000),
   ...outside("alive_within", 500, 60_000),
@@ -113,6 +133,14 @@ const CALLS: readonly (readonly [string, (client: OplogClient) => Promise<unknow
         `HandOver within ${timeoutMs} ms`,
         (client: OplogClient) => client.handOver({ log: LOG, target: "nobody", timeout: ms(timeoutMs) }),
         invalid("timeout", { received: String(timeoutMs), min: "50", limit: "60000" }),
+      ] as const,
+  ),
+  ...UNPRINTABLE.map(
+    ([character, endpoint]) =>
+      [
+        `ClaimTerm with an endpoint with ${character}`,
+        (client: OplogClient) => client.claimTerm({ log: UNSEEN, token: 1n, claimant: "a", endpoint }),
+        invalid("endpoint", { received: character }),
       ] as const,
   ),
   [

@@ -31,7 +31,7 @@ function aCampaign(shape: Partial<Candidate> = {}, takes: (message: CampaignMess
     eviction: undefined,
     clock: systemClock,
     logger: silentLogger,
-    observer: { promoted() {}, lost() {} },
+    observer: { promoted() {}, lost() {}, handedOver() {} },
     candidate: {
       id: "c",
       endpoint: "c:1",

@@ -204,12 +204,13 @@ export class Candidacy {
   }
 
   /** That the end it came to was due. */
-  judgeEnd(isByToken: boolean, isTakenBy: (term: bigint) => boolean): void {
+  judgeEnd(isByToken: boolean, isTakenBy: (term: bigint) => boolean, hasNamesake: boolean): void {
     const { outcome, violations, name } = this;
     if (outcome === undefined) return;
     if (outcome instanceof OplogError) {
       const isDue =
         (outcome.reason === "LEADERSHIP_BY_TOKEN" && isByToken) ||
+        (outcome.reason === "CANDIDATE_EXISTS" && hasNamesake && this.led.length === 0) ||
         (["NOT_CAUGHT_UP", "BEYOND_HEAD"].includes(outcome.reason) && this.answers.includes("wrong"));
       if (!isDue) violations.push(`${name} was refused: ${outcome.message}`);
       return;

@@ -119,7 +119,8 @@ export class Contest {
   private enter(id: string, isWell: boolean): void {
     const { dice } = this;
     const sidecar = this.pick(this.sidecars);
-    if (!sidecar.canHear) return;
+    const isThere = this.running.some((each) => each.sidecar === sidecar && each.candidate.id === id);
+    if (!sidecar.canHear || isThere) return;
     const candidate: Candidate = {
       id,
       endpoint: "",
@@ -151,6 +152,7 @@ export class Contest {
     else if (roll < 0.84) this.replace(sidecar);
     else if (roll < 0.86) void this.resolve();
     else if (roll < 0.87 && this.withTokens) this.claimByToken(sidecar);
+    else if (roll < 0.875) this.enter(this.pick(this.ids), false);
     else if (roll < 0.88 && this.chronicle.head > 0n) this.store.compact(BigInt(this.chronicle.commits.length));
     else this.enterMissing(false);
   }
@@ -384,7 +386,9 @@ export class Contest {
       const own = chronicle.reigns.find((each) => each.term === term);
       return own === undefined || chronicle.reigns.some((each) => each.term > term && each.nonce !== own.nonce);
     };
-    candidacy.judgeEnd(chronicle.isByToken, isTakenBy);
+    const { id } = candidacy.candidate;
+    const hasNamesake = this.candidacies.some((each) => each.candidate.id === id && each.sidecar !== candidacy.sidecar);
+    candidacy.judgeEnd(chronicle.isByToken, isTakenBy, hasNamesake);
     violations.push(...candidacy.violations);
     if (chronicle.isByToken) return;
     for (const { term, fromMs, untilMs } of candidacy.promised) {

@@ -2,8 +2,10 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/oplog/clock.js";
 import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { Metrics } from "../../src/telemetry/metrics.js";
+import { campaignObserver } from "../../src/telemetry/observers.js";
 import { appendedOf, errorOf, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
-import { refusalOf, Side } from "./side.js";
+import { aLogger, refusalOf, Side, type SideShape } from "./side.js";
 
 useFakeTime();
 
@@ -20,8 +22,8 @@ beforeEach(() => {
 });
 
 /** A leader with one entry, and a standby that waits. */
-async function twoSides({ hasView = false, needsHandshake = true } = {}) {
-  const from = new Side("a", store);
+async function twoSides({ hasView = false, needsHandshake = true } = {}, shape: SideShape = {}) {
+  const from = new Side("a", store, shape);
   const leader = await from.leader("a");
   appendedOf(await from.append());
   const to = new Side("b", targetStore, { hasView, log: { headPollMs: 100 } });
@@ -148,4 +150,114 @@ describe("what an earlier hand-over has left", () => {
     await target.hears("leading");
     await target.resign();
   });
+});
+
+describe("the log and the metrics tell", () => {
+  async function observed(needsHandshake = true) {
+    const { logger, lines } = aLogger();
+    const metrics = new Metrics({ version: "1", storeKind: "memory", queue: { bytes: 0, appends: 0 } });
+    const sides = await twoSides({ needsHandshake }, { logger, observer: campaignObserver(metrics) });
+    const logged = () => lines.filter(({ event }) => event.startsWith("hand_over_"));
+    const counted = async () =>
+      (await metrics.registry.metrics()).split("\n").filter((line) => /^oplog_hand_over.*(_total|_count)\{/.test(line));
+    return { ...sides, logged, counted };
+  }
+
+  const facts = { log: "log", candidate: "a", term: "1", target: "b" };
+  const begun = {
+    level: "info",
+    event: "hand_over_begun",
+    message: expect.any(String),
+    facts: { ...facts, timeoutMs: TIMEOUT_MS },
+  };
+
+  it("a hand-over that is taken", async () => {
+    const { from, leader, target, logged, counted } = await observed(false);
+    const { heldMs } = await inTime(from.campaigns.handOver("log", "b", TIMEOUT_MS));
+    const ids = { takenTerm: "2", finalSequenceId: "1" };
+    expect(logged()).toEqual([
+      begun,
+      { level: "info", event: "hand_over_taken", message: expect.any(String), facts: { ...facts, ...ids, heldMs } },
+    ]);
+    expect(await counted()).toEqual([
+      'oplog_hand_overs_total{log="log",outcome="taken"} 1',
+      'oplog_hand_over_hold_duration_seconds_count{log="log",outcome="taken"} 1',
+    ]);
+    await inTime(leader.ended);
+    await target.resign();
+  });
+
+  it("a hand-over whose target did not get ready", async () => {
+    const { from, leader, target, logged, counted } = await observed();
+    const refusal = await refusalOf(from.campaigns.handOver("log", "b", TIMEOUT_MS));
+    const { heldMs } = logged()[1]!.facts as { heldMs: number };
+    expect(heldMs).toBeGreaterThanOrEqual(TIMEOUT_MS);
+    const message = `"b" had not taken over after ${heldMs} ms; the leader stays, and nothing was lost`;
+    expect(refusal).toMatchObject({ message, facts: { held_ms: heldMs } });
+    expect(logged()).toEqual([
+      begun,
+      { level: "warn", event: "hand_over_abandoned", message, facts: { ...facts, heldMs } },
+    ]);
+    expect(await counted()).toEqual([
+      'oplog_hand_overs_total{log="log",outcome="abandoned"} 1',
+      'oplog_hand_over_hold_duration_seconds_count{log="log",outcome="abandoned"} 1',
+    ]);
+    await Promise.all([leader.resign(), target.resign()]);
+  });
+
+  it("a hand-over whose target did not answer, for which appends were not held back", async () => {
+    const { from, leader, target, logged, counted } = await observed();
+    targetStore.goAway();
+    const refusal = (await refusalOf(from.campaigns.handOver("log", "b", TIMEOUT_MS))) as Error;
+    expect(refusal.message).toMatch(
+      /^"b" did not answer the announcement within 3\d\d ms, and appends were not held back; the leader stays, /,
+    );
+    expect(refusal).toMatchObject({ facts: { held_ms: 0 } });
+    expect(logged().at(-1)).toMatchObject({ event: "hand_over_abandoned", facts: { heldMs: 0 } });
+    expect(await counted()).toEqual(['oplog_hand_overs_total{log="log",outcome="abandoned"} 1']);
+    targetStore.comeBack();
+    await Promise.all([leader.resign(), target.resign()]);
+  });
+
+  it("a hand-over that could not be announced", async () => {
+    const { from, leader, target, logged } = await observed();
+    store.failNextTxns(1, ({ writes }) => writes.some(({ kind }) => kind === "put"));
+    const message = 'the hand-over to "b" could not be announced; the leader stays, and nothing was lost';
+    expect(await refusalOf(from.campaigns.handOver("log", "b", TIMEOUT_MS))).toMatchObject({ message });
+    expect(logged().at(-1)).toMatchObject({ event: "hand_over_abandoned", message });
+    await Promise.all([leader.resign(), target.resign()]);
+  });
+
+  it("a hand-over that ended since the leadership went elsewhere", async () => {
+    const { from, leader, target, logged, counted } = await observed();
+    const refusal = refusalOf(from.campaigns.handOver("log", "b", TIMEOUT_MS));
+    await target.hears("prepare");
+    await inTime(new Side("c", inner).log.primary.claimByToken(7n, { id: "t", endpoint: "" }));
+    expect(await refusal).toMatchObject({ reason: "NOT_PRIMARY" });
+    expect(logged().at(-1)).toMatchObject({ level: "warn", event: "hand_over_failed" });
+    expect(await counted()).toContain('oplog_hand_overs_total{log="log",outcome="failed"} 1');
+    await Promise.all([leader.ended, target.ended].map((ended) => inTime(ended)));
+  });
+
+  it("nothing of one to a candidate that is not there", async () => {
+    const { from, leader, target, logged, counted } = await observed();
+    expect(await refusalOf(from.campaigns.handOver("log", "x", TIMEOUT_MS))).toMatchObject({
+      reason: "CANDIDATE_NOT_FOUND",
+    });
+    expect(logged()).toEqual([]);
+    expect(await counted()).toEqual([]);
+    await Promise.all([leader.resign(), target.resign()]);
+  });
+});
+
+it("does not say that the leader stays when its sidecar stops meanwhile", async () => {
+  const { from, target } = await twoSides();
+  const refusal = refusalOf(from.campaigns.handOver("log", "b", 20_000));
+  await target.hears("prepare");
+  const drained = from.campaigns.drain();
+  expect(((await refusal) as Error).message).toMatch(
+    /^"b" had not taken over after \d+ ms; the leader gives up: this sidecar stops$/,
+  );
+  await inTime(drained);
+  await target.resign();
 });

@@ -3,7 +3,7 @@ import { systemClock } from "../../src/oplog/clock.js";
 import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { appendedOf, inTime, keysOf, until, useFakeTime } from "../replication/support.js";
-import { type Entrant, refusalOf, Side } from "./side.js";
+import { aLogger, type Entrant, refusalOf, Side } from "./side.js";
 
 useFakeTime();
 
@@ -53,14 +53,79 @@ describe("a candidate whose term is taken while it prepares", () => {
   });
 });
 
-it("Resign and HandOver are refused as NOT_READY while the candidate prepares", async () => {
-  const side = new Side("a", store);
-  const candidate = side.enter("a", { needsHandshake: true });
-  await candidate.hears("prepare");
-  const notReady = { reason: "NOT_READY" };
-  expect(await refusalOf(side.campaigns.resign("log"))).toMatchObject(notReady);
-  expect(await refusalOf(side.campaigns.handOver("log", "b", 1000))).toMatchObject(notReady);
-  await candidate.resign();
+describe("while the candidate prepares", () => {
+  it("HandOver is refused as NOT_READY", async () => {
+    const side = new Side("a", store);
+    const candidate = side.enter("a", { needsHandshake: true });
+    await candidate.hears("prepare");
+    expect(await refusalOf(side.campaigns.handOver("log", "b", 1000))).toMatchObject({ reason: "NOT_READY" });
+    await candidate.resign();
+  });
+
+  it("Resign ends its term, and leaves the log vacant and the sidecar as one that does not lead", async () => {
+    const before = new Side("c", inner);
+    const leader = await before.leader("c");
+    appendedOf(await before.append());
+    const side = new Side("a", store);
+    const candidate = await side.standby("a", { needsHandshake: true, readyTimeoutMs: 600_000 });
+    await leader.resign();
+    await candidate.hears("prepare");
+    expect(await inTime(side.campaigns.resign("log"))).toEqual({ term: 2n, finalSequenceId: 1n });
+    expect((await inner.get(keys.leader)).pair).toBeUndefined();
+    expect(candidate.end).toMatchObject({ reason: "resigned" });
+    expect(candidate.kinds).toEqual(["waiting", "prepare", "lost"]);
+    expect(side.log.primary.preparing).toBeUndefined();
+    expect(await refusalOf(side.send())).toMatchObject({ reason: "NOT_PRIMARY" });
+  });
+
+  it("Resign at the sidecar of a target that is only invited is for the leader", async () => {
+    const from = new Side("a", store);
+    const leader = await from.leader("a");
+    const to = new Side("b", inner);
+    const target = await to.standby("b", { needsHandshake: true });
+    const handedOver = from.campaigns.handOver("log", "b", 2000);
+    await target.hears("prepare");
+    expect(await refusalOf(to.campaigns.resign("log"))).toMatchObject({
+      reason: "NOT_PRIMARY",
+      facts: { primary: "a" },
+    });
+    target.ready(0n);
+    await inTime(handedOver);
+    await inTime(leader.ended);
+    await target.resign();
+  });
+
+  it("the log says so, and warns when it did not get ready", async () => {
+    const { logger, lines } = aLogger();
+    const candidate = new Side("a", store, { logger }).enter("a", { needsHandshake: true, readyTimeoutMs: 1500 });
+    await inTime(candidate.ended);
+    const facts = { log: "log", candidate: "a" };
+    expect(lines).toContainEqual({
+      level: "info",
+      event: "campaign_preparing",
+      message: expect.any(String),
+      facts: { ...facts, term: "1", finalSequenceId: "0", isHandOver: false, readyTimeoutMs: 1500 },
+    });
+    expect(lines.at(-1)).toEqual({
+      level: "warn",
+      event: "campaign_ended",
+      message: "no Ready came where 0 is the last, within 1500 ms",
+      facts: { ...facts, reason: "not ready" },
+    });
+  });
+});
+
+it("says of a Ready that came before Prepare that it does not count", async () => {
+  const before = new Side("c", inner);
+  const leader = await before.leader("c");
+  const candidate = await new Side("a", store).standby("a", { needsHandshake: true, readyTimeoutMs: 1000 });
+  candidate.ready(0n);
+  candidate.ready(0n);
+  await leader.resign();
+  expect(await inTime(candidate.ended)).toEqual({
+    reason: "not ready",
+    message: "no Ready came where 0 is the last (2 that came before Prepare do not count), within 1000 ms",
+  });
 });
 
 it("a view that has failed cannot campaign, and ends the candidacy that waits", async () => {

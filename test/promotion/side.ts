@@ -1,6 +1,7 @@
 import { systemClock } from "../../src/oplog/clock.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
-import { silentLogger } from "../../src/oplog/logger.js";
+import { type Logger, silentLogger } from "../../src/oplog/logger.js";
+import type { CampaignObserver } from "../../src/promotion/campaign.js";
 import { Campaigns } from "../../src/promotion/campaigns.js";
 import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
 import type { Log, LogParts } from "../../src/replication/log.js";
@@ -18,7 +19,12 @@ export interface SideShape {
   readonly hasView?: boolean;
   readonly objectLeaseDefaultMs?: number;
   readonly log?: Partial<LogParts>;
+  /** Of the campaigns. */
+  readonly logger?: Logger;
+  readonly observer?: CampaignObserver;
 }
+
+const unobserved: CampaignObserver = { promoted() {}, lost() {}, handedOver() {} };
 
 type Kind = CampaignMessage["kind"];
 
@@ -67,13 +73,37 @@ export class Entrant {
   }
 }
 
+export interface LoggedLine {
+  readonly level: "info" | "warn";
+  readonly event: string;
+  readonly message: string;
+  readonly facts: Record<string, unknown>;
+}
+
+/** A logger that keeps what it is told. */
+export function aLogger(): { readonly logger: Logger; readonly lines: LoggedLine[] } {
+  const lines: LoggedLine[] = [];
+  const note = (level: LoggedLine["level"]) => (facts: object, message: string) => {
+    const { event, ...others } = facts as { event: string };
+    lines.push({ level, event, message, facts: others });
+  };
+  return { logger: { ...silentLogger, info: note("info"), warn: note("warn") }, lines };
+}
+
 /** One sidecar without its surface. Its time is that of the test. */
 export class Side {
   readonly logs: Logs;
   readonly campaigns: Campaigns;
   private readonly views: Views;
 
-  constructor(name: string, store: KvStore, { hasView = false, objectLeaseDefaultMs, log = {} }: SideShape = {}) {
+  constructor(name: string, store: KvStore, shape: SideShape = {}) {
+    const {
+      hasView = false,
+      objectLeaseDefaultMs,
+      log = {},
+      logger = silentLogger,
+      observer: own = unobserved,
+    } = shape;
     const logs = new Logs(logParts(store, { identity: anIdentity(name), ...log }), 10);
     const common = { clock: systemClock, logger: silentLogger };
     const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
@@ -84,10 +114,11 @@ export class Side {
     );
     this.campaigns = new Campaigns({
       ...common,
+      logger,
       store,
       logs,
       views,
-      observer: { promoted() {}, lost() {} },
+      observer: own,
       endpoint: () => `${name}:7070`,
       evictionOf: (view) => new ObjectEviction({ ...common, view, limits: LIMITS, observer: { evicted() {} } }),
     });

@@ -70,7 +70,7 @@ export class SimulatedSidecar implements Machine {
       store: this.network,
       clock,
       logger: silentLogger,
-      observer: { promoted() {}, lost() {} },
+      observer: { promoted() {}, lost() {}, handedOver() {} },
       logs: this.logs,
       views: this.views,
       endpoint: () => `${name}:7070`,

@@ -109,6 +109,15 @@ describe("a further term of the same leadership", () => {
     await leader.resign();
   });
 
+  it("is ended by Resign before it is led", async () => {
+    const { side, leader } = await stalled(20_000);
+    await until(() => side.log.primary.preparing !== undefined, "the next term");
+    expect(await inTime(side.campaigns.resign("log"))).toEqual({ term: 2n, finalSequenceId: 2n });
+    expect(leader.end).toMatchObject({ reason: "resigned" });
+    expect(leader.terms).toHaveLength(1);
+    expect((await inner.get(keys.leader)).pair).toBeUndefined();
+  });
+
   it("is lost as not ready when the view does not apply everything in time", async () => {
     const { leader } = await stalled(2000);
     const other = await new Side("c", inner).standby("c");

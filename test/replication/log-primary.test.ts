@@ -158,6 +158,40 @@ describe("a primary without an election", () => {
   });
 });
 
+describe("a role", () => {
+  it("is not that of one fenced where the term was never held, however often an append is refused", async () => {
+    await inTime(aPrimary().claimByToken(5n, { id: "master", endpoint: "" }));
+    const primary = aPrimary();
+    for (let each = 0; each < 2; each++) {
+      await expect(inTime(primary.lead())).rejects.toMatchObject({
+        reason: "NOT_PRIMARY",
+        facts: { primary: "master", term: 1n },
+      });
+      expect(primary).toMatchObject({ role: "standby", isIdle: true });
+    }
+    store.goAway();
+    await expect(inTime(primary.lead())).rejects.toMatchObject({ reason: "NOT_PRIMARY" });
+  });
+
+  it("is that of one preparing from the claim of a candidate until it is opened, or steps down", async () => {
+    const primary = aPrimary();
+    const { leaseId } = await store.grantLease(60_000);
+    const candidacy = { leaseId, nonce: new Uint8Array(16) };
+    const claim = async (leaderRevision: bigint) =>
+      (await inTime(
+        primary.claimElected({ id: "c", endpoint: "" }, candidacy, { leaderRevision, successorRevision: 0n }),
+      ))!;
+    const first = await claim(0n);
+    expect(primary).toMatchObject({ role: "preparing", term: 1n, writer: undefined });
+    await inTime(primary.open(first));
+    expect(primary).toMatchObject({ role: "primary", term: 1n });
+    const second = await claim(first.leaderRevision!);
+    expect(primary).toMatchObject({ role: "preparing", term: 2n });
+    primary.stepDown(second, new NotPrimaryError("", "", 2n));
+    expect(primary).toMatchObject({ role: "fenced", term: undefined });
+  });
+});
+
 describe("two of them", () => {
   it("that claim at the same time get different terms, and one leads", async () => {
     const both = [aPrimary(), aPrimary()];

@@ -104,6 +104,30 @@ describe("the readiness of a view", () => {
     await leave();
   });
 
+  it("names who has claimed the log by token, and takes no notice of a claim by an append", async () => {
+    await appendTo(primary, anAppend().of(3));
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    expect(await read()).toMatchObject({ verdict: "promotable", blockers: [] });
+    await inTime(primary.primary.claimByToken(7n, { id: "keeper", endpoint: "" }));
+    expect(await read()).toMatchObject({
+      verdict: "not promotable",
+      blockers: [{ kind: "leadership by token", holder: "keeper", message: expect.stringContaining("7 of") }],
+    });
+    await leave();
+  });
+
+  it("is none where what tells who has claimed the log is damaged", async () => {
+    const { read, follows, leave } = await aStandby();
+    await follows();
+    await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.term, value: Buffer.from("damaged") }] });
+    expect(await read()).toMatchObject({
+      verdict: "not promotable",
+      blockers: [{ kind: "failed", message: expect.stringMatching(/damaged/) }],
+    });
+    await leave();
+  });
+
   it("tells that the watch is silent as soon as the head has moved without it", async () => {
     await appendTo(primary, anAppend().of(2));
     const { read, follows, leave } = await aStandby();

@@ -13,9 +13,11 @@ const PROMOTABLE: ReadinessFacts = {
   missing: undefined,
   silence: undefined,
   lease: undefined,
+  claim: undefined,
 };
 
 const LEASE = { holder: "master-a", leftMs: 3200 };
+const CLAIM = { holder: "keeper", token: 7n };
 const SILENCE = { delivered: 9n, elapsedMs: 8000 };
 
 const CASES: [string, Partial<ReadinessFacts>, BlockerKind[]][] = [
@@ -25,6 +27,17 @@ const CASES: [string, Partial<ReadinessFacts>, BlockerKind[]][] = [
   ["the log is empty", { applied: 0n, headSeen: 0n, head: 0n }, []],
   ["somebody leads", { lease: LEASE }, ["lease held"]],
   ["somebody leads for good", { lease: { holder: "x", leftMs: undefined } }, ["lease held"]],
+  ["the log goes by tokens", { claim: CLAIM }, ["leadership by token"]],
+  [
+    "the log goes by tokens, and the lease of an elected leader has not run out yet",
+    { claim: CLAIM, lease: LEASE },
+    ["lease held", "leadership by token"],
+  ],
+  [
+    "an entry is missing, and the log goes by tokens",
+    { applied: 11n, claim: CLAIM },
+    ["not caught up", "leadership by token"],
+  ],
   ["an entry is missing here", { applied: 11n }, ["not caught up"]],
   ["an entry is missing, and somebody leads", { applied: 11n, lease: LEASE }, ["not caught up", "lease held"]],
   ["the first load runs", { life: { kind: "bootstrapping", loadTo: 10n }, applied: 4n }, ["bootstrapping"]],
@@ -65,8 +78,9 @@ const CASES: [string, Partial<ReadinessFacts>, BlockerKind[]][] = [
       unread: { because: "away", elapsedMs: 1 },
       missing: { first: 5n, last: 5n },
       lease: LEASE,
+      claim: CLAIM,
     },
-    ["failed", "store unreachable", "gap", "bootstrapping", "lease held"],
+    ["failed", "store unreachable", "gap", "bootstrapping", "lease held", "leadership by token"],
   ],
 ];
 
@@ -120,6 +134,11 @@ describe("the verdict", () => {
       message: '"master-a" holds the lease of the leader for 3.2 s more unless it is renewed',
       holder: "master-a",
       leftMs: 3200,
+    });
+    expect(only({ claim: CLAIM })).toEqual({
+      kind: "leadership by token",
+      message: 'the log is claimed by tokens, the last one 7 of "keeper": nobody is elected',
+      holder: "keeper",
     });
   });
 

@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { QueueBudget } from "../../src/replication/append-item.js";
 import { Metrics } from "../../src/telemetry/metrics.js";
+import { replicationObserver } from "../../src/telemetry/observers.js";
 
 const BOUNDED_LABELS = new Set([
   "log",
@@ -16,7 +18,8 @@ const BOUNDED_LABELS = new Set([
 ]);
 
 describe("the metrics", () => {
-  const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded" });
+  const queue = new QueueBudget(1000, 10);
+  const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded", queue });
 
   it("are exposed with their help and labels", async () => {
     metrics.entriesAppended.inc({ log: "orders" }, 3);
@@ -47,8 +50,31 @@ describe("the metrics", () => {
     expect(labels).toContain("log");
   });
 
+  it("tell what waits for the store at the time they are read, though nothing is acknowledged", async () => {
+    const queued = async () => {
+      const text = await metrics.registry.metrics();
+      return [/^oplog_append_queue_appends (\d+)$/m, /^oplog_append_queue_bytes (\d+)$/m].map(
+        (each) => each.exec(text)?.[1],
+      );
+    };
+    queue.take(300);
+    queue.take(200);
+    expect(await queued()).toEqual(["2", "500"]);
+    queue.give(300);
+    expect(await queued()).toEqual(["1", "200"]);
+  });
+
+  it("tell the term that was seen last, of whoever's records", async () => {
+    const observer = replicationObserver(metrics);
+    observer.termSeen("led", 3n);
+    observer.headMoved("led", 9n);
+    const text = await metrics.registry.metrics();
+    expect(text).toContain('oplog_term{log="led"} 3');
+    expect(text).toContain('oplog_head_sequence_id{log="led"} 9');
+  });
+
   it("of one instance are not those of another", async () => {
-    const other = new Metrics({ version: "1", storeKind: "etcd" });
+    const other = new Metrics({ version: "1", storeKind: "etcd", queue });
     expect(await other.registry.metrics()).not.toContain('log="orders"');
   });
 });

@@ -45,7 +45,7 @@ func main() {
 	flag.Parse()
 	m := &master{operations: (*count + *entriesPerBatch - 1) / *entriesPerBatch}
 	if err := m.run(strings.Split(*targets, ",")); err != nil {
-		log.Fatal(err)
+		log.Fatalf("%q", err)
 	}
 	fmt.Printf("{\"acknowledged\":%d,\"first\":%d,\"last\":%d,\"duplicates\":%d}\n", m.acknowledged, m.first, m.last, m.duplicates)
 	if m.acknowledged < *count {
@@ -69,7 +69,8 @@ func (m *master) run(given []string) error {
 		if !sidecar.Transient(err) || attempts == attemptsMax {
 			return err
 		}
-		log.Printf("again from operation %d, after %s: %v", m.answered+1, target, err)
+		// Quoted, here and below: the address of a leader is what somebody else has chosen.
+		log.Printf("again from operation %d, after %q: %q", m.answered+1, target, err)
 		leader := sidecar.LeaderEndpoint(err)
 		if leader != "" && leader != target {
 			target = leader
@@ -137,7 +138,7 @@ func (m *master) take(answer *pb.AppendStreamResponse) error {
 			return err
 		}
 		m.answered++
-		log.Printf("operation %d refused: %s: %v", m.answered, sidecar.Reason(err), err)
+		log.Printf("operation %d refused: %s: %q", m.answered, sidecar.Reason(err), err)
 		return nil
 	}
 	m.answered++

@@ -41,7 +41,7 @@ func (r *replica) lead(ctx context.Context, term uint64) {
 		if ctx.Err() != nil {
 			return
 		} else if err != nil {
-			log.Printf("append %d of %s: %v", r.operation+1, *id, err)
+			log.Printf("append %d of %s: %q", r.operation+1, *id, err)
 			if !sidecar.Transient(err) && sidecar.Reason(err) != "STALE_TERM" {
 				log.Fatal("it would fail so again")
 			}

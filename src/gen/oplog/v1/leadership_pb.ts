@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/v1/leadership.proto.
  */
 export const file_oplog_v1_leadership: GenFile = /*@__PURE__*/
-  fileDesc("ChlvcGxvZy92MS9sZWFkZXJzaGlwLnByb3RvEghvcGxvZy52MSKKAQoPQ2FtcGFpZ25SZXF1ZXN0EigKCWNhbmRpZGF0ZRgBIAEoCzITLm9wbG9nLnYxLkNhbmRpZGF0ZUgAEiAKBXJlYWR5GAIgASgLMg8ub3Bsb2cudjEuUmVhZHlIABIgCgVhbGl2ZRgDIAEoCzIPLm9wbG9nLnYxLkFsaXZlSABCCQoHbWVzc2FnZSLXAQoJQ2FuZGlkYXRlEgsKA2xvZxgBIAEoCRIKCgJpZBgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRImCgN0dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNcmVhZHlfdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxub19oYW5kc2hha2UYBiABKAgSLwoMYWxpdmVfd2l0aGluGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkYKBVJlYWR5EhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYASABKAQSEgoKc3RhdGVfaGFzaBgCIAEoDBIMCgR0ZXJtGAMgASgEIgcKBUFsaXZlIuABChBDYW1wYWlnblJlc3BvbnNlEiQKB3dhaXRpbmcYASABKAsyES5vcGxvZy52MS5XYWl0aW5nSAASJAoHcHJlcGFyZRgCIAEoCzIRLm9wbG9nLnYxLlByZXBhcmVIABIkCgdsZWFkaW5nGAMgASgLMhEub3Bsb2cudjEuTGVhZGluZ0gAEi8KDWxlYXNlX3JlbmV3ZWQYBCABKAsyFi5vcGxvZy52MS5MZWFzZVJlbmV3ZWRIABIeCgRsb3N0GAUgASgLMg4ub3Bsb2cudjEuTG9zdEgAQgkKB21lc3NhZ2UiKwoHV2FpdGluZxIgCgZsZWFkZXIYASABKAsyEC5vcGxvZy52MS5MZWFkZXIiSAoHUHJlcGFyZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEEhQKDGlzX2hhbmRfb3ZlchgDIAEoCCJqCgdMZWFkaW5nEgwKBHRlcm0YASABKAQSGAoQbmV4dF9zZXF1ZW5jZV9pZBgCIAEoBBIOCgZsb2dfaWQYAyABKAwSJwoFdGltZXMYBCABKAsyGC5vcGxvZy52MS5Qcm9tb3Rpb25UaW1lcyKZAQoOUHJvbW90aW9uVGltZXMSKAoFZmVuY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoIY2F0Y2hfdXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNb2JqZWN0X2xlYXNlcxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJGCgxMZWFzZVJlbmV3ZWQSFAoMdmFsaWRfZm9yX21zGAEgASgEEiAKGHZhbGlkX3VudGlsX21vbm90b25pY19ucxgCIAEoBCI9CgRMb3N0EiQKBnJlYXNvbhgBIAEoDjIULm9wbG9nLnYxLkxvc3RSZWFzb24SDwoHbWVzc2FnZRgCIAEoCSIcCg1SZXNpZ25SZXF1ZXN0EgsKA2xvZxgBIAEoCSI5Cg5SZXNpZ25SZXNwb25zZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEIloKD0hhbmRPdmVyUmVxdWVzdBILCgNsb2cYASABKAkSDgoGdGFyZ2V0GAIgASgJEioKB3RpbWVvdXQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iZAoQSGFuZE92ZXJSZXNwb25zZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEEicKBGhlbGQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iUgoQQ2xhaW1UZXJtUmVxdWVzdBILCgNsb2cYASABKAkSDQoFdG9rZW4YAiABKAQSEAoIY2xhaW1hbnQYAyABKAkSEAoIZW5kcG9pbnQYBCABKAkiTAoRQ2xhaW1UZXJtUmVzcG9uc2USDAoEdGVybRgBIAEoBBIZChFmaW5hbF9zZXF1ZW5jZV9pZBgCIAEoBBIOCgZsb2dfaWQYAyABKAwiHwoQR2V0TGVhZGVyUmVxdWVzdBILCgNsb2cYASABKAki2AEKEUdldExlYWRlclJlc3BvbnNlEiAKBmxlYWRlchgBIAEoCzIQLm9wbG9nLnYxLkxlYWRlchINCgV0b2tlbhgCIAEoBBImCgRtb2RlGAMgASgOMhgub3Bsb2cudjEuTGVhZGVyc2hpcE1vZGUSDgoGdmFjYW50GAQgASgIEi0KCmxlYXNlX2xlZnQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoKY2FuZGlkYXRlcxgGIAMoCzIXLm9wbG9nLnYxLkNhbmRpZGF0ZVZpZXciLQoNQ2FuZGlkYXRlVmlldxIKCgJpZBgBIAEoCRIQCghlbmRwb2ludBgCIAEoCSIhChJXYXRjaExlYWRlclJlcXVlc3QSCwoDbG9nGAEgASgJIn4KE1dhdGNoTGVhZGVyUmVzcG9uc2USIAoGbGVhZGVyGAEgASgLMhAub3Bsb2cudjEuTGVhZGVyEg0KBXRva2VuGAIgASgEEiYKBG1vZGUYAyABKA4yGC5vcGxvZy52MS5MZWFkZXJzaGlwTW9kZRIOCgZ2YWNhbnQYBCABKAgq5wEKCkxvc3RSZWFzb24SGwoXTE9TVF9SRUFTT05fVU5TUEVDSUZJRUQQABIXChNMT1NUX1JFQVNPTl9FWFBJUkVEEAESFgoSTE9TVF9SRUFTT05fRkVOQ0VEEAISGAoUTE9TVF9SRUFTT05fUkVTSUdORUQQAxIbChdMT1NUX1JFQVNPTl9IQU5ERURfT1ZFUhAEEiEKHUxPU1RfUkVBU09OX1NUT1JFX1VOUkVBQ0hBQkxFEAUSGQoVTE9TVF9SRUFTT05fTk9UX1JFQURZEAYSFgoSTE9TVF9SRUFTT05fU0lMRU5UEAcqgwEKDkxlYWRlcnNoaXBNb2RlEh8KG0xFQURFUlNISVBfTU9ERV9VTlNQRUNJRklFRBAAEhgKFExFQURFUlNISVBfTU9ERV9BVVRPEAESGQoVTEVBREVSU0hJUF9NT0RFX1RPS0VOEAISGwoXTEVBREVSU0hJUF9NT0RFX0VMRUNURUQQAzK0AwoRTGVhZGVyc2hpcFNlcnZpY2USRQoIQ2FtcGFpZ24SGS5vcGxvZy52MS5DYW1wYWlnblJlcXVlc3QaGi5vcGxvZy52MS5DYW1wYWlnblJlc3BvbnNlKAEwARI7CgZSZXNpZ24SFy5vcGxvZy52MS5SZXNpZ25SZXF1ZXN0Ghgub3Bsb2cudjEuUmVzaWduUmVzcG9uc2USQQoISGFuZE92ZXISGS5vcGxvZy52MS5IYW5kT3ZlclJlcXVlc3QaGi5vcGxvZy52MS5IYW5kT3ZlclJlc3BvbnNlEkQKCUNsYWltVGVybRIaLm9wbG9nLnYxLkNsYWltVGVybVJlcXVlc3QaGy5vcGxvZy52MS5DbGFpbVRlcm1SZXNwb25zZRJECglHZXRMZWFkZXISGi5vcGxvZy52MS5HZXRMZWFkZXJSZXF1ZXN0Ghsub3Bsb2cudjEuR2V0TGVhZGVyUmVzcG9uc2USTAoLV2F0Y2hMZWFkZXISHC5vcGxvZy52MS5XYXRjaExlYWRlclJlcXVlc3QaHS5vcGxvZy52MS5XYXRjaExlYWRlclJlc3BvbnNlMAFCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM", [file_google_protobuf_duration, file_oplog_v1_oplog]);
+  fileDesc("ChlvcGxvZy92MS9sZWFkZXJzaGlwLnByb3RvEghvcGxvZy52MSKKAQoPQ2FtcGFpZ25SZXF1ZXN0EigKCWNhbmRpZGF0ZRgBIAEoCzITLm9wbG9nLnYxLkNhbmRpZGF0ZUgAEiAKBXJlYWR5GAIgASgLMg8ub3Bsb2cudjEuUmVhZHlIABIgCgVhbGl2ZRgDIAEoCzIPLm9wbG9nLnYxLkFsaXZlSABCCQoHbWVzc2FnZSLXAQoJQ2FuZGlkYXRlEgsKA2xvZxgBIAEoCRIKCgJpZBgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRImCgN0dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNcmVhZHlfdGltZW91dBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxub19oYW5kc2hha2UYBiABKAgSLwoMYWxpdmVfd2l0aGluGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkYKBVJlYWR5EhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYASABKAQSEgoKc3RhdGVfaGFzaBgCIAEoDBIMCgR0ZXJtGAMgASgEIgcKBUFsaXZlIuABChBDYW1wYWlnblJlc3BvbnNlEiQKB3dhaXRpbmcYASABKAsyES5vcGxvZy52MS5XYWl0aW5nSAASJAoHcHJlcGFyZRgCIAEoCzIRLm9wbG9nLnYxLlByZXBhcmVIABIkCgdsZWFkaW5nGAMgASgLMhEub3Bsb2cudjEuTGVhZGluZ0gAEi8KDWxlYXNlX3JlbmV3ZWQYBCABKAsyFi5vcGxvZy52MS5MZWFzZVJlbmV3ZWRIABIeCgRsb3N0GAUgASgLMg4ub3Bsb2cudjEuTG9zdEgAQgkKB21lc3NhZ2UiKwoHV2FpdGluZxIgCgZsZWFkZXIYASABKAsyEC5vcGxvZy52MS5MZWFkZXIiSAoHUHJlcGFyZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEEhQKDGlzX2hhbmRfb3ZlchgDIAEoCCJqCgdMZWFkaW5nEgwKBHRlcm0YASABKAQSGAoQbmV4dF9zZXF1ZW5jZV9pZBgCIAEoBBIOCgZsb2dfaWQYAyABKAwSJwoFdGltZXMYBCABKAsyGC5vcGxvZy52MS5Qcm9tb3Rpb25UaW1lcyKZAQoOUHJvbW90aW9uVGltZXMSKAoFZmVuY2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoIY2F0Y2hfdXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNb2JqZWN0X2xlYXNlcxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJGCgxMZWFzZVJlbmV3ZWQSFAoMdmFsaWRfZm9yX21zGAEgASgEEiAKGHZhbGlkX3VudGlsX21vbm90b25pY19ucxgCIAEoBCI9CgRMb3N0EiQKBnJlYXNvbhgBIAEoDjIULm9wbG9nLnYxLkxvc3RSZWFzb24SDwoHbWVzc2FnZRgCIAEoCSIcCg1SZXNpZ25SZXF1ZXN0EgsKA2xvZxgBIAEoCSI5Cg5SZXNpZ25SZXNwb25zZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEIloKD0hhbmRPdmVyUmVxdWVzdBILCgNsb2cYASABKAkSDgoGdGFyZ2V0GAIgASgJEioKB3RpbWVvdXQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iZAoQSGFuZE92ZXJSZXNwb25zZRIMCgR0ZXJtGAEgASgEEhkKEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgEEicKBGhlbGQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iUgoQQ2xhaW1UZXJtUmVxdWVzdBILCgNsb2cYASABKAkSDQoFdG9rZW4YAiABKAQSEAoIY2xhaW1hbnQYAyABKAkSEAoIZW5kcG9pbnQYBCABKAkiTAoRQ2xhaW1UZXJtUmVzcG9uc2USDAoEdGVybRgBIAEoBBIZChFmaW5hbF9zZXF1ZW5jZV9pZBgCIAEoBBIOCgZsb2dfaWQYAyABKAwiHwoQR2V0TGVhZGVyUmVxdWVzdBILCgNsb2cYASABKAki6wEKEUdldExlYWRlclJlc3BvbnNlEiAKBmxlYWRlchgBIAEoCzIQLm9wbG9nLnYxLkxlYWRlchINCgV0b2tlbhgCIAEoBBImCgRtb2RlGAMgASgOMhgub3Bsb2cudjEuTGVhZGVyc2hpcE1vZGUSDgoGdmFjYW50GAQgASgIEi0KCmxlYXNlX2xlZnQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoKY2FuZGlkYXRlcxgGIAMoCzIXLm9wbG9nLnYxLkNhbmRpZGF0ZVZpZXcSEQoJcHJlcGFyaW5nGAcgASgIIi0KDUNhbmRpZGF0ZVZpZXcSCgoCaWQYASABKAkSEAoIZW5kcG9pbnQYAiABKAkiIQoSV2F0Y2hMZWFkZXJSZXF1ZXN0EgsKA2xvZxgBIAEoCSJ+ChNXYXRjaExlYWRlclJlc3BvbnNlEiAKBmxlYWRlchgBIAEoCzIQLm9wbG9nLnYxLkxlYWRlchINCgV0b2tlbhgCIAEoBBImCgRtb2RlGAMgASgOMhgub3Bsb2cudjEuTGVhZGVyc2hpcE1vZGUSDgoGdmFjYW50GAQgASgIKucBCgpMb3N0UmVhc29uEhsKF0xPU1RfUkVBU09OX1VOU1BFQ0lGSUVEEAASFwoTTE9TVF9SRUFTT05fRVhQSVJFRBABEhYKEkxPU1RfUkVBU09OX0ZFTkNFRBACEhgKFExPU1RfUkVBU09OX1JFU0lHTkVEEAMSGwoXTE9TVF9SRUFTT05fSEFOREVEX09WRVIQBBIhCh1MT1NUX1JFQVNPTl9TVE9SRV9VTlJFQUNIQUJMRRAFEhkKFUxPU1RfUkVBU09OX05PVF9SRUFEWRAGEhYKEkxPU1RfUkVBU09OX1NJTEVOVBAHKoMBCg5MZWFkZXJzaGlwTW9kZRIfChtMRUFERVJTSElQX01PREVfVU5TUEVDSUZJRUQQABIYChRMRUFERVJTSElQX01PREVfQVVUTxABEhkKFUxFQURFUlNISVBfTU9ERV9UT0tFThACEhsKF0xFQURFUlNISVBfTU9ERV9FTEVDVEVEEAMytAMKEUxlYWRlcnNoaXBTZXJ2aWNlEkUKCENhbXBhaWduEhkub3Bsb2cudjEuQ2FtcGFpZ25SZXF1ZXN0Ghoub3Bsb2cudjEuQ2FtcGFpZ25SZXNwb25zZSgBMAESOwoGUmVzaWduEhcub3Bsb2cudjEuUmVzaWduUmVxdWVzdBoYLm9wbG9nLnYxLlJlc2lnblJlc3BvbnNlEkEKCEhhbmRPdmVyEhkub3Bsb2cudjEuSGFuZE92ZXJSZXF1ZXN0Ghoub3Bsb2cudjEuSGFuZE92ZXJSZXNwb25zZRJECglDbGFpbVRlcm0SGi5vcGxvZy52MS5DbGFpbVRlcm1SZXF1ZXN0Ghsub3Bsb2cudjEuQ2xhaW1UZXJtUmVzcG9uc2USRAoJR2V0TGVhZGVyEhoub3Bsb2cudjEuR2V0TGVhZGVyUmVxdWVzdBobLm9wbG9nLnYxLkdldExlYWRlclJlc3BvbnNlEkwKC1dhdGNoTGVhZGVyEhwub3Bsb2cudjEuV2F0Y2hMZWFkZXJSZXF1ZXN0Gh0ub3Bsb2cudjEuV2F0Y2hMZWFkZXJSZXNwb25zZTABQiNaIW9wbG9nLXNpZGVjYXIvZ2VuL29wbG9ndjE7b3Bsb2d2MWIGcHJvdG8z", [file_google_protobuf_duration, file_oplog_v1_oplog]);
 
 /**
  * @generated from message oplog.v1.CampaignRequest
@@ -74,8 +74,8 @@ export type Candidate = Message<"oplog.v1.Candidate"> & {
   id: string;
 
   /**
-   * Where the log is to be written while this candidate leads, told to everyone: at most 256 bytes. Empty = this sidecar's
-   * address.
+   * Where the log is to be written while this candidate leads, told to everyone: at most 256 bytes, no control characters.
+   * Empty = this sidecar's address.
    *
    * @generated from field: string endpoint = 3;
    */
@@ -529,7 +529,8 @@ export type ClaimTermRequest = Message<"oplog.v1.ClaimTermRequest"> & {
   claimant: string;
 
   /**
-   * Where the claimant's log is to be written, told to everyone: at most 256 bytes. Empty = this sidecar's address.
+   * Where the claimant's log is to be written, told to everyone: at most 256 bytes, no control characters. Empty = this
+   * sidecar's address.
    *
    * @generated from field: string endpoint = 4;
    */
@@ -634,6 +635,14 @@ export type GetLeaderResponse = Message<"oplog.v1.GetLeaderResponse"> & {
    * @generated from field: repeated oplog.v1.CandidateView candidates = 6;
    */
   candidates: CandidateView[];
+
+  /**
+   * The leader campaigns at this sidecar and is not ready yet: appends are refused with NOT_READY. Known at that sidecar
+   * alone.
+   *
+   * @generated from field: bool preparing = 7;
+   */
+  preparing: boolean;
 };
 
 /**
@@ -819,14 +828,15 @@ export const LeadershipModeSchema: GenEnum<LeadershipMode> = /*@__PURE__*/
 /**
  * Who may write a log. Errors as at OpLogService.
  *
- * A log is led in one of three ways, and the newest claim decides which:
+ * A log is led in one of three ways:
  *
  *   AUTO     the first append claims the log for its sidecar. Protects the log from two writers; chooses nobody.
  *   TOKEN    a master with an election of its own calls ClaimTerm.
  *   ELECTED  masters call Campaign; the store decides, by a lease.
  *
- * A log that has been claimed by token is claimed by tokens alone from then on; Campaign is refused there with
- * FAILED_PRECONDITION (LEADERSHIP_BY_TOKEN). A log that has been campaigned for is never claimed by an append.
+ * An append claims only a log that has known neither token nor election. A candidate takes over from AUTO, and ClaimTerm
+ * from both, for good: a log that has been claimed by token is claimed by tokens alone from then on, and Campaign is
+ * refused there with FAILED_PRECONDITION (LEADERSHIP_BY_TOKEN).
  *
  * @generated from service oplog.v1.LeadershipService
  */
@@ -845,23 +855,27 @@ export const LeadershipService: GenService<{
    *
    * Prepare tells the last entry that the new leader must have applied: Ready answers with exactly that id. A candidate
    * that has not within ready_timeout is passed over, Lost(NOT_READY), and the next one is tried; a lower id is no answer
-   * yet. A higher one is refused with OUT_OF_RANGE (BEYOND_HEAD), and a state_hash that is not that of the view which this
-   * sidecar keeps (--views) with FAILED_PRECONDITION (STATE_DIVERGED): this candidate cannot lead. Where a view is kept, it
-   * too must have applied everything up to that id before Leading is said. After Prepare may come Waiting again (a
-   * hand-over was abandoned), or Prepare again, with a higher final id; after Leading, Leading again with a higher term.
+   * yet, and one that comes before Prepare does not count. A higher one is refused with OUT_OF_RANGE (BEYOND_HEAD), and a
+   * state_hash that is not that of the view which this sidecar keeps (--views) with FAILED_PRECONDITION (STATE_DIVERGED):
+   * this candidate cannot lead. Where a view is kept, it too must have applied everything up to that id before Leading is
+   * said. After Prepare may come Waiting again (a hand-over was abandoned), or Prepare again, with a higher final id;
+   * after Leading, Leading again with a higher term.
    *
    * Ending the stream from the candidate's side gives the leadership up at once; a connection that breaks counts as that.
    * So does SIGTERM of the sidecar. What has been accepted is written, then the next candidate leads. A candidate stops
    * serving at Lost, at the end of the stream, or when what LeaseRenewed promised has run out, whichever is first. Nobody
    * else leads before that promise has run out, unless the candidate ended the stream or somebody ended its leadership on
    * purpose, by Resign, HandOver, ClaimTerm or SIGTERM of the sidecar: Lost is then told at about the moment when another
-   * may lead. Whatever it still sends, nothing is committed under its term once another has been claimed.
+   * may lead. A member of etcd that led the cluster, stood still and came back may also revoke a lease that was renewed
+   * meanwhile (https://github.com/etcd-io/etcd/issues/15247). Whatever it still sends, nothing is committed under its term
+   * once another has been claimed.
    *
    * With several masters at one sidecar the appends must name their term (AppendRequest.term): the sidecar cannot tell
    * otherwise from which of them an append comes.
    *
-   * An id that is campaigning at this sidecar already is refused with ALREADY_EXISTS (CANDIDATE_EXISTS). Beyond 64
-   * candidates of one log at one sidecar: RESOURCE_EXHAUSTED (TOO_MANY).
+   * An id that campaigns already is refused with ALREADY_EXISTS (CANDIDATE_EXISTS): at once where it does so at this
+   * sidecar; where it does so with another endpoint, once that one has been seen to outlive its lease. Beyond 64 candidates
+   * of one log at one sidecar: RESOURCE_EXHAUSTED (TOO_MANY).
    *
    * @generated from rpc oplog.v1.LeadershipService.Campaign
    */
@@ -871,8 +885,9 @@ export const LeadershipService: GenService<{
     output: typeof CampaignResponseSchema;
   },
   /**
-   * Makes the leader give up at once: Lost(RESIGNED). To be called at the sidecar that leads; elsewhere refused with
-   * NOT_PRIMARY, and with FAILED_PRECONDITION (NOT_ELECTED) where nobody campaigned. Answers once the log is vacant.
+   * Makes the leader give up at once, also one that is not ready yet: Lost(RESIGNED). To be called at the sidecar that
+   * leads; elsewhere refused with NOT_PRIMARY, and with FAILED_PRECONDITION (NOT_ELECTED) where nobody campaigned. Answers
+   * once the log is vacant.
    *
    * @generated from rpc oplog.v1.LeadershipService.Resign
    */

@@ -1,0 +1,43 @@
+import type { Clock } from "../oplog/clock.js";
+import { sleep, yieldTurn } from "../replication/timing.js";
+
+/** Notices when a candidate has been silent for longer than it promised. */
+export class Silence {
+  private readonly noticed = new AbortController();
+  private heardMs: number;
+
+  constructor(
+    private readonly clock: Clock,
+    /** Undefined: it does not promise to be heard of. */
+    private readonly withinMs: number | undefined,
+  ) {
+    this.heardMs = clock.monotonicMs();
+  }
+
+  /** Aborts with why. */
+  get signal(): AbortSignal {
+    return this.noticed.signal;
+  }
+
+  /** The candidate lives. */
+  heard(): void {
+    this.heardMs = this.clock.monotonicMs();
+  }
+
+  /** Until it is noticed, or the signal aborts. */
+  async listen(signal: AbortSignal): Promise<void> {
+    const { withinMs, clock } = this;
+    while (withinMs !== undefined && !signal.aborted) {
+      const leftMs = this.heardMs + withinMs - clock.monotonicMs();
+      if (leftMs > 0) {
+        await sleep(leftMs, signal);
+        continue;
+      }
+      // This process may have stood still itself, and what came meanwhile waits to be read.
+      const { heardMs } = this;
+      await yieldTurn();
+      await yieldTurn();
+      if (this.heardMs === heardMs) return this.noticed.abort(`nothing was heard of the candidate for ${withinMs} ms`);
+    }
+  }
+}

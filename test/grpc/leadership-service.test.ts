@@ -1,0 +1,43 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import type { ServerUnaryCall } from "@grpc/grpc-js";
+import { expect, it } from "vitest";
+import { GetLeaderRequestSchema, LeadershipMode } from "../../src/gen/oplog/v1/leadership_pb.js";
+import { LeadershipService } from "../../src/grpc/leadership-service.js";
+import { systemClock } from "../../src/oplog/clock.js";
+import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { Side } from "../promotion/side.js";
+import { inTime, useFakeTime } from "../replication/support.js";
+
+useFakeTime();
+
+function getLeader({ logs, campaigns }: Side) {
+  const draining = new AbortController().signal;
+  const service = new LeadershipService({ logs, campaigns, streamsMax: 1, draining });
+  const request = Buffer.from(toBinary(GetLeaderRequestSchema, create(GetLeaderRequestSchema, { log: "log" })));
+  return inTime(service.getLeader({ request } as ServerUnaryCall<Buffer, unknown>));
+}
+
+it("GetLeader tells, at the sidecar of the leader, that it prepares itself, and from when on it leads", async () => {
+  const store = new MemoryKvStore({ clock: systemClock });
+  const [here, there] = [new Side("a", store), new Side("b", store)];
+  expect(await getLeader(here)).toMatchObject({ preparing: false, vacant: false });
+  const candidate = here.enter("a", { needsHandshake: true });
+  await candidate.hears("prepare");
+  const leader = { id: "a", endpoint: "a:7070", term: 1n };
+  const held = { leader, mode: LeadershipMode.ELECTED, vacant: false, candidates: [{ id: "a", endpoint: "a:7070" }] };
+  expect(await getLeader(here)).toMatchObject({ ...held, preparing: true });
+  expect(await getLeader(there)).toMatchObject({ ...held, preparing: false });
+  candidate.ready(0n);
+  await candidate.hears("leading");
+  expect(await getLeader(here)).toMatchObject({ ...held, preparing: false });
+  await candidate.resign();
+  expect(await getLeader(here)).toMatchObject({ vacant: true, preparing: false, candidates: [] });
+});
+
+it("GetLeader tells nobody to be preparing where the candidate has given up before it was ready", async () => {
+  const side = new Side("a", new MemoryKvStore({ clock: systemClock }));
+  const candidate = side.enter("a", { needsHandshake: true });
+  await candidate.hears("prepare");
+  await candidate.resign();
+  expect(await getLeader(side)).toMatchObject({ vacant: true, preparing: false });
+});

@@ -1,0 +1,114 @@
+import { EventEmitter } from "node:events";
+import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import { beforeEach, describe, expect, it } from "vitest";
+import {
+  GetStatusRequestSchema,
+  Role,
+  WatchStatusRequestSchema,
+  type WatchStatusResponse,
+} from "../../src/gen/oplog/v1/oplog_pb.js";
+import { OpLogService } from "../../src/grpc/oplog-service.js";
+import { systemClock } from "../../src/oplog/clock.js";
+import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
+import { silentLogger } from "../../src/oplog/logger.js";
+import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { QueueBudget } from "../../src/replication/append-item.js";
+import { Views } from "../../src/standby/views.js";
+import { LIMITS } from "../oplog/entries-support.js";
+import { Side, TTL_MS } from "../promotion/side.js";
+import { inTime, passTime, until, useFakeTime } from "../replication/support.js";
+
+useFakeTime();
+
+let inner: MemoryKvStore;
+let store: FaultyKvStore;
+beforeEach(() => {
+  inner = new MemoryKvStore({ clock: systemClock });
+  store = new FaultyKvStore(inner);
+});
+
+const bytesOf = <D extends DescMessage>(schema: D, request: MessageInitShape<D>) =>
+  Buffer.from(toBinary(schema, create(schema, request)));
+
+function serviceOf({ logs }: Side): OpLogService {
+  const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
+  const openLog = () => logs.get("log");
+  const common = { clock: systemClock, logger: silentLogger, objectLeaseDefaultMs: undefined };
+  const health = { kind: "memory", isReachable: true, version: "", error: "", unreachableMs: 0 };
+  return new OpLogService({
+    logs,
+    views: new Views({ ...common, openLog, observer, headPollMs: 1000 }, []),
+    limits: LIMITS,
+    clock: systemClock,
+    sidecar: () => ({ id: "s", version: "1", startedWallMs: 0, isShuttingDown: false, store: health }),
+    budget: new QueueBudget(1000, 10),
+    subscriberBytesMax: 1000,
+    statusStreamsMax: 10,
+    draining: new AbortController().signal,
+  });
+}
+
+async function statusAt(side: Side) {
+  const request = bytesOf(GetStatusRequestSchema, { log: "log" });
+  return inTime(serviceOf(side).getStatus({ request } as ServerUnaryCall<Buffer, unknown>));
+}
+
+describe("GetStatus", () => {
+  it("tells the role of one that prepares, leads, waits and has been fenced", async () => {
+    const [a, b] = [new Side("a", store), new Side("b", store)];
+    const roleAt = async (side: Side) => (await statusAt(side)).log?.role;
+    const first = a.enter("a", { needsHandshake: true });
+    await first.hears("prepare");
+    expect([await roleAt(a), await roleAt(b)]).toEqual([Role.PREPARING, Role.STANDBY]);
+    first.ready(0n);
+    await first.hears("leading");
+    await expect(b.append()).rejects.toMatchObject({ reason: "NOT_PRIMARY" });
+    expect([await roleAt(a), await roleAt(b)]).toEqual([Role.PRIMARY, Role.STANDBY]);
+    await first.resign();
+    await b.leader("b");
+    expect([await roleAt(a), await roleAt(b)]).toEqual([Role.FENCED, Role.PRIMARY]);
+  });
+
+  it("does not say that a log does not exist while the store cannot be asked", async () => {
+    const side = new Side("a", store);
+    await expect(statusAt(side)).rejects.toMatchObject({ reason: "LOG_NOT_FOUND" });
+    await new Side("b", inner).append();
+    store.goAway();
+    const { sidecar, log } = await statusAt(side);
+    expect({ id: sidecar?.sidecarId, log }).toEqual({ id: "s", log: undefined });
+  });
+
+  it("of a log that was never read leaves out when it was", async () => {
+    const side = new Side("a", store);
+    await side.append();
+    store.goAway();
+    const { log } = await statusAt(side);
+    expect(log).toMatchObject({ role: Role.PRIMARY, headSequenceId: 1n, leader: { id: "a", term: 1n } });
+    expect([log?.observedAt, log?.leaseLeft]).toEqual([undefined, undefined]);
+  });
+});
+
+describe("WatchStatus", () => {
+  it("is quiet while nothing but the lease of the leader runs down and is renewed", async () => {
+    const side = new Side("a", store);
+    await side.leader("a");
+    const told: WatchStatusResponse[] = [];
+    const call = Object.assign(new EventEmitter(), {
+      request: bytesOf(WatchStatusRequestSchema, { log: "log", minInterval: durationFromMs(100) }),
+      write: (status: WatchStatusResponse, done: () => void) => {
+        told.push(status);
+        done();
+      },
+    });
+    const watching = serviceOf(side).watchStatus(call as unknown as ServerWritableStream<Buffer, unknown>);
+    await passTime(5 * TTL_MS);
+    expect(told).toHaveLength(1);
+    expect(told[0]!.log?.leaseLeft).toBeDefined();
+    await side.append();
+    await until(() => told.at(-1)!.log?.headSequenceId === 1n, "the append to be told of");
+    call.emit("cancelled");
+    await inTime(watching);
+  });
+});
