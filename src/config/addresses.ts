@@ -1,3 +1,4 @@
+import { controlCharacterIn } from "../oplog/text.js";
 import { type Kind, Refusal, scalar } from "./kinds.js";
 
 /** Where a server listens. Port 0 lets the system choose one. */
@@ -12,8 +13,6 @@ export interface TcpAddress {
 
 /** Linux keeps 108 bytes for the path of a socket, with its end. */
 const SOCKET_PATH_BYTES_MAX = 107;
-/** A socket may be announced as the address of this sidecar, which everybody prints. */
-const CONTROL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 const TCP_HINT = "host:port, like 127.0.0.1:7450 or [::1]:7450";
 
 /** As gRPC and the operator write it: "host:port", "[v6]:port" or "unix:///path". */
@@ -43,7 +42,8 @@ export const listenAddress: Kind<ListenAddress> = scalar({
     if (!received.startsWith("unix:")) return readTcp(received);
     const path = received.slice("unix://".length);
     if (!received.startsWith("unix:///")) return new Refusal("is no socket: write unix:///absolute/path");
-    if (CONTROL.test(path)) return new Refusal("names a socket with control characters");
+    // It may be announced as the address of this sidecar, which everybody prints.
+    if (controlCharacterIn(path) !== undefined) return new Refusal("names a socket with control characters");
     return Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX
       ? new Refusal(`names a socket by ${Buffer.byteLength(path)} bytes; the system allows ${SOCKET_PATH_BYTES_MAX}`)
       : Object.freeze({ kind: "unix", path });

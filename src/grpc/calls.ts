@@ -1,6 +1,7 @@
 import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { InvalidArgumentError } from "../oplog/errors.js";
+import { controlCharacterIn } from "../oplog/text.js";
 
 /** A request from its bytes. Throws InvalidArgumentError. */
 export function decode<D extends DescMessage>(schema: D, bytes: Buffer): MessageShape<D> {
@@ -12,18 +13,14 @@ export function decode<D extends DescMessage>(schema: D, bytes: Buffer): Message
 }
 
 const ENDPOINT_BYTES_MAX = 256;
-/** Everybody prints it: what moves the cursor, ends the line or reverses the text is no part of an address. */
-const CONTROL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 
-/** Throws InvalidArgumentError. */
+/** Everybody prints it. Throws InvalidArgumentError. */
 export function requireEndpoint(endpoint: string, field: string): string {
   const received = Buffer.byteLength(endpoint);
-  const control = CONTROL.exec(endpoint)?.[0].codePointAt(0);
+  const control = controlCharacterIn(endpoint);
   if (control !== undefined) {
-    const character = `U+${control.toString(16).toUpperCase().padStart(4, "0")}`;
-    throw new InvalidArgumentError(field, `the control character ${character} is no part of an address`, {
-      received: character,
-    });
+    const message = `the control character ${control} is no part of an address`;
+    throw new InvalidArgumentError(field, message, { received: control });
   }
   if (received <= ENDPOINT_BYTES_MAX) return endpoint;
   throw new InvalidArgumentError(field, `${received} bytes, the limit is ${ENDPOINT_BYTES_MAX}`, {

@@ -10,8 +10,10 @@ import type { Log } from "../replication/log.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { Candidate } from "./messages.js";
 
-/** A store may count a lease in whole seconds, and delete its keys some time after it has run out. */
-const NAMESAKE_MARGIN_MS = 2000;
+/** A store may count what is left of a lease in whole seconds. */
+const COUNTING_MS = 1500;
+/** One may come from the store itself: a new leader of etcd gives every lease its whole time. */
+const RENEWALS_OF_THE_LIVING = 2;
 
 /** One candidate as the store knows it: its entry, its turn, its claims. */
 export class Candidacy {
@@ -19,8 +21,8 @@ export class Candidacy {
   /** Of the announcement that it has prepared for. */
   private warmForRevision = 0n;
   private hasEntered = false;
-  /** Whose entry is in the way, and when it is gone unless its lease is renewed. */
-  private namesake: { readonly nonce: Uint8Array; readonly goneMs: number } | undefined;
+  /** Whose entry is in the way, when its lease ends at the latest unless it is renewed, and how often it was. */
+  private namesake: { readonly nonce: Uint8Array; endsMs: number; renewals: number } | undefined;
 
   constructor(
     private readonly store: KvStore,
@@ -35,7 +37,7 @@ export class Candidacy {
    * entry of another endpoint is that of a namesake, which may have died or not.
    *
    * False: it does not stand yet, for the store did not answer, or a namesake is in the way. Throws CandidateExistsError
-   * when that one has outlived its lease.
+   * when that one is seen to live.
    */
   enter(keeper: LeaseKeeper): Promise<boolean> {
     return unlessStoreFails(() => this.tryToEnter(keeper), false);
@@ -68,10 +70,9 @@ export class Candidacy {
   }
 
   private async tryToEnter({ leaseId }: LeaseKeeper): Promise<boolean> {
-    const { store, log, clock, nonce, warmForRevision: preparedForRevision } = this;
+    const { store, log, nonce, warmForRevision: preparedForRevision } = this;
     const { id, endpoint } = this.candidate;
     const key = log.keys.candidate(id);
-    const askedMs = clock.monotonicMs();
     const { pair } = await store.get(key);
     const current = pair && decodeState(CandidateEntrySchema, pair);
     if (current !== undefined && this.isOurs(current)) {
@@ -79,7 +80,7 @@ export class Candidacy {
       if (pair?.leaseId === leaseId && current.preparedForRevision === preparedForRevision) return true;
     } else if (pair !== undefined && current !== undefined) {
       if (current.endpoint !== endpoint) {
-        await this.suspect(current, pair.leaseId, askedMs);
+        await this.suspect(current, pair.leaseId);
         return false;
       }
       if (this.hasEntered) return true;
@@ -93,15 +94,19 @@ export class Candidacy {
     return succeeded;
   }
 
-  /** `askedMs`: when its entry was asked for, which is there. */
-  private async suspect({ nonce, endpoint }: CandidateEntry, leaseId: bigint, askedMs: number): Promise<void> {
+  private async suspect({ nonce, endpoint }: CandidateEntry, leaseId: bigint): Promise<void> {
     const { store, clock, log, candidate } = this;
+    const askedMs = clock.monotonicMs();
+    const leftMs = (await store.leaseTimeLeft(leaseId)) ?? 0;
+    const endsMs = clock.monotonicMs() + leftMs;
     if (this.namesake === undefined || Buffer.compare(this.namesake.nonce, nonce) !== 0) {
-      const leftMs = (await store.leaseTimeLeft(leaseId)) ?? 0;
-      this.namesake = { nonce, goneMs: clock.monotonicMs() + leftMs + NAMESAKE_MARGIN_MS };
-    } else if (askedMs >= this.namesake.goneMs) {
-      throw new CandidateExistsError(log.name, candidate.id, endpoint);
+      this.namesake = { nonce, endsMs, renewals: 0 };
     }
+    if (askedMs + leftMs <= this.namesake.endsMs + COUNTING_MS) return;
+    this.namesake.endsMs = endsMs;
+    this.namesake.renewals++;
+    if (this.namesake.renewals >= RENEWALS_OF_THE_LIVING)
+      throw new CandidateExistsError(log.name, candidate.id, endpoint);
   }
 }
 

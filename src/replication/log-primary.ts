@@ -232,7 +232,7 @@ export class LogPrimary {
     this.heldTerm = term;
     this.identity = identity;
     this.parts.sightings.noteLog(head.logId, head.lastSequenceId);
-    this.parts.sightings.noteLeader({ owner: identity.id, endpoint: identity.endpoint, term });
+    this.parts.sightings.noteLeader({ owner: identity.id, endpoint: identity.endpoint, term }, false);
   }
 
   private noteTaken({ primary, endpoint, term }: NotPrimaryError): void {

@@ -1,6 +1,6 @@
 import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
 import { decodeState } from "../leadership/claim.js";
-import { type Leadership, primaryIn, readLeadership } from "../leadership/leadership.js";
+import { type Leadership, readLeadership } from "../leadership/leadership.js";
 import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { StoreError } from "../oplog/kv-store.js";
@@ -200,7 +200,7 @@ export class Log {
 
   async readLeadership(): Promise<Leadership> {
     const leadership = await this.throughStore(readLeadership(this.parts.store, this.keys));
-    this.sightings.noteLeader(primaryIn(leadership));
+    this.sightings.noteLeadership(leadership);
     return leadership;
   }
 
@@ -219,7 +219,7 @@ export class Log {
   /** Now, on every change, and every few seconds. */
   async *watchLeadership(signal: AbortSignal, rereadMs = LEADERSHIP_REREAD_MS): AsyncGenerator<Leadership> {
     for await (const leadership of watchLeadership(this.parts.store, this.keys, rereadMs, signal)) {
-      this.sightings.noteLeader(primaryIn(leadership));
+      this.sightings.noteLeadership(leadership);
       yield leadership;
     }
   }

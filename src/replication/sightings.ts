@@ -1,4 +1,5 @@
 import type { Primary } from "../leadership/claim.js";
+import type { Leadership } from "../leadership/leadership.js";
 import type { LeaderView } from "./log-feed.js";
 import type { LogState } from "./log-state.js";
 
@@ -14,6 +15,8 @@ export class Sightings {
   private floor = 1n;
   private term = 0n;
   private leader = NOBODY;
+  /** Nobody holds the lease of that leader any more. */
+  private isVacant = false;
   private reading: LogState | undefined;
 
   /** `onTerm`: told of each term that is higher than those before. */
@@ -23,8 +26,14 @@ export class Sightings {
   noteReading(state: LogState): void {
     const { id, endpoint, term } = state.leader;
     this.noteLog(state.logId, state.head, state.floor);
-    this.noteLeader({ owner: id, endpoint, term });
+    this.noteLeader({ owner: id, endpoint, term }, state.isVacant);
     this.reading = state;
+  }
+
+  noteLeadership({ term, leader }: Leadership): void {
+    if (term !== undefined) this.noteLeader(term, term.elected && leader === undefined);
+    if (leader !== undefined)
+      this.noteLeader({ owner: leader.id, endpoint: leader.endpoint, term: leader.term }, false);
   }
 
   noteLog(logId: Uint8Array, head: bigint, floor = 1n): void {
@@ -38,9 +47,13 @@ export class Sightings {
     if (head > this.head) this.head = head;
   }
 
-  /** Without an owner: the term has ended, and nobody was named. */
-  noteLeader({ owner, endpoint, term }: Primary): void {
-    if (owner !== "" && term > this.leader.term) this.leader = { id: owner, endpoint, term };
+  /** Without an owner: the term has ended, and nobody was named. `isVacant`: if that is known. */
+  noteLeader({ owner, endpoint, term }: Primary, isVacant?: boolean): void {
+    if (owner !== "" && term > this.leader.term) {
+      this.leader = { id: owner, endpoint, term };
+      this.isVacant = false;
+    }
+    if (term === this.leader.term) this.isVacant = isVacant ?? this.isVacant;
     if (term <= this.term) return;
     this.term = term;
     this.onTerm(term);
@@ -48,14 +61,14 @@ export class Sightings {
 
   /** Undefined: the log has not been seen. */
   recall(): LogState | undefined {
-    const { logId, head, floor, leader, reading } = this;
+    const { logId, head, floor, leader, isVacant, reading } = this;
     if (logId === undefined) return undefined;
     return {
       logId,
       head,
       floor,
       leader,
-      isVacant: reading?.isVacant === true && reading.leader.term === leader.term,
+      isVacant,
       leaseLeftMs: undefined,
       cursors: reading?.cursors ?? [],
       observedWallMs: reading?.observedWallMs,
@@ -68,6 +81,7 @@ export class Sightings {
     this.floor = 1n;
     this.term = 0n;
     this.leader = NOBODY;
+    this.isVacant = false;
     this.reading = undefined;
   }
 }

@@ -38,10 +38,11 @@ async function isListed(id: string): Promise<void> {
 }
 
 /** Of a candidate that has died, whose lease runs on for so long. */
-async function leaveEntry(id: string, endpoint: string, ttlMs: number): Promise<void> {
+async function leaveEntry(id: string, endpoint: string, ttlMs: number): Promise<bigint> {
   const { leaseId } = await inner.grantLease(ttlMs);
   const value = toBinary(CandidateEntrySchema, create(CandidateEntrySchema, { id, endpoint, nonce: Buffer.alloc(16) }));
   await inner.txn({ compares: [], writes: [{ kind: "put", key: keys.candidate(id), value, leaseId }] });
+  return leaseId;
 }
 
 const endOf = (...entrants: Entrant[]) => Promise.all(entrants.map((each) => each.resign()));
@@ -97,6 +98,17 @@ it("a candidate goes on in the place of a namesake that has died", async () => {
   expect(entrant.kinds).toEqual(["waiting"]);
   await entrant.hears("leading");
   expect(await entryOf("w")).toMatchObject({ endpoint: "a:7070" });
+  await entrant.resign();
+});
+
+it("a namesake that has died is not taken for alive when etcd gives every lease its whole time", async () => {
+  const leaseId = await leaveEntry("w", "elsewhere:7070", 10_000);
+  const entrant = new Side("a", store).enter("w");
+  await passTime(8000);
+  await inner.keepLeaseAlive(leaseId);
+  await passTime(9000);
+  expect(entrant.kinds).toEqual(["waiting"]);
+  await entrant.hears("leading");
   await entrant.resign();
 });
 

@@ -73,6 +73,29 @@ describe("what is told of a log while the store is away", () => {
     expect(await stateOf(side.log)).toMatchObject({ leader: { id: "new" }, isVacant: false });
   });
 
+  it("is that nobody leads, also where only the leader was asked for", async () => {
+    const other = new Side("a", inner);
+    const former = await other.leader("old");
+    const { log } = new Side("b", store);
+    await stateOf(log);
+    await former.resign();
+    const later = await other.leader("later");
+    await later.resign();
+    await inTime(log.readLeadership());
+    store.goAway();
+    expect(await stateOf(log)).toMatchObject({ leader: { id: "later", term: 2n }, isVacant: true });
+  });
+
+  it("is that nobody leads, also where the leader gave up here", async () => {
+    const side = new Side("a", store);
+    const leader = await side.leader("a");
+    await stateOf(side.log);
+    await leader.resign();
+    await inTime(side.log.readLeadership());
+    store.goAway();
+    expect(await stateOf(side.log)).toMatchObject({ leader: { id: "a", term: 1n }, isVacant: true });
+  });
+
   it.each([{ hasLeft: false }, { hasLeft: true }])(
     "is what has been followed, also when the last subscriber has left: $hasLeft",
     async ({ hasLeft }) => {

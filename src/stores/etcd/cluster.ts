@@ -13,7 +13,7 @@ import {
   toStoreError,
   unanswered,
 } from "./failures.js";
-import { type CallInquiry, Inquiry, STATUS_MS_MAX } from "./inquiry.js";
+import { type CallInquiry, Inquiry, SILENT, STATUS_MS_MAX } from "./inquiry.js";
 import { Login } from "./login.js";
 import { Member, type Service, type Stubs } from "./member.js";
 import type { EtcdLogger, EtcdOptions } from "./options.js";
@@ -49,6 +49,8 @@ export interface Opened<Request, Response> {
 
 /** How long a silent member is not gone to while there is another. */
 const AVOIDED_MS = 10_000;
+/** A status that ends later than this was held up here. */
+const STOOD_STILL_MS = 1.2 * STATUS_MS_MAX;
 /** While none is of use, one after the other is left, many times a second. */
 const TELL_LEFT_EVERY_MS = 1_000;
 
@@ -68,7 +70,7 @@ export class Cluster {
   /** Members whose version was accepted. A refused one is asked again, so that an upgrade is noticed. */
   private readonly accepted = new Set<Member>();
   private readonly calls = new Set<ClientUnaryCall>();
-  private readonly streams = new Map<{ cancel(): void }, Member>();
+  private readonly streams = new Map<{ cancel(): void; destroy(failure: Error): void }, Member>();
   private readonly inquiry: Inquiry;
   /** The highest that has been heard of: it rises with every election in etcd. */
   private raftTerm = 0n;
@@ -195,8 +197,12 @@ export class Cluster {
   private async askStatus(member: Member, metadata: Metadata): Promise<Outcome<IStatusResponse>> {
     const connection = { member, stub: await member.stub("Maintenance"), metadata };
     if (this.closed) return { failure: unanswered("this store is closed") };
+    const askedMs = performance.now();
     const outcome = await this.send(connection, statusCall(STATUS_MS_MAX), new Deadline(STATUS_MS_MAX).wallMs());
-    if (outcome.failure !== undefined && isSilence(outcome.failure)) this.noteSilence(member);
+    if (outcome.failure === undefined || !isSilence(outcome.failure)) return outcome;
+    // Then the answer may be there, and not have been read.
+    if (performance.now() - askedMs > STOOD_STILL_MS) return { failure: unanswered("this process stood still") };
+    this.noteSilence(member);
     return outcome;
   }
 
@@ -204,7 +210,7 @@ export class Cluster {
   private noteSilence(silent: Member): void {
     if (this.members.length === 1) return;
     this.silent.set(silent, new Deadline(AVOIDED_MS));
-    for (const [stream, member] of this.streams) if (member === silent) stream.cancel();
+    for (const [stream, member] of this.streams) if (member === silent) stream.destroy(unanswered(SILENT));
   }
 
   private noteAnswer(member: Member, answer: Answer | undefined): void {
@@ -218,9 +224,8 @@ export class Cluster {
   private async connect<S extends Service>(service: S, deadline: Deadline): Promise<Connection<S>> {
     const problems: string[] = [];
     let refused: StoreRefusedError | undefined;
-    for (let step = 0, first = this.current; step < this.members.length; step++) {
+    for (const member of [this.members[this.current]!, ...this.others()]) {
       if (this.closed) throw closedError();
-      const member = this.members[(first + step) % this.members.length]!;
       const problem = await this.open(member, service, deadline);
       if (this.closed) throw closedError();
       if (!(problem instanceof Error)) return problem;
@@ -267,11 +272,16 @@ export class Cluster {
     throw new StoreRefusedError(`${refusal} (at ${member.address})`);
   }
 
-  private leave(member: Member, because: string): void {
-    if (this.members.length === 1 || this.members[this.current] !== member) return;
+  /** In the order in which they are gone to. */
+  private others(): Member[] {
     const others = [...this.members.slice(this.current + 1), ...this.members.slice(0, this.current)];
     const avoidedMs = (other: Member) => this.silent.get(other)?.remainingMs ?? 0;
-    const next = others.toSorted((a, b) => avoidedMs(a) - avoidedMs(b))[0]!;
+    return others.toSorted((a, b) => avoidedMs(a) - avoidedMs(b));
+  }
+
+  private leave(member: Member, because: string): void {
+    if (this.members.length === 1 || this.members[this.current] !== member) return;
+    const next = this.others()[0]!;
     this.current = this.members.indexOf(next);
     this.doubted = undefined;
     if ((this.toldLeft.get(member)?.remainingMs ?? 0) > 0) return;

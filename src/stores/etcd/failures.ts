@@ -8,7 +8,8 @@ import { LeaseNotFoundError, type StoreError, StoreRefusedError, StoreUnreachabl
 export function toStoreError(failure: ServiceError, address: string): StoreError {
   const options = { cause: failure };
   if (failure.details.includes(LEASE_NOT_FOUND)) return new LeaseNotFoundError(failure.details, options);
-  const said = `etcd at ${address} answered ${status[failure.code]}: ${failure.details}`;
+  const answer = failure.details.startsWith(NO_ANSWER) ? "gave" : `answered ${status[failure.code]}:`;
+  const said = `etcd at ${address} ${answer} ${failure.details}`;
   if (!isRefusal(failure)) return new StoreUnreachableError(said, options);
   const remedy = REMEDIES.find(([text]) => failure.details.includes(text))?.[1];
   return new StoreRefusedError(remedy === undefined ? said : `${said}. ${remedy}`, options);
@@ -40,7 +41,7 @@ export function isLeaderChange(failure: ServiceError): boolean {
 
 /** The failure of a call that is given up before its deadline. Its outcome is unknown. */
 export function unanswered(because: string): ServiceError {
-  const details = `no answer: ${because}`;
+  const details = `${NO_ANSWER}: ${because}`;
   return Object.assign(new Error(details), { code: status.UNAVAILABLE, details, metadata: new Metadata() });
 }
 
@@ -59,6 +60,7 @@ export function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && "details" in error && "code" in error && typeof error.code === "number";
 }
 
+const NO_ANSWER = "no answer";
 /** As etcd says it, of reads. */
 export const LEADER_CHANGED = "leader changed";
 const LEASE_NOT_FOUND = "requested lease not found";

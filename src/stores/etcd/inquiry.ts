@@ -8,6 +8,7 @@ import { decodeInteger } from "./wire.js";
 const ASK_EVERY_MS = 250;
 /** For a member to tell its status, which it has in memory. */
 export const STATUS_MS_MAX = 750;
+export const SILENT = "the member is silent";
 /** What a member reports that knows of no leader. */
 const NO_LEADER = "0";
 
@@ -32,7 +33,7 @@ export class Inquiry {
       const { failure, response } = await this.statusOf(member, metadata);
       if (failure !== undefined) {
         // Any other failure tells nothing that the call is not told itself.
-        return isSilence(failure) && !this.waitsForSilent ? unanswered("the member is silent") : undefined;
+        return isSilence(failure) && !this.waitsForSilent ? unanswered(SILENT) : undefined;
       }
       if (response.leader === NO_LEADER) return undefined;
       inquiry.isMemberWell = true;

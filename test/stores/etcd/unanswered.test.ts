@@ -49,6 +49,33 @@ test("a watch at a silent member is lost as soon as a call finds out", async () 
   expect(await within(watch.ended, { deadlineMs: 1_000, what: "the watch to end" })).toBeInstanceOf(WatchLostError);
 });
 
+test("a keepalive at a silent member is given up, and the next goes elsewhere", async () => {
+  const { store, proxies } = await behindTwoProxies();
+  const { leaseId } = await store.grantLease(60_000);
+  await store.keepLeaseAlive(leaseId);
+  proxies[0].blackHole(true);
+  const refused = store.keepLeaseAlive(leaseId);
+  await expect(within(refused, { deadlineMs: NOTICED_MS_MAX, what: "the keepalive to end" })).rejects.toThrow(
+    /gave no answer: the member is silent/,
+  );
+  await within(store.keepLeaseAlive(leaseId), { deadlineMs: NOTICED_MS_MAX, what: "the lease to be kept" });
+});
+
+test("a standstill of this process is not taken for silence of a member", async () => {
+  const { store, proxies } = await behindTwoProxies();
+  const { revision } = await store.get("/a");
+  const watch = await WatchRecorder.start(store, { from: "/", to: "0", startRevision: revision + 1n });
+  proxies[0].delay(200);
+  const write = store.txn({ compares: [], writes: [put("/a", "1")] });
+  const sentMs = performance.now();
+  // Its member is asked by then, and the answer under way.
+  await waitFor(() => performance.now() > sentMs + 300, { what: "the inquiry" });
+  const stillUntilMs = performance.now() + 900;
+  while (performance.now() < stillUntilMs);
+  expect((await write).succeeded).toBe(true);
+  await watch.waitForEvents(1);
+});
+
 test("a silent member is not gone back to while there is another", async () => {
   const left: { readonly next?: string }[] = [];
   const server = await aServer();
@@ -58,14 +85,15 @@ test("a silent member is not gone back to while there is another", async () => {
     proxies.map(({ endpoint }) => endpoint),
     logger,
   );
-  await store.get("/a");
+  await Promise.all([store.get("/a"), store.grantLease(60_000)]);
   proxies[0].blackHole(true);
   await store.get("/a");
   await proxies[1].refuse(true);
   await store.get("/a");
   await proxies[1].refuse(false);
   await proxies[2].refuse(true);
-  await store.get("/a");
+  // It has connections of its own, of which that to the silent member stands, and is not sent to a second one.
+  await store.grantLease(60_000);
   expect(left.map(({ next }) => next)).toEqual([1, 2, 1].map((index) => proxies[index]!.endpoint));
 });
 

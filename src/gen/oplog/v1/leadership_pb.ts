@@ -874,7 +874,7 @@ export const LeadershipService: GenService<{
    * otherwise from which of them an append comes.
    *
    * An id that campaigns already is refused with ALREADY_EXISTS (CANDIDATE_EXISTS): at once where it does so at this
-   * sidecar; where it does so with another endpoint, once that one has been seen to outlive its lease. Beyond 64 candidates
+   * sidecar; where it does so with another endpoint, once that one has been seen to renew its lease. Beyond 64 candidates
    * of one log at one sidecar: RESOURCE_EXHAUSTED (TOO_MANY).
    *
    * @generated from rpc oplog.v1.LeadershipService.Campaign
