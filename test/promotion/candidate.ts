@@ -26,6 +26,10 @@ export interface AskedHandOver {
   outcome: string | undefined;
 }
 
+function answerTo(term: bigint, applied: bigint): string {
+  return `${applied} in term ${term}`;
+}
+
 /** One candidacy as its master sees it; judges what it is told. */
 export class Candidacy {
   readonly promised: Promised[] = [];
@@ -43,7 +47,8 @@ export class Candidacy {
   wasSilent = false;
   isWell = false;
   private prepared: { readonly term: bigint; readonly final: bigint } | undefined;
-  private answered: { readonly term: bigint; readonly applied: bigint } | undefined;
+  private readonly answered = new Set<string>();
+  private hasMissedLeading = false;
   private answers: Answer[] = [];
 
   constructor(
@@ -137,6 +142,7 @@ export class Candidacy {
     if (this.isSilent && this.dice.chance(0.3)) {
       // An answer to "the newest" would be taken for one to this.
       if (message.kind === "prepare") this.prepared = undefined;
+      if (message.kind === "leading") this.hasMissedLeading = true;
       return false;
     }
     switch (message.kind) {
@@ -162,7 +168,6 @@ export class Candidacy {
 
   private prepare(term: bigint, final: bigint): void {
     this.prepared = { term, final };
-    this.answered = undefined;
     if (!this.candidate.needsHandshake) return;
     const { dice } = this;
     const bad: Answer[] = ["late", "wrong", "never", "of an older term"];
@@ -175,7 +180,7 @@ export class Candidacy {
     const ofTerm = answer === "of an older term" ? term - 1n : dice.chance(0.5) || answer === "late" ? term : 0n;
     this.say(delayMs, ({ campaign }) => {
       if (ofTerm === 0n && this.prepared?.final !== final) return;
-      if (this.prepared?.final === final) this.answered = { term: ofTerm === 0n ? term : ofTerm, applied };
+      this.answered.add(answerTo(ofTerm === 0n ? this.prepared!.term : ofTerm, applied));
       campaign.ready({ applied, stateHash: new Uint8Array(), term: ofTerm });
     });
   }
@@ -184,15 +189,13 @@ export class Candidacy {
     const { candidate, led, sidecar, violations } = this;
     const final = next - 1n;
     if (led.length > 0 && term <= this.term) violations.push(`${this.name} leads term ${term} after ${this.term}`);
-    if (led.length === 0) {
+    // Between a first term that it was not told of and a further one, others may have appended here.
+    if (led.length === 0 && !this.hasMissedLeading) {
       if (this.prepared !== undefined && this.prepared.final !== final) {
         violations.push(`${this.name} leads from ${next}, was to prepare for ${this.prepared?.final}`);
       }
-      if (
-        candidate.needsHandshake &&
-        (this.answered?.applied !== final || this.answered.term !== this.prepared?.term)
-      ) {
-        violations.push(`${this.name} leads from ${next}, had answered ${this.answered?.applied}`);
+      if (candidate.needsHandshake && !this.answered.has(answerTo(this.prepared?.term ?? term, final))) {
+        violations.push(`${this.name} leads from ${next}, had answered ${[...this.answered]}`);
       }
       const { view } = sidecar;
       if (view !== undefined && BigInt(view.state.applied) < final) {

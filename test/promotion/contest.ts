@@ -218,13 +218,14 @@ export class Contest {
       .then(
         ({ term: taken, finalSequenceId }) => {
           close("ok");
-          const reign = this.chronicle.reigns.find((each) => each.term === taken);
+          const { reigns } = this.chronicle;
+          const reign = reigns.find((each) => each.term === taken);
           // Told late, it may be a further term of the target.
-          const isNext = ({ nonce }: Reign) =>
-            this.chronicle.reigns.every((each) => each.term <= term || each.term > taken || each.nonce === nonce);
+          const since = reigns.filter((each) => each.term > term && each.term <= taken);
+          const isNext = ({ nonce }: Reign) => since.every((each) => each.nonce === nonce);
           if (reign?.id !== target) this.violations.push(`handed over to "${target}", ${taken} is of "${reign?.id}"`);
-          else if (reign.final !== finalSequenceId && isNext(reign)) {
-            this.violations.push(`handed over after ${finalSequenceId}, the term before ended with ${reign.final}`);
+          else if (since[0]?.final !== finalSequenceId && isNext(reign)) {
+            this.violations.push(`handed over after ${finalSequenceId}, the term before ended with ${since[0]?.final}`);
           }
         },
         (error: unknown) => {
@@ -236,12 +237,14 @@ export class Contest {
             const { leading } = leader.open?.campaign ?? {};
             // A claim by token is known to the hand-over before the leader has settled what is in flight.
             const isKnown = (claimed ?? 0n) <= term;
-            const isLeadingStill = isKnown && reign?.term === term && leading?.claim.term === term && !leading.isOver;
+            const isStill = leading?.claim.term === term && !leading.isOver && leading.writer.end === undefined;
+            const isLeadingStill = isKnown && reign?.term === term && isStill;
             if (isLeadingStill) {
               this.violations.push(`HandOver: ${error.message}, though ${leader.name} leads ${term} still`);
             }
             const own = this.chronicle.reigns.find((each) => each.term === term);
-            if (own?.next?.id === target && own.next.isInvited && primary === leader.candidate.id) {
+            const isSince = (claimed ?? 0n) > (own?.next?.term ?? 0n);
+            if (own?.next?.id === target && own.next.isInvited && primary === leader.candidate.id && !isSince) {
               this.violations.push(`HandOver to "${target}", which has taken ${own.next.term}: ${error.message}`);
             }
           }
