@@ -5,6 +5,7 @@ import { LeadershipHistory } from "../support/leadership-history.js";
 import { waitFor } from "../support/wait.js";
 import { machineMs } from "./candidate.js";
 import { readBack } from "./recording-follower.js";
+import { scaled } from "./scale.js";
 import { Side } from "./side.js";
 import { anEtcd, atEnd } from "./stage.js";
 import { StoreWatch } from "./store-watch.js";
@@ -12,7 +13,7 @@ import { faketimeLibrary, WallClock } from "./wall-clock.js";
 
 const LOG = "timed";
 const TTL_MS = 1_000;
-const RECOVERY_MS_MAX = TTL_MS + 2_000;
+const RECOVERY_MS_MAX = TTL_MS + scaled(6_000, 2_000);
 const HOUR_S = 3_600;
 /** How far a clock that has been read in another process may be off. */
 const READING_MS = 2_000;
