@@ -59,14 +59,11 @@ it.runIf(library !== undefined)(
     expect(monotonicErrorMs(jumping)).toBeLessThan(READING_MS);
 
     // The same to a standby; and it takes over, twice, while its clock is wrong.
-    jumping.master.resign();
-    expect(await steady.master.leads(RECOVERY_MS_MAX)).toBe(term + 1);
+    expect(await passesOn(jumping, steady)).toBeGreaterThan(term);
     await jumps(steady, [HOUR_S, -HOUR_S]);
-    steady.master.resign();
-    expect(await jumping.master.leads(RECOVERY_MS_MAX)).toBe(term + 2);
+    await passesOn(steady, jumping);
     await jumps(jumping, [HOUR_S]);
-    jumping.master.resign();
-    expect(await steady.master.leads(RECOVERY_MS_MAX)).toBe(term + 3);
+    const last = await passesOn(jumping, steady);
     await goesOnLeading(steady);
 
     await Promise.all([jumping, steady].map(({ master }) => master.hold()));
@@ -74,7 +71,7 @@ it.runIf(library !== undefined)(
     await watch.reachesNow();
     expect(records.history.violations()).toEqual([]);
     expect(records.leadership.violations()).toEqual([]);
-    expect(records.leadership.terms.at(-1)).toBe(term + 3);
+    expect(records.leadership.terms.at(-1)).toBe(last);
     await timestampsNeverFall(steady.client, head);
   },
 );
@@ -85,6 +82,20 @@ async function wallClockAheadMs(client: OplogClient): Promise<number> {
     if (frame.case === "heartbeat") return Number(frame.value.timeMs) - Date.now();
   }
   throw new Error("the stream ended without a heartbeat");
+}
+
+/** Who resigns stands again soon, and leads again if the other has just lost its lease on a machine that is busy. */
+async function passesOn({ master: from }: Side, { name, master: to }: Side): Promise<number> {
+  let resignedFrom = 0;
+  const hasPassed = () => {
+    const { term = 0 } = from;
+    if (term > resignedFrom) {
+      resignedFrom = term;
+      from.resign();
+    }
+    return (to.term ?? 0) > resignedFrom ? to.term : undefined;
+  };
+  return (await waitFor(hasPassed, { deadlineMs: 2 * RECOVERY_MS_MAX, what: `${name} to lead` }))!;
 }
 
 async function goesOnLeading({ master, name }: Side): Promise<void> {
