@@ -1,0 +1,57 @@
+import type { Readiness } from "./admin/admin-server.js";
+import type { SidecarState } from "./grpc/convert.js";
+import type { MonitoredKvStore } from "./stores/monitored-kv-store.js";
+import { VERSION } from "./telemetry/version.js";
+
+export interface HealthParts {
+  readonly sidecarId: string;
+  readonly store: Pick<MonitoredKvStore, "kind" | "health">;
+  readonly draining: AbortSignal;
+  /** To the gRPC health service. */
+  readonly setServing: (service: string, isServing: boolean) => void;
+}
+
+/** How this sidecar is, for each of those who ask: status, /readyz, and the services of the gRPC health protocol. */
+export class Health {
+  private readonly startedWallMs = Date.now();
+  /** "" is the sidecar as a whole; each log that exists joins as oplog/<log>. */
+  private readonly services = new Set([
+    "",
+    "oplog.v1.OpLogService",
+    "oplog.v1.LeadershipService",
+    "oplog.v1.StandbyService",
+  ]);
+
+  constructor(private readonly parts: HealthParts) {}
+
+  addLog(log: string): void {
+    this.services.add(`oplog/${log}`);
+    this.announce();
+  }
+
+  /** To be called whenever the store comes or goes, and when draining begins. */
+  announce(): void {
+    const isServing = this.parts.store.health.isReachable && !this.parts.draining.aborted;
+    for (const service of this.services) this.parts.setServing(service, isServing);
+  }
+
+  get state(): SidecarState {
+    const { sidecarId, store, draining } = this.parts;
+    return {
+      id: sidecarId,
+      version: VERSION,
+      startedWallMs: this.startedWallMs,
+      isShuttingDown: draining.aborted,
+      store: { kind: store.kind, ...store.health },
+    };
+  }
+
+  get readiness(): Readiness {
+    const { isReachable, error, unreachableMs } = this.parts.store.health;
+    const reasons = [
+      ...(this.parts.draining.aborted ? ["shutting down"] : []),
+      ...(isReachable ? [] : [`store unreachable for ${unreachableMs} ms: ${error}`]),
+    ];
+    return { ready: reasons.length === 0, reasons };
+  }
+}

@@ -1,0 +1,161 @@
+import { randomBytes } from "node:crypto";
+import type { Config } from "./config/config.js";
+import { Codec } from "./gen/oplog/store/v1/store_pb.js";
+import { LeadershipService } from "./grpc/leadership-service.js";
+import { OpLogService } from "./grpc/oplog-service.js";
+import { GrpcServer } from "./grpc/server.js";
+import { StandbyService } from "./grpc/standby-service.js";
+import { Health } from "./health.js";
+import { systemClock } from "./oplog/clock.js";
+import type { KvStore } from "./oplog/kv-store.js";
+import { Campaigns } from "./promotion/campaigns.js";
+import { QueueBudget } from "./replication/append-item.js";
+import { Logs } from "./replication/logs.js";
+import { ObjectEviction } from "./standby/eviction.js";
+import { ReadinessReader } from "./standby/readiness-reader.js";
+import { Views } from "./standby/views.js";
+import { MonitoredKvStore } from "./stores/monitored-kv-store.js";
+import { childLogger, type Logger } from "./telemetry/logger.js";
+import { Metrics } from "./telemetry/metrics.js";
+import {
+  campaignObserver,
+  evictionObserver,
+  replicationObserver,
+  storeObserver,
+  viewObserver,
+} from "./telemetry/observers.js";
+import { VERSION } from "./telemetry/version.js";
+
+/** What a sidecar consists of. */
+export interface Parts {
+  readonly metrics: Metrics;
+  readonly store: MonitoredKvStore;
+  readonly logs: Logs;
+  readonly views: Views;
+  readonly campaigns: Campaigns;
+  readonly grpc: GrpcServer;
+  readonly health: Health;
+  /** The endpoint is "" until it is known. */
+  readonly identity: { readonly id: string; endpoint: string; readonly instance: Buffer };
+}
+
+/** What the parts are told of the life of the sidecar, and what they tell it. */
+export interface LifeSignals {
+  /** No new work. */
+  readonly draining: AbortSignal;
+  /** What is still open is given up. */
+  readonly cutOff: AbortSignal;
+  /** A part has failed for good. */
+  readonly onFailed: (error: unknown) => void;
+}
+
+/** Puts the parts together: the only place that knows them all. Nothing runs yet. */
+export function assemble(
+  config: Config,
+  logger: Logger,
+  openedStore: KvStore,
+  { draining, cutOff, onFailed }: LifeSignals,
+): Parts {
+  const identity = { id: config.sidecarId, endpoint: config.advertise ?? "", instance: randomBytes(16) };
+  const limits = { entriesMax: config.appendEntriesMax, bytesMax: config.appendBytesMax };
+  const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
+  const metrics = new Metrics({ version: VERSION, storeKind: config.storeKind, queue: budget });
+  const store = new MonitoredKvStore(
+    openedStore,
+    systemClock,
+    childLogger(logger, "store"),
+    storeObserver(metrics),
+    () => health.announce(),
+  );
+  const storeUnreachableMs = () => store.health.unreachableMs;
+  const health = new Health({
+    sidecarId: config.sidecarId,
+    store,
+    draining,
+    setServing: (service, isServing) => grpc.setServing(service, isServing),
+  });
+  const logs = new Logs(
+    {
+      store,
+      keyPrefix: config.keyPrefix,
+      identity,
+      claimsByAppend: config.leadership === "auto",
+      budget,
+      clock: systemClock,
+      logger: childLogger(logger, "replication"),
+      observer: replicationObserver(metrics),
+      settings: {
+        record: limits,
+        writeDeadlineMs: config.appendWriteDeadlineMs,
+        codec: config.appendCompression === "lz4" ? Codec.LZ4 : Codec.NONE,
+      },
+      cacheBytesMax: config.subscribeCacheBytesMax,
+      headPollMs: config.tailHeadPollMs,
+      subscriptionsMax: { open: 0, max: config.subscribeStreamsMax },
+      signal: cutOff,
+      storeUnreachableMs,
+      onFound: (log) => health.addLog(log),
+      onBroken: onFailed,
+    },
+    config.logsMax,
+  );
+  const views = new Views(
+    {
+      openLog: (name) => logs.get(name),
+      clock: systemClock,
+      logger: childLogger(logger, "standby"),
+      observer: viewObserver(metrics),
+      headPollMs: config.tailHeadPollMs,
+      objectLeaseDefaultMs: config.objectLeaseDefaultMs,
+    },
+    config.views,
+  );
+  const campaigns = new Campaigns({
+    store,
+    logs,
+    views,
+    endpoint: () => identity.endpoint,
+    evictionOf: (view) =>
+      new ObjectEviction({
+        view,
+        limits,
+        clock: systemClock,
+        logger: childLogger(logger, "standby"),
+        observer: evictionObserver(metrics),
+      }),
+    clock: systemClock,
+    logger: childLogger(logger, "promotion"),
+    observer: campaignObserver(metrics),
+  });
+  const grpc = new GrpcServer({
+    opLogService: new OpLogService({
+      logs,
+      views,
+      limits,
+      clock: systemClock,
+      sidecar: () => health.state,
+      budget,
+      subscriberBytesMax: config.subscribeBufferBytesMax,
+      statusStreamsMax: config.subscribeStreamsMax,
+      draining,
+    }),
+    leadershipService: new LeadershipService({ logs, campaigns, streamsMax: config.subscribeStreamsMax, draining }),
+    standbyService: new StandbyService({
+      views,
+      readiness: new ReadinessReader({
+        views,
+        store,
+        keyPrefix: config.keyPrefix,
+        clock: systemClock,
+        storeUnreachableMs,
+      }),
+      scansMax: config.subscribeStreamsMax,
+      leadingTerm: (log) => campaigns.leadingTerm(log),
+      draining,
+    }),
+    hasReflection: config.reflection,
+    logger: childLogger(logger, "grpc"),
+    onFinished: (method, code) => metrics.grpcRequests.inc({ method, code }),
+  });
+  return { metrics, store, logs, views, campaigns, grpc, health, identity };
+}
