@@ -6,11 +6,10 @@ import { OpLogService } from "./grpc/oplog-service.js";
 import { GrpcServer } from "./grpc/server.js";
 import { StandbyService } from "./grpc/standby-service.js";
 import { Health } from "./health.js";
+import { Logs } from "./log/logs.js";
 import { systemClock } from "./oplog/clock.js";
 import type { KvStore } from "./oplog/kv-store.js";
 import { Campaigns } from "./promotion/campaigns.js";
-import { QueueBudget } from "./replication/append-item.js";
-import { Logs } from "./replication/logs.js";
 import { ObjectEviction } from "./standby/eviction.js";
 import { ReadinessReader } from "./standby/readiness-reader.js";
 import { Views } from "./standby/views.js";
@@ -25,6 +24,7 @@ import {
   viewObserver,
 } from "./telemetry/observers.js";
 import { VERSION } from "./telemetry/version.js";
+import { QueueBudget } from "./writing/append-item.js";
 
 /** What a sidecar consists of. */
 export interface Parts {

@@ -1,10 +1,10 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import { STANDBYS_MAX, type StandbyDemand } from "../cursors/standby-positions.js";
 import { type AppendRequest, AppendRequestSchema, Durability } from "../gen/oplog/v1/oplog_pb.js";
 import { type AppendLimits, contentCrc32c, type Entries, validateEntries } from "../oplog/entries.js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireLogName } from "../oplog/keys.js";
 import { WIRE_BYTES, WIRE_VARINT, WireError, WireReader } from "../oplog/wire.js";
-import { STANDBYS_MAX, type StandbyDemand } from "../replication/standby-positions.js";
 import { requireWithin } from "./convert.js";
 
 export const WRITER_ID_BYTES_MAX = 128;

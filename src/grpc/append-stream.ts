@@ -1,11 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import type { ServerDuplexStream } from "@grpc/grpc-js";
+import type { StandbyDemand, StandbyPositions } from "../cursors/standby-positions.js";
 import { AppendStreamResponseSchema } from "../gen/oplog/v1/oplog_pb.js";
+import type { Logs } from "../log/logs.js";
 import type { AppendLimits } from "../oplog/entries.js";
 import { OplogError, OutcomeUnknownError, ShuttingDownError, StreamEndedError } from "../oplog/errors.js";
-import type { Appended, AppendItem, AppendOutcome } from "../replication/append-item.js";
-import type { Logs } from "../replication/logs.js";
-import type { StandbyDemand, StandbyPositions } from "../replication/standby-positions.js";
+import type { Appended, AppendItem, AppendOutcome } from "../writing/append-item.js";
 import { type ParsedAppend, parseAppend, parseStreamRequest } from "./append-request.js";
 import { toAppendResponse } from "./convert.js";
 import { toStatus } from "./status.js";

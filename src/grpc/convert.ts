@@ -1,5 +1,8 @@
 import { create } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { StandbyDemand } from "../cursors/standby-positions.js";
+import type { Start } from "../following/start-position.js";
+import type { Notice, SubscriptionOptions } from "../following/subscription.js";
 import { OpType } from "../gen/oplog/v1/entry_pb.js";
 import {
   type AppendResponse,
@@ -14,18 +17,15 @@ import {
   SubscribeResponseSchema,
   SubscriberPhase,
 } from "../gen/oplog/v1/oplog_pb.js";
+import type { Log } from "../log/log.js";
 import type { EntryFilter } from "../oplog/batch-frame.js";
 import { KEY_BYTES_MAX } from "../oplog/entries.js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
-import type { Appended } from "../replication/append-item.js";
-import type { Log } from "../replication/log.js";
-import type { LeaderView } from "../replication/log-feed.js";
-import type { LogState } from "../replication/log-state.js";
-import type { StandbyDemand } from "../replication/standby-positions.js";
-import type { Start } from "../replication/start-position.js";
-import type { Notice, SubscriptionOptions } from "../replication/subscription.js";
 import type { View } from "../standby/view.js";
+import type { LogState } from "../stored/log-state.js";
+import type { LeaderView } from "../stored/primary.js";
+import type { Appended } from "../writing/append-item.js";
 import { PHASES } from "./readiness.js";
 
 const BATCH_BYTES_MIN = 4 * 1024;

@@ -14,12 +14,12 @@ import {
   WatchLeaderRequestSchema,
   WatchLeaderResponseSchema,
 } from "../gen/oplog/v1/leadership_pb.js";
-import type { Leadership } from "../leadership/leadership.js";
+import type { Logs } from "../log/logs.js";
 import { InvalidArgumentError, TooManyError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
+import { linkSignals } from "../oplog/timing.js";
 import type { Campaigns } from "../promotion/campaigns.js";
-import type { Logs } from "../replication/logs.js";
-import { linkSignals } from "../replication/timing.js";
+import type { Leadership } from "../stored/leadership.js";
 import { decode, leaving, requireEndpoint } from "./calls.js";
 import { CampaignStream } from "./campaign-stream.js";
 import { durationMs } from "./convert.js";

@@ -1,5 +1,6 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import { STATE_HASH_BYTES_MAX } from "../cursors/cursor-rules.js";
 import {
   type AppendResponse,
   GetStatusRequestSchema,
@@ -20,15 +21,14 @@ import {
   WatchStatusRequestSchema,
   WatchStatusResponseSchema,
 } from "../gen/oplog/v1/oplog_pb.js";
+import type { Logs } from "../log/logs.js";
 import type { Clock } from "../oplog/clock.js";
 import type { AppendLimits } from "../oplog/entries.js";
 import { InvalidArgumentError, LogNotFoundError, TooManyError } from "../oplog/errors.js";
 import { requireConsumerName, requireLogName } from "../oplog/keys.js";
-import type { QueueBudget } from "../replication/append-item.js";
-import { STATE_HASH_BYTES_MAX } from "../replication/cursors.js";
-import type { Logs } from "../replication/logs.js";
-import { linkSignals, sleep } from "../replication/timing.js";
+import { linkSignals, sleep } from "../oplog/timing.js";
 import type { Views } from "../standby/views.js";
+import type { QueueBudget } from "../writing/append-item.js";
 import { requireOperation } from "./append-request.js";
 import { AppendStreamSession } from "./append-stream.js";
 import { decode, leaving } from "./calls.js";

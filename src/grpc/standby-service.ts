@@ -12,7 +12,7 @@ import {
   ScanStateResponseSchema,
 } from "../gen/oplog/v1/standby_pb.js";
 import { ShuttingDownError, TooManyError } from "../oplog/errors.js";
-import { linkSignals, yieldTurn } from "../replication/timing.js";
+import { linkSignals, yieldTurn } from "../oplog/timing.js";
 import type { ObjectLeases } from "../standby/object-leases.js";
 import type { ReadinessReader } from "../standby/readiness-reader.js";
 import type { StateEntry } from "../standby/standby-state.js";

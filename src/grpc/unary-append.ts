@@ -1,12 +1,12 @@
 import type { ServerUnaryCall } from "@grpc/grpc-js";
 import type { AppendResponse } from "../gen/oplog/v1/oplog_pb.js";
+import type { Log } from "../log/log.js";
+import type { Logs } from "../log/logs.js";
 import type { AppendLimits } from "../oplog/entries.js";
 import { QueueFullError } from "../oplog/errors.js";
-import { type Appended, type AppendOutcome, QueueBudget } from "../replication/append-item.js";
-import type { Log } from "../replication/log.js";
-import type { LogPrimary } from "../replication/log-primary.js";
-import { type LogWriter, QUEUE_RETRY_MS } from "../replication/log-writer.js";
-import type { Logs } from "../replication/logs.js";
+import { type Appended, type AppendOutcome, QueueBudget } from "../writing/append-item.js";
+import type { LogPrimary } from "../writing/log-primary.js";
+import { type LogWriter, QUEUE_RETRY_MS } from "../writing/log-writer.js";
 import { type ParsedAppend, parseAppend } from "./append-request.js";
 import { toAppendResponse } from "./convert.js";
 

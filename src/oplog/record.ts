@@ -36,6 +36,14 @@ export interface EntryRun {
   readonly body: Buffer;
 }
 
+/** A run of entries under one term. */
+export interface CommittedRun extends EntryRun {
+  readonly term: bigint;
+  readonly timestampMs: bigint;
+  /** The SubscribeResponse with all of it, if it has been made already. */
+  readonly frame?: Buffer;
+}
+
 /**
  * Copies the entries of several appends into one body and stamps each with its id, the term and the time: three fields
  * appended to the client's bytes, so that nothing is decoded or encoded again. The buffer has FRAME_ROOM_BYTES to spare on

@@ -1,4 +1,5 @@
-import { primaryOf } from "../leadership/claim.js";
+import type { Log } from "../log/log.js";
+import type { Logs } from "../log/logs.js";
 import {
   CandidateExistsError,
   InvalidArgumentError,
@@ -9,11 +10,10 @@ import {
   StoreUnavailableError,
   TooManyError,
 } from "../oplog/errors.js";
-import type { Log } from "../replication/log.js";
-import type { Logs } from "../replication/logs.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { View } from "../standby/view.js";
 import type { Views } from "../standby/views.js";
+import { primaryOf } from "../stored/primary.js";
 import { Campaign, type CampaignParts } from "./campaign.js";
 import type { HandedOver } from "./hand-over.js";
 import type { HeldTerm } from "./held-term.js";

@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type CandidateEntry, CandidateEntrySchema, type LeaderLease } from "../gen/oplog/store/v1/store_pb.js";
-import { type Claim, decodeState, type Turn } from "../leadership/claim.js";
-import type { Leadership } from "../leadership/leadership.js";
+import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { CandidateExistsError } from "../oplog/errors.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
-import type { Log } from "../replication/log.js";
+import { decodeState } from "../stored/decode.js";
+import type { Leadership } from "../stored/leadership.js";
+import type { Claim, Turn } from "../writing/claim.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { Candidate } from "./messages.js";
 

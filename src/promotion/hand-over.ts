@@ -1,7 +1,5 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type CandidateEntry, CandidateEntrySchema, SuccessorSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { type Claim, decodeState, type Primary } from "../leadership/claim.js";
-import { primaryIn, readLeadership } from "../leadership/leadership.js";
 import type { Clock } from "../oplog/clock.js";
 import {
   CandidateNotFoundError,
@@ -13,10 +11,14 @@ import {
 } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
-import { awaitChange, watchLeadership } from "../replication/leader-watch.js";
-import type { LogWriter } from "../replication/log-writer.js";
-import { throughStore } from "../replication/store-failures.js";
-import { aborted, limitTime, sleep } from "../replication/timing.js";
+import { aborted, limitTime, sleep } from "../oplog/timing.js";
+import { decodeState } from "../stored/decode.js";
+import { awaitChange, watchLeadership } from "../stored/leader-watch.js";
+import { primaryIn, readLeadership } from "../stored/leadership.js";
+import type { Primary } from "../stored/primary.js";
+import { throughStore } from "../stored/store-failures.js";
+import type { Claim } from "../writing/claim.js";
+import type { LogWriter } from "../writing/log-writer.js";
 import type { HandOverReport } from "./hand-over-report.js";
 
 export interface HandOverParts {

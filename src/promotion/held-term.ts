@@ -1,5 +1,5 @@
-import type { Claim } from "../leadership/claim.js";
-import type { LogWriter } from "../replication/log-writer.js";
+import type { Claim } from "../writing/claim.js";
+import type { LogWriter } from "../writing/log-writer.js";
 
 /** A term that a candidate here has claimed, whether it is ready to lead it or not. */
 export class HeldTerm {

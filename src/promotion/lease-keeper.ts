@@ -1,7 +1,7 @@
 import { renewEveryMs, validUntilMs } from "../leadership/lease.js";
 import type { Clock } from "../oplog/clock.js";
 import { type KvStore, LeaseNotFoundError, StoreError } from "../oplog/kv-store.js";
-import { linkSignals, sleep } from "../replication/timing.js";
+import { linkSignals, sleep } from "../oplog/timing.js";
 
 /** Why a lease can no longer be relied on. */
 export type LeaseLoss = "expired" | "store unreachable";

@@ -1,4 +1,4 @@
-import type { Primary } from "../leadership/claim.js";
+import type { Primary } from "../stored/primary.js";
 
 /** Who stands for the leadership of a log, and on what terms: see Candidate in leadership.proto. */
 export interface Candidate {

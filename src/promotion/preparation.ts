@@ -1,6 +1,6 @@
 import type { Clock } from "../oplog/clock.js";
 import { BeyondHeadError, StateDivergedError } from "../oplog/errors.js";
-import { Change, linkSignals } from "../replication/timing.js";
+import { Change, linkSignals } from "../oplog/timing.js";
 import type { View } from "../standby/view.js";
 import type { Candidate } from "./messages.js";
 

@@ -1,5 +1,5 @@
-import type { Claim } from "../leadership/claim.js";
 import type { Clock } from "../oplog/clock.js";
+import type { Claim } from "../writing/claim.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { CampaignMessage, PromotionTimes } from "./messages.js";
 

@@ -1,5 +1,5 @@
 import type { Clock } from "../oplog/clock.js";
-import { sleep, yieldTurn } from "../replication/timing.js";
+import { sleep, yieldTurn } from "../oplog/timing.js";
 
 /** Notices when a candidate has been silent for longer than it promised. */
 export class Silence {

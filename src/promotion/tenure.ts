@@ -1,11 +1,11 @@
-import type { Claim } from "../leadership/claim.js";
-import { readLeadership } from "../leadership/leadership.js";
 import { NotPrimaryError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
-import type { LogWriter } from "../replication/log-writer.js";
-import { Backoff, limitTime, linkSignals, sleep } from "../replication/timing.js";
+import { Backoff, limitTime, linkSignals, sleep } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { View } from "../standby/view.js";
+import { readLeadership } from "../stored/leadership.js";
+import type { Claim } from "../writing/claim.js";
+import type { LogWriter } from "../writing/log-writer.js";
 import type { Candidacy } from "./candidacy.js";
 import { HeldTerm } from "./held-term.js";
 import { Leader, type LeaderParts, type TermEnd } from "./leader.js";

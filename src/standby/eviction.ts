@@ -1,4 +1,4 @@
-import { sleep } from "../replication/timing.js";
+import { sleep } from "../oplog/timing.js";
 import type { Promotion } from "./object-leases.js";
 import { type EvictionParts, type EvictionWriter, isWorking, Sweep } from "./sweep.js";
 

@@ -2,7 +2,7 @@ import type { Clock } from "../oplog/clock.js";
 import { NoViewError, OplogError } from "../oplog/errors.js";
 import { LogKeys, requireLogName } from "../oplog/keys.js";
 import { type CallOptions, type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
-import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../replication/standing.js";
+import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../stored/readiness-reads.js";
 import type { PhaseChange } from "./life-record.js";
 import { type Assessment, assess, type ReadinessFacts } from "./readiness.js";
 import type { View } from "./view.js";

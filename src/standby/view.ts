@@ -1,10 +1,10 @@
+import type { SubscriptionOptions } from "../following/subscription.js";
+import type { FeedView, Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { OplogError, ShuttingDownError, ViewFailedError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
+import { Backoff, Change, linkSignals, sleep, yieldTurn } from "../oplog/timing.js";
 import { WireError, WireReader } from "../oplog/wire.js";
-import type { FeedView, Log } from "../replication/log.js";
-import type { SubscriptionOptions } from "../replication/subscription.js";
-import { Backoff, Change, linkSignals, sleep, yieldTurn } from "../replication/timing.js";
 import { ApplyRate } from "./apply-rate.js";
 import type { LifeState, Phase, Sight } from "./life-cycle.js";
 import { LifeRecord, type PhaseChange } from "./life-record.js";

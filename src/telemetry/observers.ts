@@ -1,5 +1,5 @@
+import type { ReplicationObserver } from "../oplog/observer.js";
 import type { CampaignObserver } from "../promotion/campaign.js";
-import type { ReplicationObserver } from "../replication/observer.js";
 import { PHASES, type Phase } from "../standby/life-cycle.js";
 import type { EvictionObserver } from "../standby/sweep.js";
 import type { ViewObserver } from "../standby/view.js";

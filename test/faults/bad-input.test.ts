@@ -10,7 +10,7 @@ import { OplogRpcError } from "../../src/client/errors.js";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { AppendRequestSchema, AppendStreamRequestSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { LogKeys } from "../../src/oplog/keys.js";
-import { trim } from "../../src/replication/retention.js";
+import { trim } from "../../src/stored/trim.js";
 import { EtcdKvStore } from "../../src/stores/etcd/etcd-kv-store.js";
 import { type EtcdServer, etcdBinaries, startEtcd } from "../support/etcd.js";
 import { startOplogd } from "../support/oplogd.js";

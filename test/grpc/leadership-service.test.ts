@@ -5,8 +5,8 @@ import { GetLeaderRequestSchema, LeadershipMode } from "../../src/gen/oplog/v1/l
 import { LeadershipService } from "../../src/grpc/leadership-service.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { inTime, useFakeTime } from "../log/support.js";
 import { Side } from "../promotion/side.js";
-import { inTime, useFakeTime } from "../replication/support.js";
 
 useFakeTime();
 

@@ -3,15 +3,15 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 import { RenewObjectLeasesRequestSchema } from "../../src/gen/oplog/v1/standby_pb.js";
 import { renewObjectLeases } from "../../src/grpc/lease-renewal.js";
+import type { Log } from "../../src/log/log.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { LEASE_MS_MAX } from "../../src/oplog/entries.js";
 import { NotPrimaryError, type OplogError } from "../../src/oplog/errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import type { Log } from "../../src/replication/log.js";
 import { View } from "../../src/standby/view.js";
-import { aLog } from "../replication/followers.js";
-import { anAppend, appendedOf, inTime, until, useFakeTime } from "../replication/support.js";
+import { aLog } from "../following/followers.js";
+import { anAppend, appendedOf, inTime, until, useFakeTime } from "../log/support.js";
 import { put } from "../standby/support.js";
 
 useFakeTime();

@@ -11,14 +11,14 @@ import {
 } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { OpLogService } from "../../src/grpc/oplog-service.js";
 import { systemClock } from "../../src/oplog/clock.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { QueueBudget } from "../../src/replication/append-item.js";
 import { Views } from "../../src/standby/views.js";
+import { QueueBudget } from "../../src/writing/append-item.js";
+import { inTime, passTime, until, useFakeTime } from "../log/support.js";
 import { LIMITS } from "../oplog/entries-support.js";
 import { Side, TTL_MS } from "../promotion/side.js";
-import { inTime, passTime, until, useFakeTime } from "../replication/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
 

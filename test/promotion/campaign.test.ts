@@ -1,14 +1,14 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/oplog/clock.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import type { TxnRequest } from "../../src/oplog/kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { Campaign } from "../../src/promotion/campaign.js";
 import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
-import { resolveFromStore } from "../../src/replication/resolve.js";
-import { aLog } from "../replication/followers.js";
-import { anAppend, appendedOf, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+import { resolveFromStore } from "../../src/writing/resolve.js";
+import { aLog } from "../following/followers.js";
+import { anAppend, appendedOf, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
 

@@ -1,7 +1,7 @@
 import { OplogError } from "../../src/oplog/errors.js";
 import type { OpenCampaign } from "../../src/promotion/campaigns.js";
 import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
-import type { Dice } from "../replication/support.js";
+import type { Dice } from "../log/support.js";
 import type { SimulatedSidecar } from "./sidecar.js";
 import type { VirtualTime } from "./virtual-time.js";
 

@@ -1,9 +1,9 @@
 import { OplogError } from "../../src/oplog/errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import type { Candidate } from "../../src/promotion/messages.js";
-import type { AppendOutcome } from "../../src/replication/append-item.js";
-import { resolveFromStore } from "../../src/replication/resolve.js";
-import { type AppendBuilder, anAppend, Dice, keysOf, readAtRest } from "../replication/support.js";
+import type { AppendOutcome } from "../../src/writing/append-item.js";
+import { resolveFromStore } from "../../src/writing/resolve.js";
+import { type AppendBuilder, anAppend, Dice, keysOf, readAtRest } from "../log/support.js";
 import { type AskedHandOver, Candidacy, LOG } from "./candidate.js";
 import { Chronicle, type Reign } from "./chronicle.js";
 import { FAIR, type Weather } from "./network.js";

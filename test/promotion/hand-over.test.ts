@@ -1,10 +1,10 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { systemClock } from "../../src/oplog/clock.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { Metrics } from "../../src/telemetry/metrics.js";
 import { campaignObserver } from "../../src/telemetry/observers.js";
-import { appendedOf, errorOf, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+import { appendedOf, errorOf, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLogger, refusalOf, Side, type SideShape } from "./side.js";
 
 useFakeTime();

@@ -1,10 +1,10 @@
 import { getEventListeners } from "node:events";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { systemClock } from "../../src/oplog/clock.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { LeaseKeeper } from "../../src/promotion/lease-keeper.js";
-import { inTime, passTime, useFakeTime } from "../replication/support.js";
+import { inTime, passTime, useFakeTime } from "../log/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
 

@@ -3,9 +3,9 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { CandidateEntrySchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { CandidateExistsError } from "../../src/oplog/errors.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+import { inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { type Entrant, Side, TTL_MS } from "./side.js";
 
 useFakeTime();

@@ -13,8 +13,8 @@ import {
   WatchLostError,
   type WatchRequest,
 } from "../../src/oplog/kv-store.js";
-import { linkSignals, sleep } from "../../src/replication/timing.js";
-import type { Dice } from "../replication/support.js";
+import { linkSignals, sleep } from "../../src/oplog/timing.js";
+import type { Dice } from "../log/support.js";
 import type { Machine, VirtualTime } from "./virtual-time.js";
 
 /** How likely each fault is, per call. */

@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { systemClock } from "../../src/oplog/clock.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { appendedOf, inTime, keysOf, until, useFakeTime } from "../replication/support.js";
+import { appendedOf, inTime, keysOf, until, useFakeTime } from "../log/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLogger, type Entrant, refusalOf, Side } from "./side.js";
 
 useFakeTime();

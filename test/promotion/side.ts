@@ -1,17 +1,17 @@
+import type { Log, LogParts } from "../../src/log/log.js";
+import { Logs } from "../../src/log/logs.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
 import { type Logger, silentLogger } from "../../src/oplog/logger.js";
 import type { CampaignObserver } from "../../src/promotion/campaign.js";
 import { Campaigns } from "../../src/promotion/campaigns.js";
 import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
-import type { Log, LogParts } from "../../src/replication/log.js";
-import { Logs } from "../../src/replication/logs.js";
 import { ObjectEviction } from "../../src/standby/eviction.js";
 import type { View } from "../../src/standby/view.js";
 import { Views } from "../../src/standby/views.js";
+import { logParts } from "../following/followers.js";
+import { anAppend, anIdentity, inTime, type TestAppend, until } from "../log/support.js";
 import { type EntryInit, LIMITS } from "../oplog/entries-support.js";
-import { logParts } from "../replication/followers.js";
-import { anAppend, anIdentity, inTime, type TestAppend, until } from "../replication/support.js";
 
 export const TTL_MS = 3000;
 

@@ -1,13 +1,13 @@
+import { Logs } from "../../src/log/logs.js";
 import { NotPrimaryError, NotReadyError, OplogError } from "../../src/oplog/errors.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { Campaigns } from "../../src/promotion/campaigns.js";
-import { Logs } from "../../src/replication/logs.js";
 import { ObjectEviction } from "../../src/standby/eviction.js";
 import type { View } from "../../src/standby/view.js";
 import { Views } from "../../src/standby/views.js";
-import { logParts } from "../replication/followers.js";
-import { type AppendBuilder, anIdentity, type Dice, SETTINGS, type TestAppend } from "../replication/support.js";
+import { logParts } from "../following/followers.js";
+import { type AppendBuilder, anIdentity, type Dice, SETTINGS, type TestAppend } from "../log/support.js";
 import { LOG } from "./candidate.js";
 import { FAIR, Network, type Weather } from "./network.js";
 import type { Machine, VirtualTime } from "./virtual-time.js";

@@ -7,14 +7,14 @@ import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { CampaignRequestSchema } from "../../src/gen/oplog/v1/leadership_pb.js";
 import { CampaignStream } from "../../src/grpc/campaign-stream.js";
 import { systemClock } from "../../src/oplog/clock.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { type CallOptions, StoreUnreachableError, type TxnRequest } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { sleep } from "../../src/oplog/timing.js";
 import { LeaseKeeper } from "../../src/promotion/lease-keeper.js";
-import { resolveFromStore } from "../../src/replication/resolve.js";
-import { sleep } from "../../src/replication/timing.js";
-import { appendedOf, errorOf, inTime, keysOf, passTime, SETTINGS, until, useFakeTime } from "../replication/support.js";
+import { resolveFromStore } from "../../src/writing/resolve.js";
+import { appendedOf, errorOf, inTime, keysOf, passTime, SETTINGS, until, useFakeTime } from "../log/support.js";
 import { leased } from "../standby/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { waitFor } from "../support/wait.js";
 import { type Entrant, refusalOf, Side, TTL_MS } from "./side.js";
 

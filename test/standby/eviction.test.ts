@@ -1,27 +1,18 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
+import type { Log } from "../../src/log/log.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { QueueBudget } from "../../src/replication/append-item.js";
-import type { Log } from "../../src/replication/log.js";
-import type { LogWriter } from "../../src/replication/log-writer.js";
 import { ObjectEviction } from "../../src/standby/eviction.js";
 import type { EvictedView, EvictionWriter } from "../../src/standby/sweep.js";
 import type { View } from "../../src/standby/view.js";
 import { Views } from "../../src/standby/views.js";
+import { QueueBudget } from "../../src/writing/append-item.js";
+import type { LogWriter } from "../../src/writing/log-writer.js";
+import { aLog, appendTo } from "../following/followers.js";
+import { anAppend, appendedOf, inTime, keysOf, passTime, readAtRest, until, useFakeTime } from "../log/support.js";
 import { LIMITS } from "../oplog/entries-support.js";
-import { aLog, appendTo } from "../replication/followers.js";
-import {
-  anAppend,
-  appendedOf,
-  inTime,
-  keysOf,
-  passTime,
-  readAtRest,
-  until,
-  useFakeTime,
-} from "../replication/support.js";
 import { hex, leased, type Operation, put, remove } from "./support.js";
 
 useFakeTime();

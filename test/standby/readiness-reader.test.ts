@@ -1,16 +1,16 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import { LeaderLeaseSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
+import type { Log } from "../../src/log/log.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { InvalidArgumentError, NoViewError } from "../../src/oplog/errors.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import type { Log } from "../../src/replication/log.js";
 import { ReadinessReader } from "../../src/standby/readiness-reader.js";
 import { Views } from "../../src/standby/views.js";
-import { aLog, appendTo } from "../replication/followers.js";
-import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+import { aLog, appendTo } from "../following/followers.js";
+import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
 

@@ -1,16 +1,16 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import type { Log } from "../../src/log/log.js";
 import { batchFrame } from "../../src/oplog/batch-frame.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { NoViewError, StoreUnavailableError, ViewFailedError } from "../../src/oplog/errors.js";
-import { FaultyKvStore } from "../../src/oplog/faulty-kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import type { Log } from "../../src/replication/log.js";
-import { trim } from "../../src/replication/retention.js";
-import { sleep } from "../../src/replication/timing.js";
+import { sleep } from "../../src/oplog/timing.js";
 import { Views } from "../../src/standby/views.js";
-import { aLog, appendTo } from "../replication/followers.js";
-import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../replication/support.js";
+import { trim } from "../../src/stored/trim.js";
+import { aLog, appendTo } from "../following/followers.js";
+import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { batchOf, hex, Model, type Operation, put } from "./support.js";
 
 useFakeTime();

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { QueueBudget } from "../../src/replication/append-item.js";
 import { Metrics } from "../../src/telemetry/metrics.js";
 import { replicationObserver } from "../../src/telemetry/observers.js";
+import { QueueBudget } from "../../src/writing/append-item.js";
 
 const BOUNDED_LABELS = new Set([
   "log",

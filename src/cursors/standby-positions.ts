@@ -1,0 +1,201 @@
+import type { LogKeys } from "../oplog/keys.js";
+import type { KvStore, WatchEvent } from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+import { type CursorsRead, consumerOf, decodeCursor, type StoredCursor } from "../stored/cursors.js";
+import { CursorTail } from "./cursor-tail.js";
+import { type StandbyWait, StandbyWaits } from "./standby-waits.js";
+
+export const STANDBYS_MAX = 16;
+
+/** How far an append must have got at standbys before it is answered. */
+export interface StandbyDemand {
+  readonly position: "received" | "applied";
+  /** 1 to STANDBYS_MAX. */
+  readonly count: number;
+  /** After this it is answered with what was reached. */
+  readonly timeoutMs: number;
+}
+
+export interface StandbyPositionsParts {
+  readonly store: KvStore;
+  readonly keys: LogKeys;
+  readonly logger: Logger;
+  readonly pollMs: number;
+}
+
+interface Position {
+  readonly received: bigint;
+  readonly applied: bigint;
+  readonly modRevision: bigint;
+}
+
+interface Wait extends StandbyWait {
+  readonly level: Level;
+  readonly timer: NodeJS.Timeout;
+  readonly settle: (reached: number) => void;
+}
+
+/** The waits that want the same of as many standbys. */
+interface Level {
+  readonly position: StandbyDemand["position"];
+  readonly count: number;
+  readonly waits: StandbyWaits<Wait>;
+}
+
+/** The cursors are followed for this long after the last wait: the next one finds them known. */
+const IDLE_MS = 5000;
+
+/**
+ * How far the standbys of one log are, by their durable cursors, and who waits for them to get further. The cursors are
+ * followed in the store, for standbys report at their own sidecars, and only while somebody waits or did so just now.
+ *
+ * Invariant: of a cursor, the position of the highest revision seen counts. While the store is not followed no position
+ * is known, so that one that has gone back meanwhile is never taken for reached.
+ */
+export class StandbyPositions {
+  private readonly positions = new Map<string, Position>();
+  /** The highest STANDBYS_MAX positions, the highest first. */
+  private highest: Record<StandbyDemand["position"], bigint[]> = { received: [], applied: [] };
+  private readonly levels = new Map<string, Level>();
+  private waiting = 0;
+  private isDraining = false;
+  private tail: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
+  private idle: NodeJS.Timeout | undefined;
+
+  constructor(private readonly parts: StandbyPositionsParts) {}
+
+  /**
+   * Calls `settle` once: when so many standbys have passed the id, when the time is over, or when the function that this
+   * returns is called. What it is given is how many have passed, at most the count asked for.
+   */
+  wait(lastSequenceId: bigint, demand: StandbyDemand, settle: (reached: number) => void): () => void {
+    const level = this.level(demand);
+    const reached = this.reached(level, lastSequenceId);
+    if (reached === demand.count || this.isDraining) {
+      settle(reached);
+      return () => undefined;
+    }
+    const timer = setTimeout(() => this.settle(wait), demand.timeoutMs);
+    const wait: Wait = { lastSequenceId, index: -1, level, timer, settle };
+    level.waits.add(wait);
+    this.waiting++;
+    this.follow();
+    return () => this.settle(wait);
+  }
+
+  /** A position that has become durable through this sidecar. */
+  note(stored: StoredCursor): void {
+    if (this.tail === undefined) return;
+    this.remember(stored);
+    this.release();
+  }
+
+  /** Answers all that wait, and whoever comes after, with what is reached by then. */
+  drain(): void {
+    this.isDraining = true;
+    for (const { waits } of this.levels.values()) while (waits.lowest !== undefined) this.settle(waits.lowest);
+  }
+
+  async close(): Promise<void> {
+    this.drain();
+    clearTimeout(this.idle);
+    await this.stop();
+  }
+
+  private level({ position, count }: StandbyDemand): Level {
+    const name = `${position} ${count}`;
+    let level = this.levels.get(name);
+    if (level === undefined) {
+      level = { position, count, waits: new StandbyWaits() };
+      this.levels.set(name, level);
+    }
+    return level;
+  }
+
+  private reached({ position, count }: Level, lastSequenceId: bigint): number {
+    const highest = this.highest[position];
+    let reached = 0;
+    while (reached < count && reached < highest.length && highest[reached]! >= lastSequenceId) reached++;
+    return reached;
+  }
+
+  /** Settles the waits that the positions have passed: the lowest ones of each level. */
+  private release(): void {
+    const positions = [...this.positions.values()];
+    this.highest = {
+      received: highestOf(positions.map(({ received }) => received)),
+      applied: highestOf(positions.map(({ applied }) => applied)),
+    };
+    for (const { waits, position, count } of this.levels.values()) {
+      const passed = this.highest[position][count - 1];
+      if (passed === undefined) continue;
+      while (waits.lowest !== undefined && waits.lowest.lastSequenceId <= passed) this.settle(waits.lowest);
+    }
+  }
+
+  private settle(wait: Wait): void {
+    if (wait.index < 0) return;
+    clearTimeout(wait.timer);
+    wait.level.waits.remove(wait);
+    this.waiting--;
+    if (this.waiting === 0) this.idle = setTimeout(() => void this.stop(), IDLE_MS).unref();
+    wait.settle(this.reached(wait.level, wait.lastSequenceId));
+  }
+
+  private follow(): void {
+    clearTimeout(this.idle);
+    if (this.tail !== undefined) return;
+    const stop = new AbortController();
+    const tail = new CursorTail({
+      ...this.parts,
+      onRead: (read) => this.take(read),
+      onChanged: (events) => this.apply(events),
+    });
+    this.tail = { stop, done: tail.run(stop.signal) };
+  }
+
+  private async stop(): Promise<void> {
+    const { tail } = this;
+    if (tail === undefined) return;
+    this.tail = undefined;
+    this.positions.clear();
+    this.release();
+    tail.stop.abort();
+    await tail.done;
+  }
+
+  private take({ cursors, revision }: CursorsRead): void {
+    const present = new Set(cursors.map(({ consumer }) => consumer));
+    for (const [consumer, { modRevision }] of this.positions) {
+      if (!present.has(consumer) && modRevision <= revision) this.positions.delete(consumer);
+    }
+    for (const stored of cursors) this.remember(stored);
+    this.release();
+  }
+
+  private apply(events: readonly WatchEvent[]): void {
+    const { keys } = this.parts;
+    for (const event of events) {
+      if (event.kind === "put") {
+        const { key, value, modRevision } = event.pair;
+        this.remember({ consumer: consumerOf(keys, key), cursor: decodeCursor(value), modRevision });
+      } else {
+        const consumer = consumerOf(keys, event.key);
+        const known = this.positions.get(consumer);
+        if (known !== undefined && known.modRevision < event.modRevision) this.positions.delete(consumer);
+      }
+    }
+    this.release();
+  }
+
+  private remember({ consumer, cursor, modRevision }: StoredCursor): void {
+    const known = this.positions.get(consumer);
+    if (known !== undefined && known.modRevision >= modRevision) return;
+    const { receivedSequenceId: received, appliedSequenceId: applied } = cursor;
+    this.positions.set(consumer, { received, applied, modRevision });
+  }
+}
+
+function highestOf(ids: bigint[]): bigint[] {
+  return ids.sort((a, b) => (a < b ? 1 : a > b ? -1 : 0)).slice(0, STANDBYS_MAX);
+}

@@ -1,0 +1,61 @@
+import { frameRun } from "../oplog/batch-frame.js";
+import type { CommittedRun } from "../oplog/record.js";
+
+export interface FramedRun extends CommittedRun {
+  /** The SubscribeResponse that carries the whole run: serialised once, sent to all. */
+  readonly frame: Buffer;
+}
+
+/** What a run takes beside its frame: objects, ids, the allocation of a buffer. */
+const RUN_OVERHEAD_BYTES = 512;
+
+/** The newest runs of a log, contiguous, bounded in bytes; the newest one is always kept. */
+export class FeedCache {
+  private runs: FramedRun[] = [];
+  private oldest = 0;
+  private bytes = 0;
+
+  constructor(private readonly bytesMax: number) {}
+
+  /** Takes only what is listed: a writer's run carries more, which must not live as long as the cache. */
+  push({ first, last, term, timestampMs, body, frame }: CommittedRun): void {
+    const run = { first, last, body };
+    const framed = { ...(frame === undefined ? frameRun(run) : { ...run, frame }), term, timestampMs };
+    this.runs.push(framed);
+    this.bytes += bytesOf(framed);
+    while (this.bytes > this.bytesMax && this.oldest < this.runs.length - 1) {
+      this.bytes -= bytesOf(this.runs[this.oldest]!);
+      // Drops the reference now; the array itself is cut from time to time.
+      this.runs[this.oldest++] = undefined as unknown as FramedRun;
+    }
+    if (this.oldest > 1024 && this.oldest > this.runs.length / 2) {
+      this.runs = this.runs.slice(this.oldest);
+      this.oldest = 0;
+    }
+  }
+
+  /** The run that holds this id. */
+  find(id: bigint): FramedRun | undefined {
+    let low = this.oldest;
+    let high = this.runs.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      const run = this.runs[middle]!;
+      if (id < run.first) high = middle - 1;
+      else if (id > run.last) low = middle + 1;
+      else return run;
+    }
+    return undefined;
+  }
+
+  clear(): void {
+    this.runs = [];
+    this.oldest = 0;
+    this.bytes = 0;
+  }
+}
+
+/** What is kept alive: a frame may be a part of a larger buffer. */
+function bytesOf({ frame }: FramedRun): number {
+  return frame.buffer.byteLength + RUN_OVERHEAD_BYTES;
+}

@@ -1,0 +1,353 @@
+import { runFrom } from "../oplog/batch-frame.js";
+import type { Clock } from "../oplog/clock.js";
+import { DataLossError, LogReplacedError, type OplogError, TrimmedError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import { type GetResult, type KvStore, StoreError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+import type { ReplicationObserver } from "../oplog/observer.js";
+import type { CommittedRun } from "../oplog/record.js";
+import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
+import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { decodeFloor, HoleWatch, holeAt, openRecord, openRun, readFloor, readHistory } from "../stored/history.js";
+import type { LeaderView, Primary } from "../stored/primary.js";
+import { FeedCache, type FramedRun } from "./feed-cache.js";
+
+export interface FeedParts {
+  readonly store: KvStore;
+  readonly keys: LogKeys;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly observer: ReplicationObserver;
+  readonly cacheBytesMax: number;
+  readonly headPollMs: number;
+  /** Whether this process writes the log under this term: `publish` then brings the records, and no watch. */
+  readonly isOwnTerm: (term: bigint) => boolean;
+  /** Told of each higher term. */
+  readonly onLeader: (leader: Primary) => void;
+}
+
+const RETRY_FIRST_MS = 20;
+const RETRY_MAX_MS = 1000;
+const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
+
+/**
+ * The tail of one log for all of its subscribers: one watch, and the newest runs in memory.
+ *
+ * Invariant: the runs handed on are contiguous; `last` is the id of the newest. The watch is never trusted to be
+ * complete: what it brings must fit, the head it brings must have been reached, and the head is polled besides, since a
+ * lost tail leaves no hole to see. Whatever does not fit is read from the store again.
+ */
+export class LogFeed {
+  readonly change = new Change();
+  /** Id of the newest run; before the first reading 0n. */
+  last = 0n;
+  /** The highest id known to be durable; above `last` while a gap is being closed. */
+  head = 0n;
+  floor = 1n;
+  leader: LeaderView = NOBODY;
+  logId: Uint8Array | undefined;
+  /** Set for good when the log is broken behind `last`. */
+  broken: OplogError | undefined;
+  /** Ids that are missing while later ones have been seen. */
+  gap: { readonly first: bigint; readonly last: bigint } | undefined;
+  private readonly cache: FeedCache;
+  private isSynced = false;
+  private confirmedMs = 0;
+  private broughtMs = 0;
+  private readonly hole: HoleWatch;
+  private isWarned = false;
+  private watching: { readonly stop: AbortController; isResync: boolean } | undefined;
+  /** Ends the waiting before the next attempt. */
+  private readonly retry = new Change();
+
+  constructor(private readonly parts: FeedParts) {
+    this.cache = new FeedCache(parts.cacheBytesMax);
+    this.hole = new HoleWatch(parts.clock);
+  }
+
+  get isReady(): boolean {
+    return this.isSynced;
+  }
+
+  /** How long ago the store was last asked for the head and answered. What the watch brings may be of any age. */
+  get headAgeMs(): number {
+    return Math.round(this.parts.clock.monotonicMs() - this.confirmedMs);
+  }
+
+  /** How long ago the watch last brought anything, or was begun. */
+  get watchAgeMs(): number {
+    return Math.round(this.parts.clock.monotonicMs() - this.broughtMs);
+  }
+
+  /** The run that holds this id, if it is still in memory. */
+  find(id: bigint): FramedRun | undefined {
+    return this.cache.find(id);
+  }
+
+  /** What this process has written itself. */
+  publish(run: CommittedRun): void {
+    if (this.isSynced && run.first <= this.last + 1n) {
+      this.accept(run);
+      this.change.notify();
+      return;
+    }
+    if (run.last > this.head) this.head = run.last;
+    if (this.isSynced) this.resync();
+  }
+
+  /** Looks at the store afresh: who writes has changed, or something has been missed. */
+  resync(): void {
+    this.retry.notify();
+    if (this.watching === undefined) return;
+    this.watching.isResync = true;
+    this.watching.stop.abort();
+  }
+
+  /** Follows the log until the signal aborts, through every break of the store. */
+  async run(signal: AbortSignal): Promise<void> {
+    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    while (!signal.aborted && this.broken === undefined) {
+      try {
+        await this.follow(signal, backoff);
+      } catch (error) {
+        if (signal.aborted) return;
+        this.noteFailure(error);
+        if (this.broken === undefined) await this.retry.wait(this.retry.version, signal, backoff.delayMs());
+      }
+    }
+  }
+
+  /** Returns when asked to resync; throws when the tail broke. */
+  private async follow(signal: AbortSignal, backoff: Backoff): Promise<void> {
+    const { store } = this.parts;
+    const stop = new AbortController();
+    const watching = { stop, isResync: false };
+    this.watching = watching;
+    const startRevision = (await this.sync()) + 1n;
+    this.broughtMs = this.parts.clock.monotonicMs();
+    const { signal: both, unlink } = linkSignals(signal, stop.signal);
+    let failure: unknown;
+    const poll = this.pollHead(both).catch((error: unknown) => {
+      failure = error;
+      stop.abort();
+    });
+    try {
+      for await (const batch of store.watch({ ...this.watchRange, startRevision }, both)) {
+        this.broughtMs = this.parts.clock.monotonicMs();
+        this.hole.clear();
+        backoff.reset();
+        this.isWarned = false;
+        const before = this.seen;
+        for (const event of batch.events) await this.apply(event);
+        if (this.head > this.last) await this.fill();
+        // Cursors concern nobody here.
+        if (this.seen !== before) this.change.notify();
+      }
+    } finally {
+      stop.abort();
+      await poll;
+      unlink();
+    }
+    if (!watching.isResync && !signal.aborted) throw failure ?? new WatchLostError("the watch has ended");
+  }
+
+  /** Of its own log a process need only watch whether it is still its own. */
+  private get watchRange(): { from: string; to: string } {
+    const { keys, isOwnTerm } = this.parts;
+    return isOwnTerm(this.leader.term)
+      ? { from: keys.term, to: `${keys.term}\0` }
+      : { from: keys.allFrom, to: keys.allTo };
+  }
+
+  /** Reads where the log stands; returns the revision up to which everything has been seen. */
+  private async sync(): Promise<bigint> {
+    const { store, keys } = this.parts;
+    const lastBefore = this.last;
+    const askedMs = this.parts.clock.monotonicMs();
+    const [term, floor, head] = await Promise.all([store.get(keys.term), store.get(keys.floor), store.get(keys.head)]);
+    this.noteHead(head, lastBefore);
+    this.confirmedMs = askedMs;
+    this.noteLeader(decodeTerm(term.pair) ?? { owner: "", endpoint: "", term: 0n });
+    this.noteFloor(decodeFloor(floor.pair).sequenceId);
+    if (!this.isSynced) {
+      this.last = this.head;
+      this.isSynced = true;
+    } else if (this.head > this.last) {
+      await this.fill();
+    }
+    this.hole.clear();
+    this.change.notify();
+    return [head.revision, floor.revision].reduce((least, each) => (each < least ? each : least), term.revision);
+  }
+
+  /** Changes whenever there is something to tell. */
+  private get seen(): string {
+    return `${this.last} ${this.head} ${this.floor} ${this.leader.term}`;
+  }
+
+  private async apply(event: WatchEvent): Promise<void> {
+    if (event.kind === "delete") return;
+    const { keys } = this.parts;
+    const { pair } = event;
+    if (pair.key === keys.head) {
+      this.noteHead({ pair, revision: pair.modRevision }, 0n);
+    } else if (pair.key === keys.term) {
+      this.noteLeader(decodeTerm(pair)!);
+      this.resync();
+    } else if (pair.key === keys.floor) {
+      this.noteFloor(decodeFloor(pair).sequenceId);
+    } else {
+      const id = keys.recordId(pair.key);
+      // While a term is being claimed, own records may come from the writer first; they are not decoded again.
+      if (id === undefined || id <= this.last) return;
+      const record = openRecord(keys, pair, this.logId);
+      if (record.header.firstSequenceId > this.last + 1n) {
+        this.noteGap(record.header.firstSequenceId - 1n);
+        await this.fill();
+      } else {
+        this.accept(openRun(keys, record));
+      }
+    }
+  }
+
+  /** Reads from the store what follows `last`. */
+  private async fill(): Promise<void> {
+    const { store, keys } = this.parts;
+    try {
+      for await (const run of readHistory(store, keys, this.last + 1n, this.logId)) {
+        this.accept(run);
+        this.change.notify();
+      }
+      if (this.head > this.last) throw await holeAt(store, keys, this.last + 1n, this.head + 1n);
+    } catch (error) {
+      if (!(error instanceof TrimmedError)) throw error;
+      // Nobody can read what has been trimmed; subscribers that wanted it find out from the floor.
+      this.parts.logger.warn({ event: "feed_trimmed", log: keys.log, last: String(this.last) }, error.message);
+      this.noteFloor((await readFloor(store, keys)).sequenceId);
+      this.cache.clear();
+      this.last = this.floor - 1n;
+      await this.fill();
+      return;
+    }
+    this.gap = undefined;
+  }
+
+  private accept(run: CommittedRun): void {
+    if (run.last <= this.last) return;
+    this.cache.push(runFrom(run, this.last + 1n));
+    this.last = run.last;
+    if (run.last > this.head) this.moveHead(run.last);
+    if (this.gap !== undefined && this.last >= this.gap.last) this.gap = undefined;
+  }
+
+  private async pollHead(signal: AbortSignal): Promise<void> {
+    const { store, keys, clock, headPollMs } = this.parts;
+    let behind: { readonly at: bigint; readonly sinceMs: number } | undefined;
+    for (let askedMs = clock.monotonicMs(); ; ) {
+      // Twice per interval, so that a head that has been confirmed stays so until the next answer.
+      await sleep(Math.max(0, askedMs + headPollMs / 2 - clock.monotonicMs()), signal);
+      if (signal.aborted) return;
+      askedMs = clock.monotonicMs();
+      const lastBefore = this.last;
+      let head: GetResult;
+      try {
+        const [headRead, floor] = await Promise.all([store.get(keys.head), store.get(keys.floor)]);
+        head = headRead;
+        this.noteFloor(decodeFloor(floor.pair).sequenceId);
+      } catch (error) {
+        if (error instanceof StoreError) continue;
+        throw error;
+      }
+      this.noteHead(head, lastBefore);
+      this.confirmedMs = askedMs;
+      this.hole.clear();
+      if (this.head <= this.last) {
+        behind = undefined;
+      } else if (behind?.at !== this.last) {
+        behind = { at: this.last, sinceMs: askedMs };
+      } else if (askedMs - behind.sinceMs >= headPollMs) {
+        this.noteGap(this.head);
+        throw new WatchLostError(`the watch is silent at ${this.last} though the head is ${this.head}`);
+      }
+    }
+  }
+
+  /** `lastBefore`: what had been seen before the head was asked for. A head below it means that the store went back. */
+  private noteHead({ pair }: GetResult, lastBefore: bigint): void {
+    const { keys } = this.parts;
+    if (pair === undefined) {
+      if (this.logId !== undefined)
+        throw new DataLossError(keys.log, this.head, "the head has vanished from the store");
+      return;
+    }
+    const head = decodeHead(pair);
+    if (this.logId !== undefined && Buffer.compare(this.logId, head.logId) !== 0) {
+      throw new LogReplacedError(hex(this.logId), hex(head.logId));
+    }
+    this.logId = head.logId;
+    if (head.lastSequenceId < lastBefore) {
+      throw new DataLossError(
+        keys.log,
+        head.lastSequenceId + 1n,
+        `the head went back from ${lastBefore} to ${head.lastSequenceId}`,
+      );
+    }
+    if (head.lastSequenceId > this.head) this.moveHead(head.lastSequenceId);
+  }
+
+  private moveHead(head: bigint): void {
+    this.head = head;
+    this.parts.observer.headMoved(this.parts.keys.log, head);
+  }
+
+  private noteLeader({ owner, endpoint, term }: Primary): void {
+    if (term <= this.leader.term) return;
+    this.leader = { id: owner, endpoint, term };
+    this.parts.onLeader({ owner, endpoint, term });
+  }
+
+  private noteFloor(floor: bigint): void {
+    this.floor = floor;
+    this.parts.observer.floorMoved(this.parts.keys.log, floor);
+  }
+
+  private noteGap(lastMissing: bigint): void {
+    this.gap = { first: this.last + 1n, last: lastMissing };
+    this.parts.observer.gapSeen(this.parts.keys.log);
+    this.change.notify();
+  }
+
+  private noteFailure(error: unknown): void {
+    const { keys, logger, observer } = this.parts;
+    if (error instanceof LogReplacedError) {
+      this.breakFor(error);
+    } else if (error instanceof DataLossError) {
+      this.noteHole(error);
+    } else if (error instanceof StoreError) {
+      observer.watchBroken(keys.log);
+      if (!this.isWarned)
+        logger.warn({ event: "tail_broken", log: keys.log, err: error }, "following the log again from the store");
+      this.isWarned = true;
+    } else {
+      throw error;
+    }
+  }
+
+  private noteHole(error: DataLossError): void {
+    if (this.hole.isLasting(this.last + 1n)) this.breakFor(error);
+    else if (this.gap === undefined) this.noteGap(this.head > this.last ? this.head : this.last + 1n);
+  }
+
+  private breakFor(error: OplogError): void {
+    this.broken = error;
+    this.parts.logger.error(
+      { event: "log_broken", log: this.parts.keys.log, last: String(this.last), err: error },
+      error.message,
+    );
+    this.change.notify();
+  }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("hex");
+}

@@ -1,0 +1,279 @@
+import { batchFrame, type EntryFilter, filterBody, runFrom, splitRun } from "../oplog/batch-frame.js";
+import type { Clock } from "../oplog/clock.js";
+import { DataLossError, ShuttingDownError, TrimmedError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import { type KvStore, StoreError } from "../oplog/kv-store.js";
+import type { ReplicationObserver } from "../oplog/observer.js";
+import type { EntryRun } from "../oplog/record.js";
+import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
+import { HoleWatch, holeAt, readHistory } from "../stored/history.js";
+import type { LeaderView } from "../stored/primary.js";
+import type { LogFeed } from "./log-feed.js";
+
+export interface SubscriptionOptions {
+  readonly consumer: string;
+  readonly peer: string;
+  readonly filter: EntryFilter | undefined;
+  readonly batchBytesMax: number;
+  readonly lingerMs: number;
+  readonly heartbeatMs: number;
+}
+
+/** Where frames go. Each call resolves when there is room for the next; a sink whose peer is gone resolves at once. */
+export interface FrameSink {
+  batch(frame: Buffer): Promise<void>;
+  notice(notice: Notice): Promise<void>;
+  readonly bufferedBytes: number;
+  readonly hasRoom: boolean;
+}
+
+export type Notice =
+  | { readonly kind: "heartbeat"; readonly head: bigint; readonly floor: bigint; readonly sent: bigint }
+  | { readonly kind: "caught up"; readonly head: bigint }
+  | { readonly kind: "fell behind"; readonly next: bigint; readonly head: bigint }
+  | { readonly kind: "leader changed"; readonly leader: LeaderView }
+  | { readonly kind: "gap"; readonly first: bigint; readonly last: bigint }
+  | { readonly kind: "rebootstrap required"; readonly next: bigint; readonly floor: bigint };
+
+export interface SubscriptionParts {
+  readonly store: KvStore;
+  readonly keys: LogKeys;
+  readonly feed: LogFeed;
+  readonly clock: Clock;
+  readonly observer: ReplicationObserver;
+  readonly sink: FrameSink;
+}
+
+/** Small records of history share frames of about this size. */
+const HISTORY_FRAME_BYTES = 128 * 1024;
+/** A filter that lets nothing through still proves progress this often. */
+const COVERED_ENTRIES_MAX = 10_000n;
+const RETRY_FIRST_MS = 50;
+const RETRY_MAX_MS = 1000;
+
+/**
+ * Sends one subscriber everything from `next` on. It pulls: live frames from the feed, where they have been serialised
+ * once for all, older ones from the store. So what it holds is bounded by its sink, however slow that is.
+ *
+ * Invariant: the frames sent cover contiguous ids; `next` is the first one not covered.
+ */
+export class Subscription {
+  private phaseNow: "catching up" | "live" = "catching up";
+  private leaderTerm: bigint;
+  private gapNoticed = 0n;
+  private isDraining = false;
+  private atHeadMs: number;
+  readonly connectedWallMs: number;
+
+  constructor(
+    private readonly parts: SubscriptionParts,
+    readonly options: SubscriptionOptions,
+    private next: bigint,
+  ) {
+    this.leaderTerm = parts.feed.leader.term;
+    this.atHeadMs = parts.clock.monotonicMs();
+    this.connectedWallMs = parts.clock.wallMs();
+  }
+
+  get status() {
+    const { feed, clock, sink } = this.parts;
+    const sent = this.next - 1n;
+    const lag = feed.head > sent ? feed.head - sent : 0n;
+    const isBehind = lag > 0n && feed.find(this.next) === undefined;
+    return {
+      sent,
+      lag,
+      lagMs: lag === 0n ? 0 : Math.round(clock.monotonicMs() - this.atHeadMs),
+      phase: isBehind ? ("catching up" as const) : this.phaseNow,
+      bufferedBytes: sink.bufferedBytes,
+    };
+  }
+
+  /** Ends the subscription with ShuttingDownError as soon as everything has been sent. */
+  drain(): void {
+    this.isDraining = true;
+    this.parts.feed.change.notify();
+  }
+
+  /** Returns when the signal aborts; throws OplogError where the log cannot be followed. */
+  async run(signal: AbortSignal): Promise<void> {
+    await this.heartbeat();
+    const ended = new AbortController();
+    const { signal: both, unlink } = linkSignals(signal, ended.signal);
+    const heartbeats = this.sendHeartbeats(both);
+    try {
+      await this.send(signal);
+    } finally {
+      ended.abort();
+      unlink();
+      await heartbeats;
+    }
+  }
+
+  private async send(signal: AbortSignal): Promise<void> {
+    const { feed } = this.parts;
+    while (!signal.aborted) {
+      const seen = feed.change.version;
+      await this.sendNotices();
+      if (feed.find(this.next) !== undefined) {
+        await this.sendFromFeed(signal);
+      } else if (this.next > feed.last) {
+        if (feed.broken !== undefined) throw feed.broken;
+        if (feed.head < this.next) await this.enterLive();
+        if (this.isDraining) throw new ShuttingDownError();
+        if (feed.change.version === seen) await feed.change.wait(seen, signal);
+      } else {
+        await this.enterCatchUp();
+        await this.sendFromStore(signal);
+      }
+    }
+  }
+
+  private async sendFromFeed(signal: AbortSignal): Promise<void> {
+    const { feed, sink } = this.parts;
+    const { lingerMs, batchBytesMax, filter } = this.options;
+    if (lingerMs > 0 && this.phaseNow === "live") await sleep(lingerMs, signal);
+    const assembler = lingerMs > 0 ? this.assembler(batchBytesMax) : undefined;
+    const position = () => assembler?.next ?? this.next;
+    for (let run = feed.find(position()); run !== undefined && !signal.aborted; run = feed.find(position())) {
+      if (assembler !== undefined) {
+        await assembler.add(runFrom(run, assembler.next));
+      } else if (filter === undefined && run.first === this.next && run.body.length <= batchBytesMax) {
+        await sink.batch(run.frame);
+        this.advance(run.first, run.last, run.frame.length);
+      } else {
+        const single = this.assembler(0);
+        await single.add(runFrom(run, this.next));
+        await single.flush();
+      }
+    }
+    await assembler?.flush();
+  }
+
+  /** Sends history until the feed has what comes next, or there is no more. */
+  private async sendFromStore(signal: AbortSignal): Promise<void> {
+    const { store, keys, feed, clock } = this.parts;
+    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    const hole = new HoleWatch(clock);
+    while (!signal.aborted) {
+      const assembler = this.assembler(Math.min(HISTORY_FRAME_BYTES, this.options.batchBytesMax));
+      const from = this.next;
+      try {
+        for await (const run of readHistory(store, keys, this.next, feed.logId)) {
+          await assembler.add(runFrom(run, assembler.next));
+          if (signal.aborted || feed.find(assembler.next) !== undefined) break;
+        }
+        await assembler.flush();
+        if (this.next > feed.last || feed.find(this.next) !== undefined) return;
+        if (this.next === from) throw await holeAt(store, keys, from, feed.head + 1n);
+      } catch (error) {
+        await assembler.flush();
+        if (error instanceof TrimmedError) {
+          const floor = BigInt(error.facts.floor ?? 0);
+          await this.parts.sink.notice({ kind: "rebootstrap required", next: this.next, floor });
+        }
+        const isPassing = error instanceof DataLossError && !hole.isLasting(this.next);
+        if (!isPassing && !(error instanceof StoreError)) throw error;
+      }
+      await this.sendNotices();
+      await sleep(backoff.delayMs(), signal);
+    }
+  }
+
+  private assembler(targetBytes: number): FrameAssembler {
+    const { batchBytesMax, filter } = this.options;
+    return new FrameAssembler(this.next, targetBytes, batchBytesMax, filter, async (frame, first, last) => {
+      await this.parts.sink.batch(frame);
+      this.advance(first, last, frame.length);
+    });
+  }
+
+  private advance(first: bigint, last: bigint, bytes: number): void {
+    this.next = last + 1n;
+    this.parts.observer.delivered(this.parts.keys.log, Number(last - first) + 1, bytes);
+  }
+
+  private async enterLive(): Promise<void> {
+    this.atHeadMs = this.parts.clock.monotonicMs();
+    if (this.phaseNow === "live") return;
+    this.phaseNow = "live";
+    await this.parts.sink.notice({ kind: "caught up", head: this.next - 1n });
+  }
+
+  private async enterCatchUp(): Promise<void> {
+    const { feed, observer, keys, sink } = this.parts;
+    if (this.phaseNow === "catching up") return;
+    this.phaseNow = "catching up";
+    observer.fellBehind(keys.log);
+    await sink.notice({ kind: "fell behind", next: this.next, head: feed.head });
+  }
+
+  private async sendNotices(): Promise<void> {
+    const { feed, sink } = this.parts;
+    if (feed.leader.term !== this.leaderTerm) {
+      this.leaderTerm = feed.leader.term;
+      await sink.notice({ kind: "leader changed", leader: feed.leader });
+    }
+    const { gap } = feed;
+    if (gap !== undefined && gap.last >= this.next && gap.last > this.gapNoticed) {
+      this.gapNoticed = gap.last;
+      await sink.notice({ kind: "gap", first: gap.first, last: gap.last });
+    }
+  }
+
+  /** Beside the sending, so that they come also while the store is slow to answer. */
+  private async sendHeartbeats(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      await sleep(this.options.heartbeatMs, signal);
+      if (signal.aborted) return;
+      if (this.parts.sink.hasRoom) await this.heartbeat();
+    }
+  }
+
+  private async heartbeat(): Promise<void> {
+    const { feed, sink } = this.parts;
+    await sink.notice({ kind: "heartbeat", head: feed.head, floor: feed.floor, sent: this.next - 1n });
+  }
+}
+
+/** Puts runs together into frames of about `targetBytes`, never above `bytesMax` unless one entry is larger. */
+class FrameAssembler {
+  private bodies: Buffer[] = [];
+  private bytes = 0;
+  private first: bigint;
+  next: bigint;
+
+  constructor(
+    next: bigint,
+    private readonly targetBytes: number,
+    private readonly bytesMax: number,
+    private readonly filter: EntryFilter | undefined,
+    private readonly send: (frame: Buffer, first: bigint, last: bigint) => Promise<void>,
+  ) {
+    this.first = next;
+    this.next = next;
+  }
+
+  async add(run: EntryRun): Promise<void> {
+    for (const part of splitRun(run, this.bytesMax)) {
+      const body = this.filter === undefined ? part.body : filterBody(part.body, this.filter);
+      if (this.bytes > 0 && this.bytes + body.length > this.bytesMax) await this.flush();
+      if (body.length > 0) this.bodies.push(body);
+      this.bytes += body.length;
+      this.next = part.last + 1n;
+      const covered = this.next - this.first;
+      if (this.bytes >= this.targetBytes && this.bytes > 0) await this.flush();
+      else if (this.filter !== undefined && covered >= COVERED_ENTRIES_MAX) await this.flush();
+    }
+  }
+
+  async flush(): Promise<void> {
+    if (this.next === this.first) return;
+    const frame = batchFrame(this.bodies, this.first, this.next - 1n);
+    const { first, next } = this;
+    this.bodies = [];
+    this.bytes = 0;
+    this.first = next;
+    await this.send(frame, first, next - 1n);
+  }
+}

@@ -1,0 +1,86 @@
+import type { Leadership } from "../stored/leadership.js";
+import type { LogState } from "../stored/log-state.js";
+import type { LeaderView, Primary } from "../stored/primary.js";
+
+const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
+
+/**
+ * What this sidecar has seen of one log, in whichever way: by reading all of it, by following, by claiming and writing
+ * it, by being refused. It is what is told while the store is away. Head, floor and term only ever rise.
+ */
+export class LastKnown {
+  private logId: Uint8Array | undefined;
+  private head = 0n;
+  private floor = 1n;
+  private term = 0n;
+  private leader = NOBODY;
+  /** Nobody holds the lease of that leader any more. */
+  private isVacant = false;
+  private reading: LogState | undefined;
+
+  /** `onTerm`: told of each term that is higher than those before. */
+  constructor(private readonly onTerm: (term: bigint) => void) {}
+
+  /** All of the log, as the store has just told it. */
+  noteReading(state: LogState): void {
+    const { id, endpoint, term } = state.leader;
+    this.noteLog(state.logId, state.head, state.floor);
+    this.noteLeader({ owner: id, endpoint, term }, state.isVacant);
+    this.reading = state;
+  }
+
+  noteLeadership({ term, leader }: Leadership): void {
+    if (term !== undefined) this.noteLeader(term, term.elected && leader === undefined);
+    if (leader !== undefined)
+      this.noteLeader({ owner: leader.id, endpoint: leader.endpoint, term: leader.term }, false);
+  }
+
+  noteLog(logId: Uint8Array, head: bigint, floor = 1n): void {
+    if (this.logId !== undefined && Buffer.compare(this.logId, logId) !== 0) this.forget();
+    this.logId = logId;
+    this.noteHead(head);
+    if (floor > this.floor) this.floor = floor;
+  }
+
+  noteHead(head: bigint): void {
+    if (head > this.head) this.head = head;
+  }
+
+  /** Without an owner: the term has ended, and nobody was named. `isVacant`: if that is known. */
+  noteLeader({ owner, endpoint, term }: Primary, isVacant?: boolean): void {
+    if (owner !== "" && term > this.leader.term) {
+      this.leader = { id: owner, endpoint, term };
+      this.isVacant = false;
+    }
+    if (term === this.leader.term) this.isVacant = isVacant ?? this.isVacant;
+    if (term <= this.term) return;
+    this.term = term;
+    this.onTerm(term);
+  }
+
+  /** Undefined: the log has not been seen. */
+  recall(): LogState | undefined {
+    const { logId, head, floor, leader, isVacant, reading } = this;
+    if (logId === undefined) return undefined;
+    return {
+      logId,
+      head,
+      floor,
+      leader,
+      isVacant,
+      leaseLeftMs: undefined,
+      cursors: reading?.cursors ?? [],
+      observedWallMs: reading?.observedWallMs,
+    };
+  }
+
+  /** Another log has come by the same name. */
+  private forget(): void {
+    this.head = 0n;
+    this.floor = 1n;
+    this.term = 0n;
+    this.leader = NOBODY;
+    this.isVacant = false;
+    this.reading = undefined;
+  }
+}

@@ -1,0 +1,303 @@
+import type { CursorUpdate } from "../cursors/cursor-rules.js";
+import { type CursorMoved, CursorWriter } from "../cursors/cursor-writer.js";
+import { StandbyPositions } from "../cursors/standby-positions.js";
+import { type FeedParts, LogFeed } from "../following/log-feed.js";
+import { type ReadPage, readPage } from "../following/read-page.js";
+import { requireLogId, resolveStart, type Start } from "../following/start-position.js";
+import { type FrameSink, Subscription, type SubscriptionOptions } from "../following/subscription.js";
+import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
+import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
+import { LogKeys } from "../oplog/keys.js";
+import { StoreError } from "../oplog/kv-store.js";
+import type { Resolution } from "../oplog/operation-window.js";
+import { decodeState } from "../stored/decode.js";
+import { watchLeadership } from "../stored/leader-watch.js";
+import { type Leadership, readLeadership } from "../stored/leadership.js";
+import { type LogState, readLogState } from "../stored/log-state.js";
+import type { LeaderView } from "../stored/primary.js";
+import { throughStore } from "../stored/store-failures.js";
+import { LogPrimary, type LogPrimaryParts } from "../writing/log-primary.js";
+import { resolveFromStore } from "../writing/resolve.js";
+import { LastKnown } from "./last-known.js";
+
+export interface LogParts
+  extends Omit<LogPrimaryParts, "keys" | "sightings" | "onCommitted" | "onLeading">,
+    Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
+  readonly keyPrefix: string;
+  readonly subscriptionsMax: SubscriptionBudget;
+  readonly storeUnreachableMs: () => number;
+  /** Told once of each log that turns out to exist. */
+  readonly onFound: (log: string) => void;
+}
+
+/** How many subscriptions are open, over all logs. */
+export interface SubscriptionBudget {
+  open: number;
+  readonly max: number;
+}
+
+/** What is known of a log without asking the store. */
+export interface FeedView {
+  /** Whether the head has been read at all. */
+  readonly isReady: boolean;
+  readonly logId: Uint8Array | undefined;
+  /** The last entry that the feed has brought. */
+  readonly last: bigint;
+  readonly head: bigint;
+  readonly headAgeMs: number;
+  /** Since the watch last brought anything, or was begun. */
+  readonly watchAgeMs: number;
+  /** Ids that are missing while later ones have been seen. */
+  readonly gap: { readonly first: bigint; readonly last: bigint } | undefined;
+}
+
+/** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
+const FEED_IDLE_MS = 5000;
+const FEED_READY_MS_MAX = 5000;
+const CANDIDATES_TOLD_MAX = 1000;
+const LEADERSHIP_REREAD_MS = 5000;
+
+/** One log in this sidecar: its writer, its feed, its subscriptions. */
+export class Log {
+  readonly keys: LogKeys;
+  readonly primary: LogPrimary;
+  readonly standbys: StandbyPositions;
+  readonly subscriptions = new Map<bigint, Subscription>();
+  private readonly cursors: CursorWriter;
+  private feed: LogFeed;
+  private feedUsers = 0;
+  private retainers = 0;
+  private feedRun: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
+  private feedIdle: NodeJS.Timeout | undefined;
+  private nextSubscriptionId = 1n;
+  private readonly sightings: LastKnown;
+  private isFound = false;
+  private isDraining = false;
+
+  constructor(
+    private readonly parts: LogParts,
+    readonly name: string,
+  ) {
+    this.keys = new LogKeys(parts.keyPrefix, name);
+    this.sightings = new LastKnown((term) => parts.observer.termSeen(name, term));
+    this.feed = this.newFeed();
+    this.standbys = new StandbyPositions({ ...parts, keys: this.keys, pollMs: parts.headPollMs });
+    this.cursors = new CursorWriter({
+      ...parts,
+      keys: this.keys,
+      onMoved: (moved) => this.standbys.note(moved),
+    });
+    this.primary = new LogPrimary({
+      ...parts,
+      keys: this.keys,
+      sightings: this.sightings,
+      onCommitted: (run) => {
+        this.sightings.noteHead(run.last);
+        this.feed.publish(run);
+      },
+      onLeading: (isLeading) => {
+        if (isLeading) this.noteFound();
+        this.feed.resync();
+      },
+    });
+  }
+
+  get isIdle(): boolean {
+    return this.feedUsers === 0 && this.retainers === 0 && this.primary.isIdle;
+  }
+
+  /** Keeps the log open until the function it returns is called. */
+  retain(): () => void {
+    this.retainers++;
+    return () => {
+      this.retainers--;
+    };
+  }
+
+  get leaderView(): LeaderView {
+    return this.feed.leader;
+  }
+
+  get feedView(): FeedView {
+    const { isReady, logId, last, head, headAgeMs, watchAgeMs, gap } = this.feed;
+    return { isReady, logId, last, head, headAgeMs, watchAgeMs, gap };
+  }
+
+  /** Has the feed look at the store afresh at once. */
+  resync(): void {
+    this.feed.resync();
+  }
+
+  /** Serves one subscriber until it leaves; throws OplogError where it cannot be served. */
+  async subscribe(
+    options: SubscriptionOptions,
+    start: Start,
+    logId: Uint8Array,
+    sink: FrameSink,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { store, clock, observer, subscriptionsMax } = this.parts;
+    if (this.isDraining) throw new ShuttingDownError();
+    if (subscriptionsMax.open >= subscriptionsMax.max)
+      throw new TooManyError("subscriptions", subscriptionsMax.max, 1000);
+    subscriptionsMax.open++;
+    const feed = this.acquireFeed();
+    const id = this.nextSubscriptionId++;
+    try {
+      await this.awaitReady(feed, signal);
+      if (signal.aborted) return;
+      if (feed.logId !== undefined) this.noteFound();
+      requireLogId(feed, logId);
+      const next = await this.throughStore(resolveStart(store, this.keys, feed, start));
+      const subscription = new Subscription({ store, keys: this.keys, feed, clock, observer, sink }, options, next);
+      this.subscriptions.set(id, subscription);
+      if (this.isDraining) subscription.drain();
+      observer.subscribers(this.name, this.subscriptions.size);
+      await subscription.run(signal);
+    } finally {
+      this.subscriptions.delete(id);
+      observer.subscribers(this.name, this.subscriptions.size);
+      subscriptionsMax.open--;
+      this.releaseFeed();
+    }
+  }
+
+  read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage> {
+    return this.throughStore(readPage(this.parts.store, this.keys, from, entriesMax, bytesMax));
+  }
+
+  /** Undefined: cannot be told now. */
+  async resolveAppend(writerId: string, operationId: bigint): Promise<Resolution | "pending" | undefined> {
+    if (this.primary.isClaiming || this.primary.preparing !== undefined) return "pending";
+    const { writer } = this.primary;
+    if (writer !== undefined) {
+      const { pair } = await this.throughStore(this.parts.store.get(this.keys.term));
+      // Only while the term is still ours does what we know of the log hold.
+      if (writer.end === undefined && pair?.modRevision === writer.claim.termRevision) {
+        return writer.hasUnsettled(writerId) ? "pending" : writer.window.resolve(writerId, operationId);
+      }
+    }
+    return this.throughStore(resolveFromStore(this.parts.store, this.keys, writerId, operationId));
+  }
+
+  updateCursor(update: CursorUpdate): Promise<CursorMoved> {
+    return this.throughStore(this.cursors.update(update), "the position may have been stored or not: send it again");
+  }
+
+  /** From the store; while that is away, what was seen last, or "unknown": a log that was missing may exist by now. */
+  async observe(): Promise<LogState | "missing" | "unknown"> {
+    try {
+      const state = await readLogState(this.parts.store, this.keys, this.parts.clock);
+      if (state === "missing") return state;
+      this.noteFound();
+      this.sightings.noteReading(state);
+      return state;
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      this.noteFeed();
+      return this.sightings.recall() ?? "unknown";
+    }
+  }
+
+  async readLeadership(): Promise<Leadership> {
+    const leadership = await this.throughStore(readLeadership(this.parts.store, this.keys));
+    this.sightings.noteLeadership(leadership);
+    return leadership;
+  }
+
+  /** Who campaigns for it, at whichever sidecar. */
+  readCandidates(): Promise<CandidateEntry[]> {
+    const { candidatesFrom: from, candidatesTo: to } = this.keys;
+    const read = this.parts.store.range({ from, to, limit: CANDIDATES_TOLD_MAX });
+    return this.throughStore(read.then(({ pairs }) => pairs.map((pair) => decodeState(CandidateEntrySchema, pair))));
+  }
+
+  /** Undefined: it has run out. */
+  leaseLeftMs(leaseId: bigint): Promise<number | undefined> {
+    return this.throughStore(this.parts.store.leaseTimeLeft(leaseId));
+  }
+
+  /** Now, on every change, and every few seconds. */
+  async *watchLeadership(signal: AbortSignal, rereadMs = LEADERSHIP_REREAD_MS): AsyncGenerator<Leadership> {
+    for await (const leadership of watchLeadership(this.parts.store, this.keys, rereadMs, signal)) {
+      this.sightings.noteLeadership(leadership);
+      yield leadership;
+    }
+  }
+
+  /** Settles what has been appended, then sends subscribers what is left and ends them. */
+  async drain(): Promise<void> {
+    this.standbys.drain();
+    await this.primary.drain();
+    this.isDraining = true;
+    for (const subscription of this.subscriptions.values()) subscription.drain();
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.feedIdle);
+    await Promise.all([this.standbys.close(), this.stopFeed()]);
+  }
+
+  private noteFeed(): void {
+    const { logId, head, floor } = this.feed;
+    if (logId !== undefined) this.sightings.noteLog(logId, head, floor);
+  }
+
+  private noteFound(): void {
+    if (!this.isFound) this.parts.onFound(this.name);
+    this.isFound = true;
+  }
+
+  private throughStore<T>(work: Promise<T>, consequence?: string): Promise<T> {
+    return throughStore(work, this.parts.storeUnreachableMs, consequence);
+  }
+
+  private async awaitReady(feed: LogFeed, signal: AbortSignal): Promise<void> {
+    const { clock } = this.parts;
+    const startedMs = clock.monotonicMs();
+    for (;;) {
+      const seen = feed.change.version;
+      if (feed.isReady || signal.aborted) return;
+      if (feed.broken !== undefined) throw feed.broken;
+      const waitedMs = clock.monotonicMs() - startedMs;
+      if (waitedMs >= FEED_READY_MS_MAX) throw new StoreUnavailableError(Math.round(waitedMs), "try again");
+      await feed.change.wait(seen, signal, FEED_READY_MS_MAX - waitedMs);
+    }
+  }
+
+  private acquireFeed(): LogFeed {
+    clearTimeout(this.feedIdle);
+    this.feedUsers++;
+    if (this.feedRun === undefined) {
+      const stop = new AbortController();
+      this.feedRun = { stop, done: this.feed.run(stop.signal).catch(this.parts.onBroken) };
+    }
+    return this.feed;
+  }
+
+  private releaseFeed(): void {
+    if (--this.feedUsers > 0) return;
+    // A broken feed is not kept: the next subscriber looks at the store afresh.
+    const idleMs = this.feed.broken === undefined ? FEED_IDLE_MS : 0;
+    this.feedIdle = setTimeout(() => void this.stopFeed(), idleMs).unref();
+  }
+
+  private async stopFeed(): Promise<void> {
+    const run = this.feedRun;
+    if (run === undefined) return;
+    this.feedRun = undefined;
+    this.noteFeed();
+    this.feed = this.newFeed();
+    run.stop.abort();
+    await run.done;
+  }
+
+  private newFeed(): LogFeed {
+    return new LogFeed({
+      ...this.parts,
+      keys: this.keys,
+      onLeader: (leader) => this.sightings.noteLeader(leader),
+      isOwnTerm: (term) => this.primary.writer?.term === term,
+    });
+  }
+}

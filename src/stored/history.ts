@@ -1,0 +1,174 @@
+import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import type { Clock } from "../oplog/clock.js";
+import { DataLossError, TrimmedError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KeyValue, KvStore, RangeResult } from "../oplog/kv-store.js";
+import { type CommittedRun, decodeRecord, openBody, RecordDamagedError, type StoredRecord } from "../oplog/record.js";
+import { decodeState } from "./decode.js";
+
+/** Bytes that a page aims at; a page of the store is bounded by count alone. */
+const PAGE_BYTES = 1024 * 1024;
+const PAGE_RECORDS_FIRST = 8;
+/** Also bounds what a page holds if small records are followed by large ones. */
+const PAGE_RECORDS_MAX = 128;
+const HOLE_MS_MIN = 3000;
+const HOLE_READS_MIN = 3;
+
+export interface HistoryPage {
+  readonly pairs: readonly KeyValue[];
+  /** The last page as of `revision`. */
+  readonly isLast: boolean;
+  readonly revision: bigint;
+}
+
+export interface Floor {
+  readonly sequenceId: bigint;
+  /** Of the entry before it; 0n = unknown. */
+  readonly previousTerm: bigint;
+}
+
+export async function readFloor(store: KvStore, keys: LogKeys): Promise<Floor> {
+  return decodeFloor((await store.get(keys.floor)).pair);
+}
+
+export function decodeFloor(pair: KeyValue | undefined): Floor {
+  if (pair === undefined) return { sequenceId: 1n, previousTerm: 0n };
+  const { sequenceId, previousTerm } = decodeState(FloorSchema, pair);
+  return { sequenceId, previousTerm };
+}
+
+/** The term of an entry; 0n when it is gone. */
+export async function readTerm(
+  store: KvStore,
+  keys: LogKeys,
+  id: bigint,
+  logId: Uint8Array | undefined,
+): Promise<bigint> {
+  const header = await readHeader(store, keys, id, logId);
+  return header !== undefined && header.firstSequenceId <= id ? header.term : 0n;
+}
+
+/** The header of the record that holds this id, or of the next one there is. */
+export async function readHeader(store: KvStore, keys: LogKeys, id: bigint, logId: Uint8Array | undefined) {
+  const { pairs } = await store.range({ from: keys.record(id), to: keys.recordsTo, limit: 1 });
+  return pairs[0] === undefined ? undefined : openRecord(keys, pairs[0], logId).header;
+}
+
+/** Decodes a record of this log; a damaged or foreign one is DATA_LOSS. */
+export function openRecord(keys: LogKeys, pair: KeyValue, logId: Uint8Array | undefined): StoredRecord {
+  const last = keys.recordId(pair.key);
+  try {
+    if (last === undefined) throw new RecordDamagedError(`key ${pair.key}`);
+    const record = decodeRecord(pair.value);
+    if (record.header.lastSequenceId !== last) {
+      throw new RecordDamagedError(`the record at ${last} says that it ends at ${record.header.lastSequenceId}`);
+    }
+    if (logId !== undefined && Buffer.compare(record.header.logId, logId) !== 0) {
+      throw new RecordDamagedError("the record belongs to another log");
+    }
+    return record;
+  } catch (error) {
+    if (error instanceof RecordDamagedError) throw new DataLossError(keys.log, last ?? 0n, error.message);
+    throw error;
+  }
+}
+
+export function openRun(keys: LogKeys, record: StoredRecord): CommittedRun {
+  const { firstSequenceId: first, lastSequenceId: last, term, timestampMs } = record.header;
+  try {
+    return { first, last, term, timestampMs, body: openBody(record) };
+  } catch (error) {
+    if (error instanceof RecordDamagedError) throw new DataLossError(keys.log, first, error.message);
+    throw error;
+  }
+}
+
+/**
+ * Pages of stored records from the one that holds `from` on, the next one being fetched while one is used. Pages are
+ * not pinned to a revision, so compaction cannot break them: records never change, and the last page tells as of which
+ * revision it was the last. Ends after that page.
+ */
+export async function* readPages(store: KvStore, keys: LogKeys, from: bigint): AsyncGenerator<HistoryPage> {
+  let limit = PAGE_RECORDS_FIRST;
+  let start = keys.record(from);
+  let pending: Promise<RangeResult> | undefined;
+  for (;;) {
+    const page = await (pending ?? store.range({ from: start, to: keys.recordsTo, limit }));
+    pending = undefined;
+    const lastPair = page.pairs.at(-1);
+    if (page.more && lastPair !== undefined) {
+      const bytes = page.pairs.reduce((sum, { value }) => sum + value.length, 0);
+      const fitting = Math.floor(PAGE_BYTES / (bytes / page.pairs.length + 1));
+      limit = Math.max(1, Math.min(fitting, page.pairs.length * 4, PAGE_RECORDS_MAX));
+      start = `${lastPair.key}0`;
+      pending = store.range({ from: start, to: keys.recordsTo, limit });
+      // If the consumer stops early nobody awaits it; a failure then concerns nobody.
+      pending.catch(() => undefined);
+    }
+    yield { pairs: page.pairs, isLast: !page.more, revision: page.revision };
+    if (!page.more) return;
+  }
+}
+
+export interface HistoryEnd {
+  /** The next id after everything read. */
+  readonly next: bigint;
+  /** As of this revision there was nothing more. */
+  readonly revision: bigint;
+}
+
+/**
+ * Every run from `next` on, contiguous, as far as the store has any. Trimmed ids throw TrimmedError. A hole that is
+ * still there when the floor has been read, and each time the reading is repeated by the caller, is the store's own.
+ */
+export async function* readHistory(
+  store: KvStore,
+  keys: LogKeys,
+  from: bigint,
+  logId: Uint8Array | undefined,
+): AsyncGenerator<CommittedRun, HistoryEnd> {
+  let next = from;
+  let revision = 0n;
+  for await (const page of readPages(store, keys, from)) {
+    for (const pair of page.pairs) {
+      const record = openRecord(keys, pair, logId);
+      const { firstSequenceId: first, lastSequenceId: last } = record.header;
+      if (first > next) throw await holeAt(store, keys, next, first);
+      if (next > from && first < next) {
+        throw new DataLossError(keys.log, first, `records overlap: ${first}..${last} where ${next} comes next`);
+      }
+      yield openRun(keys, record);
+      next = last + 1n;
+    }
+    revision = page.revision;
+  }
+  return { next, revision };
+}
+
+/** Tells a hole that the store itself has from an answer out of the past, which etcd may give for a moment (#20418). */
+export class HoleWatch {
+  private seen: { readonly at: bigint; readonly sinceMs: number; reads: number } | undefined;
+
+  constructor(private readonly clock: Clock) {}
+
+  /** What was missing is there, or nothing is missing. */
+  clear(): void {
+    this.seen = undefined;
+  }
+
+  /** Call each time the entry `at` was found missing: true once it has been so for long enough. */
+  isLasting(at: bigint): boolean {
+    const nowMs = this.clock.monotonicMs();
+    if (this.seen?.at !== at) this.seen = { at, sinceMs: nowMs, reads: 0 };
+    this.seen.reads++;
+    return this.seen.reads >= HOLE_READS_MIN && nowMs - this.seen.sinceMs >= HOLE_MS_MIN;
+  }
+}
+
+/** Why entries that must be there are not: trimmed, or lost. */
+export async function holeAt(store: KvStore, keys: LogKeys, missing: bigint, found: bigint): Promise<Error> {
+  const floor = await readFloor(store, keys);
+  return floor.sequenceId > missing
+    ? new TrimmedError(missing, floor.sequenceId)
+    : new DataLossError(keys.log, missing, `the store has no entries ${missing}..${found - 1n}`);
+}

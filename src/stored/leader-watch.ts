@@ -1,0 +1,70 @@
+import type { LogKeys } from "../oplog/keys.js";
+import { type KvStore, StoreError } from "../oplog/kv-store.js";
+import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
+import { type Leadership, readLeadership } from "./leadership.js";
+
+const RETRY_FIRST_MS = 50;
+const RETRY_MAX_MS = 1000;
+
+/**
+ * Who leads a log: now, on every change, and every `rereadMs` anyhow, since a watch may have died without a sign. Through
+ * every break of the store, until the signal aborts.
+ */
+export async function* watchLeadership(
+  store: KvStore,
+  keys: LogKeys,
+  rereadMs: number,
+  signal: AbortSignal,
+): AsyncGenerator<Leadership> {
+  const backoff = new Backoff(RETRY_FIRST_MS, Math.min(RETRY_MAX_MS, rereadMs));
+  while (!signal.aborted) {
+    try {
+      const leadership = await readLeadership(store, keys);
+      if (signal.aborted) return;
+      yield leadership;
+      await changeOf(store, keys, leadership.revision + 1n, rereadMs, signal);
+      backoff.reset();
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      await sleep(backoff.delayMs(), signal);
+    }
+  }
+}
+
+/** Resolves to the first that is not as it was claimed; undefined: the signal has aborted first. */
+export async function awaitChange(
+  store: KvStore,
+  keys: LogKeys,
+  claimed: { readonly termRevision: bigint; readonly leaderRevision: bigint | undefined },
+  rereadMs: number,
+  signal: AbortSignal,
+): Promise<Leadership | undefined> {
+  for await (const leadership of watchLeadership(store, keys, rereadMs, signal)) {
+    const { termRevision, leaderRevision } = leadership;
+    if (termRevision !== claimed.termRevision || leaderRevision !== claimed.leaderRevision) return leadership;
+  }
+  return undefined;
+}
+
+/** Resolves on the next event, or when it is time to look again anyhow. */
+async function changeOf(
+  store: KvStore,
+  keys: LogKeys,
+  startRevision: bigint,
+  rereadMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const seen = new AbortController();
+  const { signal: both, unlink } = linkSignals(signal, seen.signal);
+  const first = async (from: string, to: string) => {
+    for await (const { events } of store.watch({ from, to, startRevision }, both)) if (events.length > 0) return;
+  };
+  const watches = [first(keys.term, `${keys.term}\0`), first(keys.leader, keys.leadershipTo)];
+  try {
+    await Promise.race([...watches, sleep(rereadMs, both)]);
+  } finally {
+    seen.abort();
+    unlink();
+    await Promise.allSettled(watches);
+  }
+}

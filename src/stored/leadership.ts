@@ -1,0 +1,58 @@
+import {
+  type LeaderLease,
+  LeaderLeaseSchema,
+  type Successor,
+  SuccessorSchema,
+  type Term,
+} from "../gen/oplog/store/v1/store_pb.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KvStore } from "../oplog/kv-store.js";
+import { decodeState, decodeTerm } from "./decode.js";
+import { type Primary, primaryOf } from "./primary.js";
+
+/** Who leads a log, as the store tells. The three keys are read one by one: what matters compares their revisions. */
+export interface Leadership {
+  readonly term: Term | undefined;
+  readonly termRevision: bigint;
+  /** Of an elected log: who holds the lease. Undefined = vacant. */
+  readonly leader: LeaderLease | undefined;
+  readonly leaderRevision: bigint;
+  readonly leaderLeaseId: bigint;
+  /** Whom the leader invites to take over. */
+  readonly successor: Successor | undefined;
+  readonly successorRevision: bigint;
+  /** Everything up to this revision has been seen. */
+  readonly revision: bigint;
+}
+
+export async function readLeadership(store: KvStore, keys: LogKeys): Promise<Leadership> {
+  const [term, leader, successor] = await Promise.all([
+    store.get(keys.term),
+    store.get(keys.leader),
+    store.get(keys.successor),
+  ]);
+  return {
+    term: decodeTerm(term.pair),
+    termRevision: term.pair?.modRevision ?? 0n,
+    leader: leader.pair && decodeState(LeaderLeaseSchema, leader.pair),
+    leaderRevision: leader.pair?.modRevision ?? 0n,
+    leaderLeaseId: leader.pair?.leaseId ?? 0n,
+    successor: successor.pair && decodeState(SuccessorSchema, successor.pair),
+    successorRevision: successor.pair?.modRevision ?? 0n,
+    revision: [leader.revision, successor.revision].reduce((a, b) => (b < a ? b : a), term.revision),
+  };
+}
+
+/** Whom to tell those who come to the wrong place. */
+export async function readPrimary(store: KvStore, keys: LogKeys): Promise<Primary> {
+  const [term, leader] = await Promise.all([store.get(keys.term), store.get(keys.leader)]);
+  return primaryOf(decodeTerm(term.pair), leader.pair !== undefined);
+}
+
+/** Term and leader are read one by one: the higher one tells. */
+export function primaryIn({ term, leader }: Leadership): Primary {
+  const isNewer = leader !== undefined && leader.term > (term?.term ?? 0n);
+  return isNewer
+    ? { owner: leader.id, endpoint: leader.endpoint, term: leader.term }
+    : primaryOf(term, leader !== undefined);
+}

@@ -1,0 +1,68 @@
+import { LeaderLeaseSchema } from "../gen/oplog/store/v1/store_pb.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { CallOptions, KvStore } from "../oplog/kv-store.js";
+import { decodeHead, decodeState, decodeTerm } from "./decode.js";
+import { openRecord } from "./history.js";
+
+export interface HeadAtRest {
+  readonly logId: Uint8Array;
+  readonly head: bigint;
+}
+
+/** A log that does not exist is an empty one, without an id. */
+export async function readHead(store: KvStore, keys: LogKeys, options: CallOptions): Promise<HeadAtRest> {
+  const { pair } = await store.get(keys.head, options);
+  if (pair === undefined) return { logId: new Uint8Array(), head: 0n };
+  const { logId, lastSequenceId } = decodeHead(pair);
+  return { logId, head: lastSequenceId };
+}
+
+export interface IdRange {
+  readonly first: bigint;
+  readonly last: bigint;
+}
+
+/** Which ids from `from` on the store does not have, though it has later ones, or its head is later. */
+export async function readMissing(
+  store: KvStore,
+  keys: LogKeys,
+  from: bigint,
+  { logId, head }: HeadAtRest,
+  options: CallOptions,
+): Promise<IdRange | undefined> {
+  if (from > head) return undefined;
+  const { pairs } = await store.range({ from: keys.record(from), to: keys.recordsTo, limit: 1 }, options);
+  const found = pairs[0] === undefined ? head + 1n : openRecord(keys, pairs[0], logId).header.firstSequenceId;
+  return found > from ? { first: from, last: found - 1n } : undefined;
+}
+
+export interface HeldLease {
+  readonly holder: string;
+  /** If it is not renewed. Undefined: it never ends by itself. */
+  readonly leftMs: number | undefined;
+}
+
+/** Undefined: nobody holds the lease of the leader. */
+export async function readLease(store: KvStore, keys: LogKeys, options: CallOptions): Promise<HeldLease | undefined> {
+  const { pair } = await store.get(keys.leader, options);
+  if (pair === undefined) return undefined;
+  const holder = decodeState(LeaderLeaseSchema, pair).id;
+  if (pair.leaseId === 0n) return { holder, leftMs: undefined };
+  // A lease that is gone is about to take its key with it.
+  return { holder, leftMs: (await store.leaseTimeLeft(pair.leaseId, options)) ?? 0 };
+}
+
+export interface TokenClaim {
+  readonly holder: string;
+  readonly token: bigint;
+}
+
+/** Undefined: the log is not claimed by tokens, so that candidates are elected. */
+export async function readTokenClaim(
+  store: KvStore,
+  keys: LogKeys,
+  options: CallOptions,
+): Promise<TokenClaim | undefined> {
+  const term = decodeTerm((await store.get(keys.term, options)).pair);
+  return term === undefined || term.token === 0n ? undefined : { holder: term.owner, token: term.token };
+}

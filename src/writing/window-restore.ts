@@ -1,0 +1,102 @@
+import type { Head, RecordHeader } from "../gen/oplog/store/v1/store_pb.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KvStore } from "../oplog/kv-store.js";
+import { type Operation, OperationWindow } from "../oplog/operation-window.js";
+import { openRecord, readPages } from "../stored/history.js";
+
+/** The last operation of each writer. */
+export function restoreMarks(head: Head): OperationWindow {
+  const window = new OperationWindow();
+  for (const mark of head.writers) {
+    window.restoreMark(mark.writerId, {
+      operationId: mark.operationId,
+      first: mark.firstSequenceId,
+      last: mark.lastSequenceId,
+      term: mark.term,
+      timestampMs: mark.timestampMs,
+      contentCrc32c: mark.contentCrc32c,
+    });
+  }
+  return window;
+}
+
+/** What earlier writers have committed: the marks in the head, and the records since its window starts. */
+export async function restoreWindow(store: KvStore, keys: LogKeys, head: Head): Promise<OperationWindow> {
+  return new WindowReader(store, keys).read(head);
+}
+
+interface ReadRecord {
+  readonly first: bigint;
+  readonly last: bigint;
+  readonly bytes: number;
+  readonly operations: readonly [string, Operation][];
+}
+
+/** The same more than once: what has been read for an earlier head of the log is not read again for a later one. */
+export class WindowReader {
+  private records: ReadRecord[] = [];
+  private logId: Uint8Array | undefined;
+  private reading: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly store: KvStore,
+    private readonly keys: LogKeys,
+  ) {}
+
+  /** One at a time, each for the same head as the one before or a later one. */
+  read(head: Head): Promise<OperationWindow> {
+    const window = this.reading.then(() => this.readUpTo(head));
+    this.reading = window.catch(() => undefined);
+    return window;
+  }
+
+  private async readUpTo(head: Head): Promise<OperationWindow> {
+    const from = head.windowFromSequenceId;
+    if (from > head.lastSequenceId || head.writers.length === 0) return restoreMarks(head);
+    const isAnother = this.logId !== undefined && Buffer.compare(this.logId, head.logId) !== 0;
+    const isOf = ({ last }: ReadRecord) => !isAnother && last >= from && last <= head.lastSequenceId;
+    this.records = this.records.filter(isOf);
+    this.logId = head.logId;
+    await this.readOn(head);
+    let window = restoreMarks(head);
+    let next = 0n;
+    for (const { first, last, bytes, operations } of this.records) {
+      // Trimmed meanwhile: what stood before the hole is no basis for saying what is not in the log.
+      if (next !== 0n && first > next) window = restoreMarks(head);
+      next = last + 1n;
+      window.restoreRecord(first, bytes, operations);
+    }
+    return window;
+  }
+
+  private async readOn(head: Head): Promise<void> {
+    const newest = this.records.at(-1);
+    const from = newest === undefined ? head.windowFromSequenceId : newest.last + 1n;
+    if (from > head.lastSequenceId) return;
+    for await (const page of readPages(this.store, this.keys, from)) {
+      for (const pair of page.pairs) {
+        const { header } = openRecord(this.keys, pair, head.logId);
+        const { firstSequenceId: first, lastSequenceId: last } = header;
+        if (first > head.lastSequenceId) return;
+        this.records.push({ first, last, bytes: pair.value.length, operations: [...operationsOf(header)] });
+      }
+    }
+  }
+}
+
+function* operationsOf(header: RecordHeader): Iterable<[string, Operation]> {
+  for (const writer of header.operations) {
+    for (const [index, operationId] of writer.operationId.entries()) {
+      const first = header.firstSequenceId + BigInt(writer.firstOffset[index] ?? 0);
+      const operation = {
+        operationId,
+        first,
+        last: first + BigInt(writer.entryCount[index] ?? 1) - 1n,
+        term: header.term,
+        timestampMs: header.timestampMs,
+        contentCrc32c: writer.contentCrc32c[index] ?? 0,
+      };
+      yield [writer.writerId, operation];
+    }
+  }
+}

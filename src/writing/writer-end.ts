@@ -1,0 +1,100 @@
+import {
+  DataLossError,
+  NotPrimaryError,
+  type OplogError,
+  OutcomeUnknownError,
+  RuledOutError,
+} from "../oplog/errors.js";
+import type { StoreError } from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+import type { Primary } from "../stored/primary.js";
+import { toOplogError } from "../stored/store-failures.js";
+import type { AppendItem } from "./append-item.js";
+
+/** How a writer has ended. "stalled" and "stopped" say nothing about who leads; "fenced" does. */
+export interface WriterEnd {
+  readonly kind: "fenced" | "stalled" | "stopped" | "data loss";
+  /** What an append that was never tried is answered with. */
+  readonly error: OplogError;
+  /** Of "fenced": who leads now. If the term is one's own, nobody does: the lease has run out. */
+  readonly by?: Primary;
+}
+
+/** What an append of the record that was not committed is answered with. */
+export type Failure = (item: AppendItem) => OplogError;
+
+export interface Ending {
+  readonly end: WriterEnd;
+  readonly failure: Failure;
+}
+
+/** Whose end it is. */
+export interface EndedWriter {
+  readonly logger: Logger;
+  readonly log: string;
+  readonly term: bigint;
+  /** Its last durable entry. */
+  readonly head: bigint;
+}
+
+/** `isOutcomeLost`: the record may have been committed, and nothing is left to tell. */
+export function endFenced({ logger, log, term }: EndedWriter, primary: Primary, isOutcomeLost: boolean): Ending {
+  const error = new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+  logger.warn(
+    { event: "writer_fenced", log, term: String(term), by: primary.owner, byTerm: String(primary.term) },
+    primary.term === term
+      ? "the lease of the leader has run out; this sidecar refuses appends from now on"
+      : "lost the log to a higher term; this sidecar refuses its appends from now on",
+  );
+  return {
+    end: { kind: "fenced", error, by: primary },
+    failure: isOutcomeLost ? unknownFor("another sidecar took the term") : always(error),
+  };
+}
+
+export function endRuledOut({ logger, log, term }: EndedWriter): Ending {
+  const error = new RuledOutError();
+  logger.warn(
+    { event: "writer_ruled_out", log, term: String(term) },
+    "a ResolveAppend elsewhere has ruled out what was in flight; the next append claims the log again",
+  );
+  return { end: { kind: "stalled", error }, failure: always(error) };
+}
+
+export function endDataLoss({ logger, log, term, head }: EndedWriter, problem: string): Ending {
+  const error = new DataLossError(log, head + 1n, problem);
+  logger.error(
+    { event: "log_broken", log, term: String(term), head: String(head) },
+    `${error.message}; this sidecar writes the log no more`,
+  );
+  return { end: { kind: "data loss", error }, failure: unknownFor(error.message) };
+}
+
+export interface Stall {
+  readonly failedMs: number;
+  readonly mayHaveBeenApplied: boolean;
+  readonly cause: StoreError | undefined;
+  /** Why no further attempt is made though there is time left; undefined = there is none. */
+  readonly stoppedBy: OplogError | undefined;
+}
+
+export function endStalled({ logger, log, term }: EndedWriter, stall: Stall): Ending {
+  const { failedMs, mayHaveBeenApplied, cause, stoppedBy } = stall;
+  const error = stoppedBy ?? toOplogError(cause, failedMs, "nothing was written");
+  logger.error(
+    { event: "writer_stalled", log, term: String(term), failedMs },
+    "could not write within the deadline; the writer has ended, what was in flight is answered as unknown",
+  );
+  return {
+    end: { kind: stoppedBy !== undefined ? "stopped" : "stalled", error },
+    failure: mayHaveBeenApplied ? unknownFor(`the store has not confirmed it for ${failedMs} ms`) : always(error),
+  };
+}
+
+export function unknownFor(because: string): Failure {
+  return (item) => new OutcomeUnknownError(item.writerId, item.operationId, because);
+}
+
+function always(error: OplogError): Failure {
+  return () => error;
+}

@@ -1,0 +1,58 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { systemClock } from "../../src/oplog/clock.js";
+import type { KeyValue } from "../../src/oplog/kv-store.js";
+import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { decodeHead } from "../../src/stored/decode.js";
+import { restoreWindow, WindowReader } from "../../src/writing/window-restore.js";
+import { anAppend, anIdentity, appendedOf, aWriter, inTime, keysOf, useFakeTime } from "../log/support.js";
+
+useFakeTime();
+
+const keys = keysOf();
+let store: MemoryKvStore;
+let reader: WindowReader;
+beforeEach(() => {
+  store = new MemoryKvStore({ clock: systemClock });
+  reader = new WindowReader(store, keys);
+});
+
+const head = async () => decodeHead((await store.get(keys.head)).pair!);
+const everything = async () => (await store.range({ from: keys.allFrom, to: keys.allTo, limit: 1000 })).pairs;
+const clear = () => store.txn({ compares: [], writes: [{ kind: "delete-range", from: keys.allFrom, to: keys.allTo }] });
+
+/** By "w", each an operation of its own. */
+async function append(count: number, from = 1, text = ""): Promise<void> {
+  const { append: send, abort } = await inTime(aWriter(store, { identity: anIdentity() }));
+  for (let id = from; id < from + count; id++)
+    appendedOf(await inTime(send(anAppend().by("w", BigInt(id)).saying(`${text}${id}`)).outcome));
+  abort();
+}
+
+async function restore(pairs: readonly KeyValue[]): Promise<void> {
+  await clear();
+  const writes = pairs.map(({ key, value }) => ({ kind: "put" as const, key, value }));
+  await store.txn({ compares: [], writes });
+}
+
+describe("a window that is read again", () => {
+  it("knows nothing of a log that was replaced", async () => {
+    await append(20);
+    expect((await inTime(reader.read(await head()))).resolve("w", 15n).outcome).toBe("committed");
+    await clear();
+    await append(3, 1, "another ");
+    const again = await inTime(reader.read(await head()));
+    const afresh = await inTime(restoreWindow(store, keys, await head()));
+    for (const id of [1n, 3n, 15n, 20n]) expect(again.resolve("w", id)).toEqual(afresh.resolve("w", id));
+  });
+
+  it("knows nothing of what was rolled back with the log", async () => {
+    await append(5);
+    const backup = await everything();
+    await append(15, 6);
+    await inTime(reader.read(await head()));
+    await restore(backup);
+    const again = await inTime(reader.read(await head()));
+    const afresh = await inTime(restoreWindow(store, keys, await head()));
+    for (const id of [1n, 5n, 15n, 20n]) expect(again.resolve("w", id)).toEqual(afresh.resolve("w", id));
+  });
+});
