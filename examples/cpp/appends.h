@@ -48,6 +48,7 @@ class OwnAppends {
       if (!status.ok()) {
         std::cerr << "append " << operation_ + 1 << " of " << id_ << ": " << Printable(status.error_message()) << std::endl;
         if (!Transient(status) && Info(status).reason() != "STALE_TERM") Fail(status);
+        if (!Pause(lost, RetryDelay(status, {}))) return;
         continue;
       }
       if (++operation_ % report_every_ != 0) continue;

@@ -53,7 +53,7 @@ class Master {
       } else {
         target = given_[++turn % given_.size()];
       }
-      std::this_thread::sleep_for(std::chrono::seconds(1));
+      std::this_thread::sleep_for(RetryDelay(status, std::chrono::seconds(1)));
     }
     std::cout << "{\"acknowledged\":" << acknowledged_ << ",\"first\":" << first_ << ",\"last\":" << last_
               << ",\"duplicates\":" << duplicates_ << "}" << std::endl;

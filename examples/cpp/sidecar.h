@@ -3,6 +3,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -37,15 +38,30 @@ inline grpc::Status ToStatus(const oplog::v1::Status& error) {
   return {grpc::StatusCode(error.code()), error.message(), error.SerializeAsString()};
 }
 
-// Names the case of the error table in oplog.proto; empty if the status does not come from a sidecar.
-inline google::rpc::ErrorInfo Info(const grpc::Status& status) {
+// The detail of that type in a status; false if there is none.
+template <typename T>
+bool Detail(const grpc::Status& status, T* found) {
   oplog::v1::Status error;  // Same bytes as google.rpc.Status.
-  google::rpc::ErrorInfo info;
   error.ParseFromString(status.error_details());
   for (const auto& detail : error.details()) {
-    if (detail.UnpackTo(&info)) break;
+    if (detail.UnpackTo(found)) return true;
   }
+  return false;
+}
+
+// Names the case of the error table in oplog.proto; empty if the status does not come from a sidecar.
+inline google::rpc::ErrorInfo Info(const grpc::Status& status) {
+  google::rpc::ErrorInfo info;
+  Detail(status, &info);
   return info;
+}
+
+// How long to wait before the same request is sent again: what the sidecar asks for, at least the given.
+inline std::chrono::nanoseconds RetryDelay(const grpc::Status& status, std::chrono::nanoseconds least) {
+  google::rpc::RetryInfo retry;
+  if (!Detail(status, &retry)) return least;
+  const auto delay = std::chrono::seconds(retry.retry_delay().seconds()) + std::chrono::nanoseconds(retry.retry_delay().nanos());
+  return std::max<std::chrono::nanoseconds>(delay, least);
 }
 
 // For a terminal: the address of a leader, which messages name, is what somebody else has chosen.
@@ -80,8 +96,8 @@ inline bool Transient(const grpc::Status& status) {
     case grpc::DEADLINE_EXCEEDED:
       return true;
     default:
-      const std::string reason = Info(status).reason();
-      return reason == "NOT_PRIMARY" || reason == "NOT_READY";
+      google::rpc::RetryInfo retry;
+      return Info(status).reason() == "NOT_PRIMARY" || Detail(status, &retry);
   }
 }
 

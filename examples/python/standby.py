@@ -21,6 +21,7 @@ TRANSIENT = {
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,  # Too many subscribers, at this moment.
 }
 
 

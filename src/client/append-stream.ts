@@ -1,7 +1,7 @@
 import { type Client, type ClientDuplexStream, status as Codes, type StatusObject } from "@grpc/grpc-js";
 import { type AppendStreamRequestSchema, type AppendStreamResponse, OpLogService } from "../gen/oplog/v1/oplog_pb.js";
 import { definitionOf, ignore, type Request, type StreamOptions, toWire } from "./calls.js";
-import { OplogRpcError } from "./errors.js";
+import { notSent, OplogRpcError } from "./errors.js";
 
 export interface AppendStreamOptions extends StreamOptions {
   /** Requests that may be unanswered; 1,024 unless told. */
@@ -15,7 +15,10 @@ const IN_FLIGHT_MAX = 1024;
  * with the requests that the sidecar has not taken yet; the reader iterates `answers`, once, to its end.
  */
 export class AppendStream {
-  /** In the order of the requests. Ends after end(), when all are answered; throws OplogRpcError when the call breaks. */
+  /**
+   * In the order of the requests. Ends after end(), when all are answered; throws OplogRpcError when the call breaks. An
+   * error may overtake answers that have not been read yet: see AppendStream in oplog.proto for what it says of them.
+   */
   readonly answers: AsyncGenerator<AppendStreamResponse, void, undefined>;
   private readonly call: ClientDuplexStream<unknown, unknown>;
   private readonly inFlightMax: number;
@@ -47,7 +50,7 @@ export class AppendStream {
    * rejects when the call has ended meanwhile. Throws when the call has ended, or when the promise was not awaited.
    */
   send(request: Request<typeof AppendStreamRequestSchema>): Promise<void> | undefined {
-    if (this.ending) throw this.ending;
+    if (this.ending) throw notSent(this.ending);
     if (this.room) throw new Error("AppendStream is full: await what send() returned before sending again");
     this.inFlight += 1;
     if (!this.call.write(toWire(OpLogService.method.appendStream.input, request))) this.needsDrain = true;

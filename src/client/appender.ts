@@ -8,7 +8,7 @@ import {
 } from "../gen/oplog/v1/oplog_pb.js";
 import type { AppendStream } from "./append-stream.js";
 import { ignore, type Request, toWire } from "./calls.js";
-import { OplogRpcError } from "./errors.js";
+import { notSent, OplogRpcError, type RpcFailure } from "./errors.js";
 
 /**
  * Pipelined appends over one AppendStream: append() gives the promise of its outcome, and any number of callers may use
@@ -19,9 +19,10 @@ import { OplogRpcError } from "./errors.js";
 export class Appender {
   private readonly unsent: Item[] = [];
   private readonly sent: Item[] = [];
+  private answered = 0;
   private correlationId = 0n;
   private isFull = false;
-  private failure: unknown;
+  private failure: OplogRpcError | undefined;
   private onRoom: Array<() => void> = [];
   private readonly finished: Promise<void>;
 
@@ -31,11 +32,12 @@ export class Appender {
   }
 
   /**
-   * Rejects with the OplogRpcError of this append. If the stream breaks after the append was sent and before it was
-   * answered, that is UNKNOWN with reason OUTCOME_UNKNOWN and the break as its cause.
+   * Rejects with the OplogRpcError of this append. Of one that was sent and has no answer when the stream ends, that is
+   * the error of the stream if the sidecar says by it that the append was not written; else UNKNOWN with reason
+   * OUTCOME_UNKNOWN and that error as its cause. One that was not sent is never told as if it may have been written.
    */
   append(request: Request<typeof AppendRequestSchema>): Promise<AppendResponse> {
-    if (this.failure !== undefined) return Promise.reject(this.failure);
+    if (this.failure !== undefined) return Promise.reject(notSent(this.failure));
     if (this.unsent.length >= UNSENT_MAX) {
       return Promise.reject(new Error(`${UNSENT_MAX} appends wait to be sent: await ready() before append()`));
     }
@@ -100,11 +102,11 @@ export class Appender {
       if (this.sent.length > 0)
         throw new OplogRpcError({ code: "UNAVAILABLE", message: "the sidecar ended the stream" });
     } catch (error) {
-      this.failure = error;
+      this.failure = error instanceof OplogRpcError ? error : new OplogRpcError(defect(error));
       throw error;
     } finally {
       this.failure ??= new OplogRpcError({ code: "UNAVAILABLE", message: "the sidecar ended the stream" });
-      this.rejectAll();
+      this.rejectAll(this.failure);
       this.wakeWaiting();
     }
   }
@@ -112,19 +114,28 @@ export class Appender {
   private settle(answer: AppendStreamResponse): void {
     const item = this.sent.shift();
     const { outcome } = answer;
+    this.answered += 1;
     if (item === undefined) throw new Error(`answer ${answer.correlationId} to nothing that was sent`);
     if (outcome.case === "appended") item.resolve(outcome.value);
     else if (outcome.case === "error") item.reject(OplogRpcError.fromStreamStatus(outcome.value));
     else item.reject(new OplogRpcError({ code: "INTERNAL", message: "an answer without an outcome" }));
   }
 
-  private rejectAll(): void {
-    const cause = this.failure;
-    const message = `the stream ended before the answer: ${cause instanceof Error ? cause.message : String(cause)}`;
-    for (const item of this.sent.splice(0)) {
+  private rejectAll(cause: OplogRpcError): void {
+    const message = `the stream ended before the answer: ${cause.message}`;
+    for (const item of this.sent.splice(0, this.openOutcomes(cause))) {
       item.reject(new OplogRpcError({ code: "UNKNOWN", reason: "OUTCOME_UNKNOWN", message, cause }));
     }
-    for (const item of this.unsent.splice(0)) item.reject(cause);
+    for (const item of this.sent.splice(0)) item.reject(cause);
+    for (const item of this.unsent.splice(0)) item.reject(notSent(cause));
+  }
+
+  /** How many of those without an answer, from the oldest, may have been written. The others were not, says the end. */
+  private openOutcomes(cause: OplogRpcError): number {
+    if (cause.isConnectFailure) return 0;
+    if (cause.reason === "" || cause.mayHaveCommitted) return this.sent.length;
+    // The end of a stream may overtake answers that are on their way here.
+    return Math.max(0, Number(cause.metadata.answered ?? 0) - this.answered);
   }
 
   private wakeWaiting(): void {
@@ -133,6 +144,10 @@ export class Appender {
 }
 
 const UNSENT_MAX = 10_000;
+
+function defect(error: unknown): RpcFailure {
+  return { code: "INTERNAL", message: error instanceof Error ? error.message : String(error), cause: error };
+}
 
 interface Item {
   readonly request: Request<typeof AppendRequestSchema>;

@@ -2,12 +2,13 @@ const FIRST_MS = 100;
 const LONGEST_MS = 5_000;
 
 /**
- * How long to wait after so many failures: doubles up to the longest; the upper half is random, so that those who wait
- * for the same thing do not return all at once.
+ * How long to wait after so many failures: doubles up to the longest, and never less than the sidecar asks for. A part of
+ * it is random, so that those who wait for the same thing do not return all at once.
  */
 export function backOffMs(attempts: number, retryAfterMs = 0, longestMs = LONGEST_MS): number {
   const ceiling = Math.min(longestMs, FIRST_MS * 2 ** Math.min(attempts, 10));
-  return Math.max(Math.round(ceiling * (0.5 + Math.random() / 2)), Math.min(retryAfterMs, longestMs));
+  const backOff = ceiling * (0.5 + Math.random() / 2);
+  return Math.ceil(Math.max(backOff, retryAfterMs * (1 + Math.random() / 4)));
 }
 
 /** Ends early when the signal aborts; never rejects. */

@@ -9,7 +9,7 @@ import {
 } from "@bufbuild/protobuf";
 import { type Client, Metadata, type MethodDefinition } from "@grpc/grpc-js";
 import { clientDefinition } from "../grpc/bridge.js";
-import { OplogRpcError } from "./errors.js";
+import { notSent, OplogRpcError } from "./errors.js";
 
 /** A message, the plain object that makes one, or its bytes as they go over the wire. */
 export type Request<D extends DescMessage> = MessageInitShape<D> | Buffer;
@@ -106,5 +106,5 @@ export async function* serverStream<I extends DescMessage, T>(
 export function ignore(): void {}
 
 export function cancelled(signal: AbortSignal): OplogRpcError {
-  return new OplogRpcError({ code: "CANCELLED", message: "aborted before it was sent", cause: signal.reason });
+  return notSent(new OplogRpcError({ code: "CANCELLED", message: "aborted before it was sent", cause: signal.reason }));
 }

@@ -20,7 +20,7 @@ export interface RpcFailure {
 /**
  * A failed call, or a refused item of AppendStream. `reason` and `metadata` are those of google.rpc.ErrorInfo; the table
  * of them stands at OpLogService in proto/oplog/v1/oplog.proto. An empty reason means that the failure comes from the
- * transport, not from the sidecar.
+ * transport, not from the sidecar; NOT_SENT that the request never left this process.
  */
 export class OplogRpcError extends Error {
   readonly code: CodeName;
@@ -50,9 +50,9 @@ export class OplogRpcError extends Error {
 
   /** Of an append: whether it may be in the log, or may yet come to be, in spite of this error. */
   get mayHaveCommitted(): boolean {
-    if (this.isConnectFailure) return false;
-    if (this.code === "UNKNOWN" || this.code === "DEADLINE_EXCEEDED" || this.code === "CANCELLED") return true;
-    return this.reason === "" && (this.code === "UNAVAILABLE" || this.code === "INTERNAL");
+    if (this.isConnectFailure || this.reason === NOT_SENT) return false;
+    if (OPEN_OUTCOMES.has(this.code)) return true;
+    return this.reason === "" && BREAKS.has(this.code) && !REFUSED_UNREAD.test(this.message);
   }
 
   /** From whatever a call of grpc-js fails with. What is not a status of a call is passed through. */
@@ -69,6 +69,18 @@ export class OplogRpcError extends Error {
 const DETAILS = "grpc-status-details-bin";
 // grpc-js tells these cases apart by text alone.
 const CONNECT_FAILURE = /^(No connection established|Name resolution failed|Failed to parse DNS address)/;
+const REFUSED_UNREAD = /^Received message larger than max/;
+
+const NOT_SENT = "NOT_SENT";
+const OPEN_OUTCOMES = new Set<CodeName>(["UNKNOWN", "DEADLINE_EXCEEDED", "CANCELLED"]);
+/** Without a reason: the connection, or a proxy on the way, has broken the call off. */
+const BREAKS = new Set<CodeName>(["UNAVAILABLE", "INTERNAL", "RESOURCE_EXHAUSTED"]);
+
+/** Why a request was not sent, told such that nobody takes it for one that may have been carried out. */
+export function notSent(cause: OplogRpcError): OplogRpcError {
+  const { code, message } = cause;
+  return cause.mayHaveCommitted ? new OplogRpcError({ code, reason: NOT_SENT, message, cause }) : cause;
+}
 
 type CallStatus = ServiceError | StatusObject;
 

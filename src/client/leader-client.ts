@@ -47,7 +47,8 @@ const HOPS_MAX = 3;
 /**
  * Finds the sidecar that leads, and stays with it until it leads no more. A call begins where the last one succeeded.
  * Where the sidecar names another one it goes there; where nobody leads, or the sidecar cannot be reached, it waits and
- * tries the targets in turn, until its patience ends.
+ * tries the targets in turn; where the sidecar says when to come back (RetryInfo) it does. So until its patience ends: it
+ * gives up at once when the wait would outlast that.
  *
  * Only for a log whose appends name no term: a leader that names its own has lost it when it is refused, and must not
  * follow. Calls may run concurrently, and leave for the next sidecar together; those of one writer_id must not: an
@@ -168,8 +169,8 @@ export class LeaderClient {
   }
 
   private nextTarget(error: OplogRpcError): string {
-    // The log has been won right there.
-    if (error.reason === "NOT_READY") return this.target;
+    // The sidecar that asks for patience is the right one, unless it is cut off from the store.
+    if (error.retryAfterMs !== undefined && error.reason !== "STORE_UNREACHABLE") return this.target;
     const to = this.targets[this.turn % this.targets.length]!;
     this.turn += 1;
     return to;
@@ -190,7 +191,7 @@ class Search {
   /** How long to wait before the next attempt; undefined = there is to be none. */
   nextIn(error: OplogRpcError, target: string): number | undefined {
     if (error.mayHaveCommitted) this.doubt = error;
-    if (error.mayHaveCommitted ? !this.isRepeatable() : !isOfThisSidecar(error)) return undefined;
+    if (error.mayHaveCommitted ? !this.isRepeatable() : !isOfThisMoment(error)) return undefined;
     const endpoint = endpointOf(error);
     if (endpoint !== undefined && endpoint !== target && this.hops < HOPS_MAX) {
       this.hops += 1;
@@ -240,11 +241,12 @@ class Seat {
   }
 }
 
-/** Refusals of what this sidecar cannot do now, and another one, or this one later, may well do. */
-const REASONS = new Set(["NOT_PRIMARY", "NOT_READY", "SHUTTING_DOWN", "STORE_UNREACHABLE"]);
+/** What another sidecar may well do at once. */
+const REASONS = new Set(["NOT_PRIMARY", "SHUTTING_DOWN"]);
 
-function isOfThisSidecar(error: OplogRpcError): boolean {
-  return error.isConnectFailure || REASONS.has(error.reason);
+/** Refusals of what this sidecar cannot do now, and another one, or this one later, may well do. */
+function isOfThisMoment(error: OplogRpcError): boolean {
+  return error.isConnectFailure || REASONS.has(error.reason) || error.retryAfterMs !== undefined;
 }
 
 const ADDRESS = /^[\x21-\x7e]{1,256}$/;

@@ -47,6 +47,7 @@ interface Slot {
 export class AppendStreamSession {
   private inbox: Buffer[] = [];
   private slots: Slot[] = [];
+  private answered = 0;
   private inFlightBytes = 0;
   /** Received and not yet looked at. */
   private unread = 0;
@@ -209,14 +210,15 @@ export class AppendStreamSession {
     slot.outcome = outcome;
     if ("error" in outcome && BREAKS_THE_STREAM.has(outcome.error.reason)) this.failure ??= outcome.error;
     if (slot !== this.slots[0]) return;
-    let answered = 0;
+    let settled = 0;
     for (const ready of this.slots) {
       if (ready.outcome === undefined) break;
-      answered++;
+      settled++;
       this.inFlightBytes -= ready.bytes;
       this.writer.send(answer(ready, ready.outcome), ANSWER_BYTES);
     }
-    this.slots.splice(0, answered);
+    this.slots.splice(0, settled);
+    this.answered += settled;
     this.pace();
     this.finishWhenSettled();
   }
@@ -237,9 +239,14 @@ export class AppendStreamSession {
   private finishWhenSettled(): void {
     if (this.slots.length > 0 || this.inbox.length > 0 || this.isReading) return;
     if (this.hasEnded) this.finish();
-    else if (this.draining.aborted) this.finish(new ShuttingDownError());
+    else if (this.draining.aborted) this.finishWith(new ShuttingDownError());
     else if (this.failure !== undefined)
-      this.finish(this.failure instanceof OutcomeUnknownError ? new StreamEndedError() : this.failure);
+      this.finishWith(this.failure instanceof OutcomeUnknownError ? new StreamEndedError() : this.failure);
+  }
+
+  /** A client may see the end before the answers that are on their way to it. */
+  private finishWith(error: OplogError): void {
+    this.finish(error.with({ answered: this.answered }));
   }
 }
 

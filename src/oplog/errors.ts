@@ -30,6 +30,11 @@ export class OplogError extends Error {
     super(message);
     this.name = new.target.name;
   }
+
+  /** The same failure, told with more facts. */
+  with(facts: Facts): OplogError {
+    return new OplogError(this.code, this.reason, this.message, { ...this.facts, ...facts }, this.retryAfterMs);
+  }
 }
 
 export class InvalidArgumentError extends OplogError {

@@ -5,7 +5,6 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import type { UntypedServiceImplementation } from "@grpc/grpc-js";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { connect, type OplogClient } from "../../src/client/client.js";
-import { OplogRpcError } from "../../src/client/errors.js";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { LeadershipService } from "../../src/gen/oplog/v1/leadership_pb.js";
 import {
@@ -15,6 +14,7 @@ import {
   SubscribeResponseSchema,
 } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { ScanStateResponseSchema, StandbyService } from "../../src/gen/oplog/v1/standby_pb.js";
+import { freePort } from "../support/oplogd.js";
 import {
   type AppendCall,
   answers,
@@ -290,9 +290,68 @@ describe("appender", () => {
     ]);
 
     expect(sent).toMatchObject({ reason: { code: "UNKNOWN", reason: "OUTCOME_UNKNOWN", mayHaveCommitted: true } });
-    expect(unsent).toMatchObject({ reason: { code: "UNAVAILABLE" } });
-    await expect(appender.append({ log: "l" })).rejects.toBeInstanceOf(OplogRpcError);
+    const wasNotSent = { code: "UNAVAILABLE", reason: "NOT_SENT", mayHaveCommitted: false };
+    expect(unsent).toMatchObject({ reason: wasNotSent });
+    await expect(appender.append({ log: "l" })).rejects.toMatchObject(wasNotSent);
     await expect(appender.end()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
+  /** Answers some of what it has received, all of it but the last, and ends the stream with a word on the rest. */
+  function endingAfter(received: number, answered: number, claimed?: number) {
+    return (call: AppendCall) => {
+      const ids: bigint[] = [];
+      call.on("data", (bytes: Buffer) => {
+        ids.push(decodeItem(bytes).correlationId);
+        if (ids.length < received) return;
+        for (const correlationId of ids.slice(0, answered)) {
+          call.write(create(AppendStreamResponseSchema, { correlationId, outcome: { case: "appended", value: {} } }));
+        }
+        const metadata: Record<string, string> = claimed === undefined ? {} : { answered: String(claimed) };
+        const error = { code: "UNAVAILABLE", reason: "SHUTTING_DOWN", message: "bye", metadata } as const;
+        call.emit("error", rpcError(error));
+      });
+    };
+  }
+
+  const NOT_WRITTEN = { reason: "SHUTTING_DOWN", mayHaveCommitted: false };
+  const OPEN = { reason: "OUTCOME_UNKNOWN", mayHaveCommitted: true };
+
+  it.each([
+    ["what the sidecar says it has not answered", 2, 2, ["appended", "appended", NOT_WRITTEN, NOT_WRITTEN]],
+    ["everything where the sidecar answered nothing", 0, undefined, Array(4).fill(NOT_WRITTEN)],
+    [
+      "only what came after the answers, also if they were lost on the way",
+      1,
+      3,
+      ["appended", OPEN, OPEN, NOT_WRITTEN],
+    ],
+  ])("tells as not written %s", async (_, answered, claimed, outcomes) => {
+    const AppendStream = endingAfter(4, answered, claimed);
+    const appender = (await clientOf({ AppendStream })).appender();
+
+    const results = await Promise.allSettled(outcomes.map(() => appender.append({ log: "l", entries: [{}] })));
+
+    expect(results.map((result) => (result.status === "rejected" ? result.reason : "appended"))).toMatchObject(
+      outcomes,
+    );
+  });
+
+  it("tells what never left the process as not sent, also after end() and where nobody listens", async () => {
+    const target = `127.0.0.1:${await freePort()}`;
+    const client = connect(target);
+    open.push({ stop: () => client.close() });
+    const appender = client.appender();
+    await expect(appender.append({ log: "l", entries: [{}] })).rejects.toMatchObject({
+      isConnectFailure: true,
+      mayHaveCommitted: false,
+    });
+
+    const ended = (await clientOf({ AppendStream })).appender();
+    await ended.end();
+    await expect(ended.append({ log: "l", entries: [{}] })).rejects.toMatchObject({
+      reason: "NOT_SENT",
+      mayHaveCommitted: false,
+    });
   });
 });
 

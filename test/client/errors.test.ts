@@ -52,6 +52,10 @@ describe("OplogRpcError", () => {
     ["UNAVAILABLE", "", "No connection established. Last error: refused", false],
     ["UNAVAILABLE", "STORE_UNREACHABLE", "nothing was written", false],
     ["ABORTED", "EXPECTED_SEQUENCE_MISMATCH", "no", false],
+    ["CANCELLED", "NOT_SENT", "aborted before it was sent", false],
+    ["RESOURCE_EXHAUSTED", "QUEUE_FULL", "full", false],
+    ["RESOURCE_EXHAUSTED", "", "Bandwidth exhausted or memory limit exceeded", true],
+    ["RESOURCE_EXHAUSTED", "", "Received message larger than max (5000000 vs 4194304)", false],
   ] as const)("of an append, %s %s (%s) may have committed: %s", (code, reason, message, may) => {
     expect(new OplogRpcError({ code, reason, message }).mayHaveCommitted).toBe(may);
   });

@@ -107,6 +107,39 @@ describe("LeaderClient", () => {
     expect(other.appends).toHaveLength(0);
   });
 
+  it.each([
+    { code: "UNAVAILABLE", reason: "RULED_OUT", message: "send it again", retryAfterMs: 10 },
+    { code: "RESOURCE_EXHAUSTED", reason: "QUEUE_FULL", message: "full", retryAfterMs: 300 },
+    { code: "RESOURCE_EXHAUSTED", reason: "STORE_REFUSED", message: "no space", retryAfterMs: 1_500 },
+    { code: "UNAVAILABLE", reason: "A_LATER_ONE", message: "soon", retryAfterMs: 20 },
+  ] as const)("comes back to the sidecar that answers $reason, when it says", async (refusal) => {
+    const other = await Member.start("appended");
+    const a = await Member.start(refusal);
+    const { client, steps } = leaderClient([a.target, other.target], {
+      onStep: () => {
+        a.answer = "appended";
+      },
+    });
+    const startedAt = performance.now();
+    await client.append(PLAIN);
+    expect(performance.now() - startedAt).toBeGreaterThanOrEqual(refusal.retryAfterMs);
+    expect(steps).toMatchObject([{ from: a.target, to: a.target, because: refusal }]);
+    expect(a.appends).toHaveLength(2);
+    expect(other.appends).toHaveLength(0);
+  });
+
+  it("gives up at once where the sidecar asks for more patience than there is", async () => {
+    const refusal = {
+      code: "RESOURCE_EXHAUSTED",
+      reason: "STORE_REFUSED",
+      message: "full",
+      retryAfterMs: 60_000,
+    } as const;
+    const a = await Member.start(refusal);
+    await expect(leaderClient([a.target]).client.append(PLAIN)).rejects.toMatchObject(refusal);
+    expect(a.appends).toHaveLength(1);
+  });
+
   it("comes back from a leader that cannot be reached, until another one is named", async () => {
     const deadAt = `127.0.0.1:${await freePort()}`;
     const leader = await Member.start("appended");

@@ -56,8 +56,9 @@ it.each(["embedded", "etcd"] as const)(
     }
     // A watcher of the status is ended at once, in good order or with the reason.
     for (const end of statusEnds) expect([undefined, "SHUTTING_DOWN"]).toContain(end?.reason);
-    for (const { answered, unanswered, refusals } of writerEnds) {
+    for (const { answered, unanswered, claims, refusals } of writerEnds) {
       expect(answered).toBeGreaterThan(0);
+      expect(claims).toBe(true);
       // Whatever the sidecar had read it has answered; an item it never read has no answer, and is in no log.
       for (const refusal of refusals) expect(refusal).toMatchObject({ code: "UNAVAILABLE", reason: "SHUTTING_DOWN" });
       expect(unanswered).toBeLessThanOrEqual(IN_FLIGHT_MAX);
@@ -132,13 +133,15 @@ async function endOf<T>(items: AsyncIterable<T>, take: (item: T) => void = () =>
 interface WriterEnd {
   answered: number;
   unanswered: number;
+  /** The sidecar has said by the end of the stream how many it had answered. */
+  claims: boolean;
   readonly refusals: OplogRpcError[];
 }
 
 /** Appends one after the other, several in flight, until it is refused or its stream ends. */
 function appendWithoutEnd(client: OplogClient, history: History, writerId: string) {
   const stream = client.appendStream({ inFlightMax: IN_FLIGHT_MAX });
-  const end: WriterEnd = { answered: 0, unanswered: 0, refusals: [] };
+  const end: WriterEnd = { answered: 0, unanswered: 0, claims: false, refusals: [] };
   let markUnderWay: () => void = () => undefined;
   const isUnderWay = new Promise<void>((resolve) => {
     markUnderWay = resolve;
@@ -163,6 +166,10 @@ function appendWithoutEnd(client: OplogClient, history: History, writerId: strin
   });
   const ended = Promise.all([sending, receiving]).then(([, error]) => {
     expect(error).toMatchObject({ code: "UNAVAILABLE" });
+    // What it had not answered was not written, says the sidecar; the log is compared with that.
+    const claimed = error?.metadata.answered;
+    if (claimed !== undefined) for (let id = BigInt(claimed) + 1n; id <= sent; id++) history.refused(writerId, id);
+    end.claims = claimed !== undefined;
     end.unanswered = Number(sent) - end.answered - end.refusals.length;
     return end;
   });

@@ -81,7 +81,7 @@ func (m *master) run(given []string) error {
 			turn++
 			target = given[turn%len(given)]
 		}
-		time.Sleep(time.Second)
+		time.Sleep(sidecar.RetryDelay(err, time.Second))
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ func (r *replica) lead(ctx context.Context, term uint64) {
 			if !sidecar.Transient(err) && sidecar.Reason(err) != "STALE_TERM" {
 				log.Fatal("it would fail so again")
 			}
+			sidecar.Pause(ctx, sidecar.RetryDelay(err, 0))
 			continue
 		}
 		r.operation++

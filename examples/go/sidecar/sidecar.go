@@ -50,11 +50,12 @@ func Transient(err error) bool {
 	case codes.Unavailable, codes.Unknown, codes.Internal, codes.Canceled, codes.DeadlineExceeded:
 		return true
 	}
-	switch Reason(err) {
-	case "NOT_PRIMARY", "NOT_READY":
-		return true
-	}
-	return false
+	return Reason(err) == "NOT_PRIMARY" || retryInfo(err) != nil
+}
+
+// RetryDelay is how long to wait before the same request is sent again: what the sidecar asks for, at least the given.
+func RetryDelay(err error, least time.Duration) time.Duration {
+	return max(retryInfo(err).GetRetryDelay().AsDuration(), least)
 }
 
 // Pause waits, unless the context ends first.
@@ -66,10 +67,19 @@ func Pause(ctx context.Context, duration time.Duration) {
 }
 
 func info(err error) *errdetails.ErrorInfo {
-	for _, detail := range status.Convert(err).Details() {
-		if info, isInfo := detail.(*errdetails.ErrorInfo); isInfo {
-			return info
+	return detail[*errdetails.ErrorInfo](err)
+}
+
+func retryInfo(err error) *errdetails.RetryInfo {
+	return detail[*errdetails.RetryInfo](err)
+}
+
+// The first detail of that type; nil if there is none.
+func detail[T any](err error) (none T) {
+	for _, any := range status.Convert(err).Details() {
+		if found, isFound := any.(T); isFound {
+			return found
 		}
 	}
-	return nil
+	return none
 }

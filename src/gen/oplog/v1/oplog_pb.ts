@@ -1783,8 +1783,10 @@ export const OpLogService: GenService<{
    * is does not end the stream. One that waits for standbys holds back the answers after it, not their writing. Once one
    * cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, NOT_READY, DATA_LOSS) nothing sent after
    * it is written either: the rest is answered with STREAM_ENDED and the stream ends, so that sending again on a new
-   * stream, in order, keeps the order. What has not been answered when the stream ends with a status that has an ErrorInfo
-   * was not written. The stream stops reading while too much is in flight, so HTTP/2 flow control paces the client.
+   * stream, in order, keeps the order. When the stream ends with a status that has an ErrorInfo, its metadata say how many
+   * requests were answered (answered; 0 if it is missing), and what was sent after those was not written. A client library
+   * may drop answers that have not been read yet when such a status comes: what became of those is not known. The stream
+   * stops reading while too much is in flight, so HTTP/2 flow control paces the client.
    *
    * @generated from rpc oplog.v1.OpLogService.AppendStream
    */
