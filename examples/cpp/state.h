@@ -80,8 +80,10 @@ class State {
     const auto held = values_.find(entry.key());
     const bool is_held = held != values_.end();
     const uint64_t before = is_held ? held->second.key_sequence_id : 0;
-    const uint64_t key_sequence_id = entry.has_key_sequence_id() ? entry.key_sequence_id() : before + 1;
-    if (is_held && key_sequence_id <= before) {
+    // Without one an entry is in order by its place in the log, also after the highest number there is.
+    const uint64_t next = before == UINT64_MAX ? before : before + 1;
+    const uint64_t key_sequence_id = entry.has_key_sequence_id() ? entry.key_sequence_id() : next;
+    if (is_held && entry.has_key_sequence_id() && key_sequence_id <= before) {
       std::cerr << "entry " << entry.sequence_id() << " violates the order of key " << entry.key()
                 << ", which is dropped" << std::endl;
       Drop(held);

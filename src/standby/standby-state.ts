@@ -148,8 +148,9 @@ export class StandbyState {
     const hash = hashOf(entry.bytes, entry.keyStart, entry.keyEnd, this.seed);
     const held = this.find(hash, entry.bytes, entry.keyStart, entry.keyEnd);
     const last = held === undefined ? undefined : this.keySequenceIdAt(held);
-    const keySequenceId = entry.keySequenceId ?? BigInt.asUintN(64, (last ?? 0n) + 1n);
-    if (held !== undefined && last !== undefined && keySequenceId <= last) {
+    const given = entry.keySequenceId;
+    const keySequenceId = given ?? keySequenceIdAfter(last);
+    if (held !== undefined && last !== undefined && given !== undefined && given <= last) {
       this.keyOrderViolations++;
       this.drop(hash, held);
       const key = entry.bytes.toString("utf8", entry.keyStart, entry.keyEnd);
@@ -277,6 +278,7 @@ export class StandbyState {
  */
 const HASH_AT = 0;
 const PAYLOAD_BYTES_AT = 4;
+const KEY_SEQUENCE_ID_MAX = 2n ** 64n - 1n;
 const KEY_SEQUENCE_ID_AT = 8;
 const TIMESTAMP_MS_AT = 16;
 const LEASE_UNTIL_MS_AT = 24;
@@ -295,4 +297,10 @@ function hashOf(source: Buffer, start: number, end: number, seed: number): numbe
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return (hash ^ (hash >>> 16)) >>> 0;
+}
+
+/** Of an entry that names none: its place in the log says that it comes after, also where there is no higher number. */
+function keySequenceIdAfter(last: bigint | undefined): bigint {
+  if (last === undefined) return 1n;
+  return last < KEY_SEQUENCE_ID_MAX ? last + 1n : last;
 }

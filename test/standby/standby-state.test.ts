@@ -122,6 +122,17 @@ describe("the order within a key", () => {
     expect(log.violations).toHaveLength(1);
   });
 
+  it("holds without a number too, also after the highest one there is", () => {
+    const log = aState();
+    log.apply(put("a", "1", MAX_64), put("a", "2"), revoke("a"), put("a", "3"));
+    expect(log.state.get(Buffer.from("a"))).toMatchObject({ keySequenceId: MAX_64, sequenceId: 4 });
+    expect(heldBy(log)).toEqual({ a: "3" });
+    expect(log.violations).toEqual([]);
+    log.apply(put("a", "4", MAX_64));
+    expect(heldBy(log)).toEqual({});
+    expect(log.violations).toHaveLength(1);
+  });
+
   it("is counted by PUT_REVOKE, not by EVENT", () => {
     const log = aState();
     log.apply(put("a", "1", 5n), revoke("a", 9n), event("a", 1n));
@@ -135,13 +146,6 @@ describe("the order within a key", () => {
     log.apply(put("a", "1", 5n), remove("a"), put("a", "2", 1n), put("a", "3"));
     expect(log.violations).toEqual([]);
     expect(log.state.get(Buffer.from("a"))?.keySequenceId).toBe(2n);
-  });
-
-  it("ends at the largest key_sequence_id there is", () => {
-    const log = aState();
-    log.apply(put("a", "1", MAX_64), put("a", "2"));
-    expect(log.violations).toMatchObject([{ lastKeySequenceId: MAX_64, keySequenceId: 0n }]);
-    expect(heldBy(log)).toEqual({});
   });
 });
 

@@ -61,8 +61,9 @@ export class Model {
     this.applied++;
     if (opType === OpType.EVENT) return;
     const held = this.entries.get(key);
-    const keySequenceId = given ?? (held?.keySequenceId ?? 0n) + 1n;
-    if (held !== undefined && keySequenceId <= held.keySequenceId) {
+    const next = (held?.keySequenceId ?? 0n) + 1n;
+    const keySequenceId = given ?? (next < 2n ** 64n ? next : next - 1n);
+    if (held !== undefined && given !== undefined && given <= held.keySequenceId) {
       this.violations++;
       this.entries.delete(key);
     } else if (opType === OpType.PUT_END) {
@@ -106,6 +107,12 @@ export const anyOperation: fc.Arbitrary<Operation> = fc
     opType: fc.constantFrom(OpType.PUT_END, OpType.PUT_END, OpType.PUT_REVOKE, OpType.REMOVE, OpType.EVENT),
     key: fc.constantFrom("a", "b", "ü", "a long key of forty bytes and some more", ...Array.from("cdefgh")),
     payload: fc.uint8Array({ maxLength: 40 }),
-    keySequenceId: fc.option(fc.bigInt({ min: 0n, max: 12n }), { nil: undefined, freq: 2 }),
+    keySequenceId: fc.option(
+      fc.oneof(
+        { arbitrary: fc.bigInt({ min: 0n, max: 12n }), weight: 8 },
+        { arbitrary: fc.bigInt({ min: 2n ** 64n - 2n, max: 2n ** 64n - 1n }), weight: 1 },
+      ),
+      { nil: undefined, freq: 2 },
+    ),
   })
   .map(({ keySequenceId, ...rest }) => (keySequenceId === undefined ? rest : { ...rest, keySequenceId }));

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"log"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -93,12 +94,15 @@ func (s *state) apply(entries []*pb.Entry) {
 
 func (s *state) applyToKey(entry *pb.Entry) {
 	held, isHeld := s.values[entry.Key]
-	keySequenceID := held.keySequenceID + 1
+	// Without one an entry is in order by its place in the log, also after the highest number there is.
+	keySequenceID := held.keySequenceID
 	if entry.KeySequenceId != nil {
 		keySequenceID = *entry.KeySequenceId
+	} else if keySequenceID < math.MaxUint64 {
+		keySequenceID++
 	}
 	switch {
-	case isHeld && keySequenceID <= held.keySequenceID:
+	case isHeld && entry.KeySequenceId != nil && keySequenceID <= held.keySequenceID:
 		log.Printf("entry %d violates the order of key %q, which is dropped", entry.SequenceId, entry.Key)
 		s.drop(entry.Key)
 	case entry.OpType == pb.OpType_OP_TYPE_PUT_END:

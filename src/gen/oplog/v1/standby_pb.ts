@@ -720,9 +720,9 @@ export const PromotionBlockerKindSchema: GenEnum<PromotionBlockerKind> = /*@__PU
  * Order within a key: while a key is held, the key_sequence_id of each PUT_END, PUT_REVOKE and REMOVE of it must be higher
  * than that of the one before. If it is not, something is wrong with that key at the master: the key is dropped, whatever
  * the entry was, the violation is counted and logged, and all goes on; a later PUT_END creates the key again. An entry
- * without key_sequence_id gets that of the one before plus 1, and 1 for a key that is not held. A key that is not held is
- * forgotten, so that memory is bounded by the keys there are: after REMOVE, or after having been dropped, a key starts
- * over, with any key_sequence_id.
+ * without key_sequence_id is always in order, by its place in the log: it gets that of the one before plus 1, but 2^64-1
+ * again after 2^64-1, and 1 for a key that is not held. A key that is not held is forgotten, so that memory is bounded by
+ * the keys there are: after REMOVE, or after having been dropped, a key starts over, with any key_sequence_id.
  *
  * Object leases: with --object-lease-default set, the sidecar that leads an elected log (Campaign) and keeps a view of it
  * removes objects whose lease has run out, by REMOVE entries like any others. The lease of an object ends
