@@ -2,7 +2,7 @@ import { Document } from "yaml";
 import { formatAddress } from "./addresses.js";
 import { helpText } from "./help.js";
 import { type Kind, Refusal } from "./kinds.js";
-import { HOSTNAME_DEFAULT, type OptionKey, optionKeys, optionTable, type Settings } from "./options.js";
+import { HOSTNAME_DEFAULT, type OptionKey, optionKeys, optionTable, refusesEmpty, type Settings } from "./options.js";
 import { CONFIG_FLAG, CONFIG_VARIABLE, type Given, readEnvironment, readFlags, readYaml } from "./sources.js";
 
 /** What the process runs with. Frozen, and all there is to configure: nothing else reads flags or environment. */
@@ -44,7 +44,7 @@ export function parseConfig(input: ConfigInput): ConfigResult {
     values[key] = text === undefined ? undefined : read(key, text === "" ? [] : text.split(","));
   }
   for (const given of [...file.given, ...environment.given, ...flags.given]) {
-    const value = read(given.key, given.texts);
+    const value = readGiven(given);
     const problem = value instanceof Refusal ? refusalOf(given, value) : unreadable(given, input);
     if (problem !== undefined) problems.push(problem);
     values[given.key] = value;
@@ -80,7 +80,7 @@ function printConfig(config: Config): string {
   for (const key of optionKeys) {
     const { name, kind } = optionTable[key];
     const texts = formatted(config, key);
-    if (config[key] === undefined && texts.length === 0) continue;
+    if (texts.length === 0 && (config[key] === undefined || refusesEmpty(key) !== undefined)) continue;
     const value = config[key];
     const isPlain = typeof value === "boolean" || String(value) === texts[0];
     document.setIn(name.split("."), kind.isList ? texts : isPlain ? value : texts[0]);
@@ -96,6 +96,11 @@ function formatted(config: Config, key: OptionKey): readonly string[] {
 
 function read(key: OptionKey, texts: readonly string[]): unknown {
   return (optionTable[key].kind as Kind<unknown>).read(texts);
+}
+
+function readGiven({ key, texts }: Given): unknown {
+  const because = texts.length === 0 ? refusesEmpty(key) : undefined;
+  return because === undefined ? read(key, texts) : new Refusal(because);
 }
 
 function refusalOf(given: Given, refusal: Refusal): string {

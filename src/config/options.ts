@@ -22,6 +22,8 @@ export interface Option<T> {
   /** As an operator would write it; undefined = not set unless given. */
   readonly default: string | undefined;
   readonly help: string;
+  /** Why an empty value is refused, also that of a variable: what it would mean is not what most have in mind. */
+  readonly refusesEmpty?: string;
 }
 
 const KiB = 1024;
@@ -58,12 +60,16 @@ const identity = {
 };
 
 const store = {
-  etcdEndpoints: option(
-    "etcd.endpoints",
-    list(storeEndpoint),
-    "",
-    "Members of the etcd cluster that holds the logs. Without any, the logs are kept in --data-dir, for one machine.",
-  ),
+  etcdEndpoints: {
+    ...option(
+      "etcd.endpoints",
+      list(storeEndpoint),
+      "",
+      "Members of the etcd cluster that holds the logs. Without this option the logs are kept in --data-dir, for one " +
+        "machine. It must not be empty, nor must its variable.",
+    ),
+    refusesEmpty: "names no endpoint; without the option the logs are kept in --data-dir, for one machine",
+  },
   etcdUsername: optional("etcd.username", text("NAME", /^.+$/, "at least one character"), "User at etcd."),
   etcdPasswordFile: optional("etcd.password-file", file, "File with the password of that user."),
   etcdCaFile: optional("etcd.ca-file", file, "Certificates (PEM) that vouch for etcd; needed for https://."),
@@ -193,6 +199,10 @@ export const optionKeys = Object.keys(optionTable) as OptionKey[];
 
 type ValueOf<O> = O extends Option<infer T> ? T : never;
 export type Settings = { readonly [Key in OptionKey]: ValueOf<(typeof optionTable)[Key]> };
+
+export function refusesEmpty(key: OptionKey): string | undefined {
+  return (optionTable[key] as Option<unknown>).refusesEmpty;
+}
 
 export function flagOf(name: string): string {
   return `--${name.replaceAll(".", "-")}`;

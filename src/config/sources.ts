@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type Range } from "yaml";
-import { environmentVariableOf, flagOf, type OptionKey, optionKeys, optionTable } from "./options.js";
+import { environmentVariableOf, flagOf, type OptionKey, optionKeys, optionTable, refusesEmpty } from "./options.js";
 import { suggestion } from "./suggest.js";
 
 /** A value as one source gives it. */
@@ -85,13 +85,14 @@ export function readFlags(argv: readonly string[]): FlagReading {
   };
 }
 
-/** An empty variable counts as not set, since that is all that many launchers can say. */
+/** An empty variable counts as not set, since that is all that many launchers can say, unless its option refuses that. */
 export function readEnvironment(env: Readonly<Record<string, string | undefined>>): Reading {
   const given: Given[] = [];
   const problems: string[] = [];
   for (const [name, value] of Object.entries(env)) {
-    if (!name.startsWith("OPLOG_") || name === CONFIG_VARIABLE || value === undefined || value === "") continue;
+    if (!name.startsWith("OPLOG_") || name === CONFIG_VARIABLE || value === undefined) continue;
     const key = keyByVariable.get(name);
+    if (value === "" && (key === undefined || refusesEmpty(key) === undefined)) continue;
     if (key !== undefined) {
       given.push({ key, source: name, texts: optionTable[key].kind.isList ? splitList(value) : [value] });
     } else if (!SERVICE_LINK.test(name)) {

@@ -48,15 +48,18 @@ export function toAppendResponse(appended: Appended, demand?: StandbyDemand, sta
   });
 }
 
+/** In a oneof a flag that is false is present all the same, and must not mean what true means. */
 export function toStart({ start, previousTerm }: SubscribeRequest): Start {
   switch (start.case) {
     case undefined:
-    case "fromBeginning":
       return { kind: "beginning" };
+    case "fromBeginning":
+      if (start.value) return { kind: "beginning" };
+      throw new InvalidArgumentError("from_beginning", "false; name another start, or none to start at the beginning");
     case "fromHead":
-      return { kind: "head" };
+      return { kind: start.value ? "head" : "beginning" };
     case "fromSnapshot":
-      return { kind: "snapshot" };
+      return { kind: start.value ? "snapshot" : "beginning" };
     case "fromSequenceId":
       if (start.value === 0n) throw new InvalidArgumentError("from_sequence_id", "0; the first entry has id 1");
       return { kind: "sequence", from: start.value, previousTerm };

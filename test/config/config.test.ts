@@ -148,6 +148,9 @@ describe("values", () => {
     ["--advertise", "a:0", '"a:0" cannot be connected to: name this machine and a port'],
     ["--key-prefix", "/a/", '"/a/" is no prefix: one or more of "/" and [A-Za-z0-9_.-], no "/" at the end'],
     ["--data-dir", "", '"" names no directory'],
+    ["--etcd-endpoints", "", '"" names no endpoint'],
+    ["--etcd-endpoints", " ", '"" is no address'],
+    ["--etcd-endpoints", ",", '"," has the element "", which is no address'],
     [
       "--etcd-endpoints",
       "http://u:p@a:1",
@@ -299,12 +302,35 @@ describe("the whole", () => {
     ]);
   });
 
-  it("prints a configuration that reads back as the same", () => {
-    const argv = ["--etcd-endpoints=a:1,b:2", "--admin-listen=off", "--no-reflection", "--append-bytes-max=5000"];
-    const printed = parse({ argv: [...argv, "--print-config"] });
-    if (printed.kind !== "print-config") throw new Error(printed.kind);
-    expect(configOf(yaml(printed.text))).toEqual(configOf({ argv }));
+  it.each([
+    ["a flag", { argv: ["--etcd-endpoints="] }],
+    ["a flag that outranks the file", { argv: ["--etcd-endpoints=", "--config=o.yaml"] }],
+    ["a variable", { env: { OPLOG_ETCD_ENDPOINTS: "" } }],
+    ["a list in the file", yaml("etcd:\n  endpoints: []\n")],
+    ["a text in the file", yaml("etcd:\n  endpoints: ''\n")],
+  ])("does not take %s without endpoints for a wish to have the embedded store", (_, input) => {
+    const files = { "o.yaml": "etcd:\n  endpoints: a:1\n" };
+    expect(problemsOf({ files, ...input })).toMatchObject([expect.stringContaining("names no endpoint; without")]);
   });
+
+  /** Of these alone an empty value is taken, and says the same as the default. */
+  const EMPTY_IS_NONE = ["views"];
+
+  it("refuses an empty value wherever that would say something else than no value", () => {
+    const taken = optionKeys
+      .map((key) => optionTable[key].name)
+      .filter((name) => parse({ argv: [`${flagOf(name)}=`] }).kind === "run");
+    expect(taken).toEqual(EMPTY_IS_NONE);
+  });
+
+  it.each([[["--etcd-endpoints=a:1,b:2", "--admin-listen=off", "--no-reflection", "--append-bytes-max=5000"]], [[]]])(
+    "prints a configuration that reads back as the same: %j",
+    (argv) => {
+      const printed = parse({ argv: [...argv, "--print-config"] });
+      if (printed.kind !== "print-config") throw new Error(printed.kind);
+      expect(configOf(yaml(printed.text))).toEqual(configOf({ argv }));
+    },
+  );
 
   it("describes every option by name, and files by their path alone", () => {
     const argv = ["--etcd-endpoints=a:1", "--etcd-username=u", "--etcd-password-file=pw"];

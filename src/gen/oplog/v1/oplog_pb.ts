@@ -469,13 +469,13 @@ export type SubscribeRequest = Message<"oplog.v1.SubscribeRequest"> & {
   log: string;
 
   /**
-   * Where to start; none = from_beginning.
+   * Where to start; none = from_beginning. from_head or from_snapshot that is false counts as none.
    *
    * @generated from oneof oplog.v1.SubscribeRequest.start
    */
   start: {
     /**
-     * The floor: the first entry that still exists.
+     * The floor: the first entry that still exists. False is refused with INVALID_ARGUMENT: it names no start.
      *
      * @generated from field: bool from_beginning = 2;
      */
