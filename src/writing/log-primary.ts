@@ -1,5 +1,6 @@
 import { NotPrimaryError, NotReadyError, OplogError, ShuttingDownError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
+import type { OperationWindow } from "../oplog/operation-window.js";
 import { decodeHead } from "../stored/decode.js";
 import { readPrimary } from "../stored/leadership.js";
 import type { Primary } from "../stored/primary.js";
@@ -15,6 +16,16 @@ import {
   type Turn,
 } from "./claim.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
+import {
+  courseOf,
+  isForgettable,
+  next,
+  type PrimaryEvent,
+  type PrimaryRole,
+  type PrimaryState,
+  roleOf,
+  UNCLAIMED,
+} from "./primary-state.js";
 import { WindowReader } from "./window-restore.js";
 
 /** Told of what comes to be known of the log, and of who leads it. */
@@ -24,7 +35,7 @@ export interface PrimarySightings {
   noteLeader(primary: Primary, isVacant?: boolean): void;
 }
 
-export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
+export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | "onEnded"> {
   readonly identity: Identity;
   /** Whether an append claims a log that nobody was elected for. */
   readonly claimsByAppend: boolean;
@@ -37,41 +48,23 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window"> {
   readonly onBroken: (error: unknown) => void;
 }
 
-const NOBODY = new NotPrimaryError("", "", 0n);
-
-type State =
-  | { readonly kind: "idle" }
-  | { readonly kind: "claiming"; readonly writer: Promise<LogWriter> }
-  | { readonly kind: "preparing"; readonly claim: Claim; readonly candidate: string }
-  | { readonly kind: "leading"; readonly writer: LogWriter }
-  /** Refuses appends: the term is somebody else's. Whether it has ever been ours, `heldTerm` tells. */
-  | { readonly kind: "fenced"; readonly error: OplogError };
-
 /**
  * Whether this sidecar may write the log, on one of three grounds. By itself it claims the next term when the first
  * append arrives, and loses it for good to whoever claims after. It claims by the token of an election elsewhere when it
  * is told to. And a candidate here that has won claims, prepares itself, and leads until it steps down.
  *
- *   idle ──lead──▶ claiming ──claimed──▶ leading ──higher term──▶ fenced
- *                     └──store away──▶ idle ◀──stalled──┘
- *
- *   any ──claimElected──▶ preparing ──open──▶ leading ──stepDown──▶ fenced
- *
- * After a stall, or when ResolveAppend elsewhere has ruled out what was in flight, the term is claimed again, unless
- * someone else has claimed one meanwhile; an elected one by its candidate.
+ * What follows from what is decided in primary-state.ts; here it is done.
  */
 export class LogPrimary {
-  private state: State = { kind: "idle" };
-  /** The highest term this process has held; 0n = none yet, then any other's term may be followed by ours. */
-  private heldTerm = 0n;
-  private isDraining = false;
-  /** A claim that does not wait for an append. */
-  private forcedClaim: Promise<unknown> | undefined;
+  private state: PrimaryState<LogWriter> = UNCLAIMED;
+  private identity: Identity;
+  /** The newest claim by append, and the newest other one. */
+  private claimRun: Promise<LogWriter> | undefined;
+  private outrightRun: Promise<unknown> | undefined;
   /** What has been read for a term that may come. */
   private reader: WindowReader | undefined;
   /** Who leads is being asked. */
   private refusal: Promise<never> | undefined;
-  private identity: Identity;
   /** Of writers that have not ended, that of an earlier term among them. */
   private readonly running = new Set<Promise<void>>();
 
@@ -79,66 +72,56 @@ export class LogPrimary {
     this.identity = parts.identity;
   }
 
-  get role(): "primary" | "preparing" | "standby" | "fenced" {
-    const { state } = this;
-    switch (state.kind) {
-      case "preparing":
-        return "preparing";
-      case "fenced":
-        return this.heldTerm === 0n ? "standby" : "fenced";
-      case "leading":
-        if (state.writer.end === undefined) return "primary";
-        return state.writer.end.kind === "fenced" ? "fenced" : "standby";
-      default:
-        return "standby";
-    }
+  get role(): PrimaryRole {
+    return roleOf(this.state);
   }
 
   /** The term that it writes under, or will once the candidate is ready. */
   get term(): bigint | undefined {
-    return this.state.kind === "preparing" ? this.state.claim.term : this.writer?.term;
+    const { standing } = this.state;
+    return standing.kind === "preparing" ? standing.term : this.writer?.term;
   }
 
   /** Nothing would be forgotten if this were made anew. */
   get isIdle(): boolean {
-    return !this.isClaiming && (this.state.kind === "idle" || this.state.kind === "fenced") && this.heldTerm === 0n;
+    return isForgettable(this.state);
   }
 
   /** Appends may be waiting for the term. */
   get isClaiming(): boolean {
-    return this.state.kind === "claiming" || this.forcedClaim !== undefined;
+    return this.state.claiming !== "no";
   }
 
   /** A candidate here has won the term, and does not lead yet: what appends are refused with. */
   get preparing(): NotReadyError | undefined {
-    const { state } = this;
-    return state.kind === "preparing" ? new NotReadyError(state.candidate, state.claim.term) : undefined;
+    const { standing } = this.state;
+    return standing.kind === "preparing" ? new NotReadyError(standing.candidate, standing.term) : undefined;
   }
 
   /** The writer, if this sidecar leads. */
   get writer(): LogWriter | undefined {
-    return this.state.kind === "leading" && this.state.writer.end === undefined ? this.state.writer : undefined;
+    const { standing } = this.state;
+    return standing.kind === "leading" ? standing.writer : undefined;
   }
 
   /** The writer of a term that is ours, claimed if need be. Rejects with OplogError. */
-  lead(): Promise<LogWriter> {
-    if (this.isDraining) return Promise.reject(new ShuttingDownError());
-    if (this.forcedClaim !== undefined && this.writer === undefined) return this.claimEnded().then(() => this.lead());
-    const { state } = this;
-    switch (state.kind) {
-      case "idle":
-        return this.parts.claimsByAppend || this.heldTerm !== 0n ? this.claim() : this.refuse(NOBODY);
-      case "claiming":
-        return state.writer;
-      case "preparing":
-        return Promise.reject(this.preparing);
-      case "fenced":
-        return this.refuse(state.error);
-      case "leading": {
-        const { end, claim } = state.writer;
-        if (end === undefined) return Promise.resolve(state.writer);
-        if (end.kind === "stalled" && claim.leaderRevision === undefined) return this.claim();
-        return end.kind === "fenced" ? this.refuse(end.error) : Promise.reject(end.error);
+  async lead(): Promise<LogWriter> {
+    for (;;) {
+      const course = courseOf(this.state, this.parts.claimsByAppend);
+      switch (course.kind) {
+        case "write":
+          return course.writer;
+        case "claim":
+          return this.claim();
+        case "join the claim":
+          return this.claimRun!;
+        case "await the claim":
+          await this.claimEnded();
+          break;
+        case "refuse":
+          throw course.error;
+        case "refuse by who leads":
+          return this.refuse(course.error);
       }
     }
   }
@@ -174,7 +157,7 @@ export class LogPrimary {
       if (claim === undefined) return undefined;
       this.supersede(this.writer, identity, claim.term);
       this.noteClaim(identity, claim);
-      this.state = { kind: "preparing", claim, candidate: candidate.id };
+      this.take({ kind: "won", term: claim.term, candidate: candidate.id });
       return claim;
     });
   }
@@ -199,9 +182,7 @@ export class LogPrimary {
   async confirm(claim: Claim): Promise<Claim | undefined> {
     const { store, keys } = this.parts;
     const confirmed = await confirmClaim(store, keys, claim);
-    if (confirmed === undefined || !this.isPreparingFor(claim)) return undefined;
-    this.state = { kind: "preparing", claim: confirmed, candidate: this.identity.id };
-    return confirmed;
+    return this.isPreparingFor(claim) ? confirmed : undefined;
   }
 
   /** Leads under a term that `claimElected` has taken. `ended` resolves when its writer has. */
@@ -209,33 +190,36 @@ export class LogPrimary {
     const { reader } = this;
     this.reader = undefined;
     const window = await (reader ?? this.newReader()).read(claim.head);
-    if (this.isDraining) throw new ShuttingDownError();
+    if (this.state.isDraining) throw new ShuttingDownError();
     if (!this.isPreparingFor(claim)) {
-      throw new NotPrimaryError(this.identity.id, this.identity.endpoint, this.heldTerm);
+      throw new NotPrimaryError(this.identity.id, this.identity.endpoint, this.state.heldTerm);
     }
-    const writer = new LogWriter({ ...this.parts, claim, window });
+    const writer = this.newWriter(claim, window);
     return { writer, ended: this.start(writer) };
   }
 
   /** Appends of this term are refused from now on, those that wait included. Of another term: nothing. */
   stepDown(claim: Claim, refusal: OplogError): void {
     if (refusal instanceof NotPrimaryError) this.noteTaken(refusal);
-    if (this.isPreparingFor(claim)) this.state = { kind: "fenced", error: refusal };
-    if (this.state.kind !== "leading" || this.state.writer.term !== claim.term) return;
-    this.state.writer.retire(refusal);
-    this.state = { kind: "fenced", error: refusal };
+    const { writer } = this;
+    this.take({ kind: "stepped down", term: claim.term, refusal });
+    if (writer?.term === claim.term) writer.retire(refusal);
   }
 
   /** No further appends; resolves once all that were accepted have been settled. */
   async drain(): Promise<void> {
-    this.isDraining = true;
+    this.take({ kind: "draining" });
     while (this.isClaiming) await this.claimEnded();
-    if (this.state.kind === "leading") this.state.writer.drain();
+    this.writer?.drain();
     await Promise.all(this.running);
   }
 
+  private take(event: PrimaryEvent<LogWriter>): void {
+    this.state = next(this.state, event);
+  }
+
   private noteClaim(identity: Identity, { term, head }: Claim): void {
-    this.heldTerm = term;
+    this.take({ kind: "claimed", term });
     this.identity = identity;
     this.parts.sightings.noteLog(head.logId, head.lastSequenceId);
     this.parts.sightings.noteLeader({ owner: identity.id, endpoint: identity.endpoint, term }, false);
@@ -252,12 +236,13 @@ export class LogPrimary {
 
   /** Resolves when the claim that is being made has been decided. */
   private async claimEnded(): Promise<void> {
-    const claim = this.state.kind === "claiming" ? this.state.writer : this.forcedClaim;
-    await claim?.catch(() => undefined);
+    const run = this.state.claiming === "outright" ? this.outrightRun : this.claimRun;
+    await run?.catch(() => undefined);
   }
 
   private isPreparingFor({ term }: Claim): boolean {
-    return this.state.kind === "preparing" && this.state.claim.term === term;
+    const { standing } = this.state;
+    return standing.kind === "preparing" && standing.term === term;
   }
 
   /** A writer of this sidecar finds out at once what the store would tell it. */
@@ -269,16 +254,27 @@ export class LogPrimary {
     return new WindowReader(this.parts.store, this.parts.keys);
   }
 
+  private newWriter(claim: Claim, window: OperationWindow): LogWriter {
+    const writer: LogWriter = new LogWriter({
+      ...this.parts,
+      claim,
+      window,
+      onEnded: (end) => this.take({ kind: "writer ended", writer, end }),
+    });
+    return writer;
+  }
+
   /** One claim at a time. */
   private async force<T>(claim: () => Promise<T>): Promise<T> {
     while (this.isClaiming) await this.claimEnded();
-    if (this.isDraining) throw new ShuttingDownError();
-    const claiming = claim();
-    this.forcedClaim = claiming;
+    if (this.state.isDraining) throw new ShuttingDownError();
+    this.take({ kind: "claim begun", by: "outright" });
+    const run = claim();
+    this.outrightRun = run;
     try {
-      return await claiming;
+      return await run;
     } finally {
-      this.forcedClaim = undefined;
+      this.take({ kind: "claim over", refusal: undefined });
     }
   }
 
@@ -307,16 +303,15 @@ export class LogPrimary {
   }
 
   private claim(): Promise<LogWriter> {
-    const writer = this.openWriter(this.identity, { kind: "append", heldTerm: this.heldTerm }).catch(
-      (error: unknown) => {
-        const isRefused = error instanceof NotPrimaryError;
-        if (isRefused) this.noteTaken(error);
-        this.state = isRefused ? { kind: "fenced", error } : { kind: "idle" };
-        throw error;
-      },
-    );
-    this.state = { kind: "claiming", writer };
-    return writer;
+    this.take({ kind: "claim begun", by: "append" });
+    const ground = { kind: "append", heldTerm: this.state.heldTerm } as const;
+    this.claimRun = this.openWriter(this.identity, ground).catch((error: unknown) => {
+      const refusal = error instanceof NotPrimaryError ? error : undefined;
+      if (refusal !== undefined) this.noteTaken(refusal);
+      this.take({ kind: "claim over", refusal });
+      throw error;
+    });
+    return this.claimRun;
   }
 
   /** Claims the next term and starts its writer, which then leads; changes nothing if it fails. */
@@ -326,7 +321,7 @@ export class LogPrimary {
     try {
       const claim = await claimTerm(store, keys, identity, ground);
       this.noteClaim(identity, claim);
-      const writer = new LogWriter({ ...this.parts, claim, window: await this.newReader().read(claim.head) });
+      const writer = this.newWriter(claim, await this.newReader().read(claim.head));
       this.start(writer);
       logger.info(
         { event: "term_claimed", log: keys.log, term: String(claim.term), head: String(claim.head.lastSequenceId) },
@@ -348,11 +343,11 @@ export class LogPrimary {
         this.running.delete(done);
         if (writer.end?.by !== undefined) this.parts.sightings.noteLeader(writer.end.by);
         // A writer of an earlier term may end after the next one has begun.
-        if (this.state.kind !== "leading" || this.state.writer === writer) this.noteLeading(false);
+        if (this.writer === undefined) this.noteLeading(false);
       });
     this.running.add(done);
-    this.state = { kind: "leading", writer };
-    if (this.isDraining) writer.drain();
+    this.take({ kind: "opened", writer });
+    if (this.state.isDraining) writer.drain();
     this.noteLeading(true);
     return done;
   }

@@ -45,6 +45,8 @@ export interface WriterParts {
   readonly settings: WriterSettings;
   /** Told of every record as soon as it is durable, in order. */
   readonly onCommitted: (run: CommittedRun) => void;
+  /** Told once, as soon as nothing further will be written. */
+  readonly onEnded: (end: WriterEnd) => void;
 }
 
 const RETRY_FIRST_MS = 10;
@@ -86,6 +88,10 @@ export class LogWriter {
   /** Of the last durable record. */
   get lastSequenceId(): bigint {
     return this.head.lastSequenceId;
+  }
+
+  get isElected(): boolean {
+    return this.parts.claim.leaderRevision !== undefined;
   }
 
   get claim(): Claim {
@@ -191,6 +197,7 @@ export class LogWriter {
   retire(refusal: OplogError, by?: Primary): void {
     if (this.end !== undefined) return;
     this.retired = by === undefined ? { kind: "stopped", error: refusal } : { kind: "fenced", error: refusal, by };
+    this.parts.onEnded(this.retired);
     this.abandonLine();
     this.work.notify();
   }
@@ -202,13 +209,13 @@ export class LogWriter {
         const seen = this.work.version;
         if (this.retired !== undefined) this.ended = this.retired;
         else if (this.line.length > 0 && (this.holders === 0 || signal.aborted)) await this.writeNext(signal);
-        else if (this.line.length === 0 && (this.draining !== undefined || signal.aborted)) this.ended = this.stopped;
+        else if (this.line.length === 0 && (this.draining !== undefined || signal.aborted)) this.endAs(this.stopped);
         else await this.work.wait(seen, signal);
       }
     } catch (error) {
       // A broken invariant of ours: nothing further may be written, and nobody may be left waiting.
       const lost = new DataLossError(this.parts.keys.log, this.head.lastSequenceId + 1n, String(error));
-      this.ended = { kind: "data loss", error: lost };
+      this.endAs({ kind: "data loss", error: lost });
       if (this.inFlight !== undefined) this.settle(this.inFlight, unknownFor("the writer has failed"));
       throw error;
     } finally {
@@ -345,8 +352,14 @@ export class LogWriter {
   }
 
   private finish({ end, failure }: Ending): Failure {
-    this.ended = end;
+    this.endAs(end);
     return failure;
+  }
+
+  private endAs(end: WriterEnd): void {
+    const isNew = this.end === undefined;
+    this.ended = end;
+    if (isNew) this.parts.onEnded(end);
   }
 
   private get stopped(): WriterEnd {

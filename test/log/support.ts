@@ -194,6 +194,7 @@ export async function aWriter(store: KvStore, shape: WriterShape = {}): Promise<
       committed.push(run);
       onCommitted?.(run);
     },
+    onEnded: () => undefined,
   });
   const running = writer.run(stop.signal);
   running.catch(() => undefined);
