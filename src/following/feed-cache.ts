@@ -1,3 +1,4 @@
+import { Arena, isSmall } from "../oplog/arena.js";
 import { frameRun } from "../oplog/batch-frame.js";
 import type { CommittedRun } from "../oplog/record.js";
 
@@ -14,15 +15,16 @@ export class FeedCache {
   private runs: FramedRun[] = [];
   private oldest = 0;
   private bytes = 0;
+  private readonly copies = new Arena();
 
   constructor(private readonly bytesMax: number) {}
 
   /** Takes only what is listed: a writer's run carries more, which must not live as long as the cache. */
   push({ first, last, term, timestampMs, body, frame }: CommittedRun): void {
-    const run = { first, last, body };
-    const framed = { ...(frame === undefined ? frameRun(run) : { ...run, frame }), term, timestampMs };
-    this.runs.push(framed);
-    this.bytes += bytesOf(framed);
+    const framed = frame === undefined ? frameRun({ first, last, body }) : { body, frame };
+    const run = this.kept({ first, last, term, timestampMs, body: framed.body, frame: framed.frame });
+    this.runs.push(run);
+    this.bytes += bytesOf(run);
     while (this.bytes > this.bytesMax && this.oldest < this.runs.length - 1) {
       this.bytes -= bytesOf(this.runs[this.oldest]!);
       // Drops the reference now; the array itself is cut from time to time.
@@ -53,9 +55,17 @@ export class FeedCache {
     this.oldest = 0;
     this.bytes = 0;
   }
+
+  private kept(run: FramedRun): FramedRun {
+    if (!isSmall(run.frame.length)) return run;
+    const frame = this.copies.copy(run.frame);
+    const bodyAt = run.body.byteOffset - run.frame.byteOffset;
+    const body = frame.subarray(bodyAt, bodyAt + run.body.length);
+    return { first: run.first, last: run.last, term: run.term, timestampMs: run.timestampMs, body, frame };
+  }
 }
 
-/** What is kept alive: a frame may be a part of a larger buffer. */
+/** What is kept alive: a frame that is not small may be a part of a larger buffer. */
 function bytesOf({ frame }: FramedRun): number {
-  return frame.buffer.byteLength + RUN_OVERHEAD_BYTES;
+  return (isSmall(frame.length) ? frame.length : frame.buffer.byteLength) + RUN_OVERHEAD_BYTES;
 }

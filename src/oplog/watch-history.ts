@@ -1,15 +1,16 @@
 import { requireWatch } from "./kv-requests.js";
 import { CompactedError, type WatchBatch, type WatchEvent, WatchLostError, type WatchRequest } from "./kv-store.js";
 
-/** Beyond key and value: what an event is assumed to take in memory. */
-const EVENT_BYTES = 200;
+/** Beyond key and value: what an event takes in memory, for its objects and its place in a batch. */
+const EVENT_BYTES = 400;
 
 /**
  * The recent changes of a store that sees all its writes pass, and the watches that read them.
  *
  * Watches have no queue of their own: each is a position in the one history, so that memory is bounded by
  * `bytesMax` however many there are, and a consumer that the history has outrun is told so (WatchLostError).
- * Values are shared among watches: readers must not write into them.
+ * Values are shared among watches: readers must not write into them. They must not be parts of larger buffers that hold
+ * other things too, or those are kept as well.
  */
 export class WatchHistory {
   private readonly batches: WatchBatch[] = [];
@@ -114,10 +115,11 @@ export class WatchHistory {
   }
 
   private dropOldest(): void {
-    const dropped = this.batches[this.head++]!;
+    const dropped = this.batches[this.head]!;
+    // Lets go of its values now; shifting the array at every drop would be quadratic.
+    this.batches[this.head++] = undefined as unknown as WatchBatch;
     this.bytes -= batchBytes(dropped);
     this.firstKept = dropped.revision + 1n;
-    // Shifting the array at every drop would be quadratic; the dropped half still has to let go of its values.
     if (this.head > 64 && this.head * 2 > this.batches.length) {
       this.batches.splice(0, this.head);
       this.head = 0;

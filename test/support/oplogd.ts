@@ -17,6 +17,8 @@ export interface OplogdOptions {
   /** Default: a free one. */
   readonly port?: number;
   readonly env?: Readonly<Record<string, string>>;
+  /** For Node itself. */
+  readonly nodeArgs?: readonly string[];
 }
 
 /** A real oplogd in a process of its own. */
@@ -92,7 +94,7 @@ export class Oplogd {
 
   private async spawn(): Promise<void> {
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("OPLOG_")));
-    this.child = spawn(process.execPath, [PROGRAM, ...this.argv], {
+    this.child = spawn(process.execPath, [...(this.options.nodeArgs ?? []), PROGRAM, ...this.argv], {
       env: { ...env, ...this.options.env },
       stdio: ["ignore", "pipe", "pipe"],
     });

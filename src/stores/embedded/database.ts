@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { type Database as Lmdb, open, type RootDatabase } from "lmdb";
+import { Arena } from "../../oplog/arena.js";
 import type { KeyValue, RangeRequest, RangeResult, WatchEvent, Write } from "../../oplog/kv-store.js";
 
 /** A range stops after this many bytes of values: it is read on the event loop, and held in memory by its reader. */
@@ -36,6 +37,8 @@ export class Database {
   private readonly values: Bytes;
   private readonly leases: Bytes;
   private readonly leased: Bytes;
+  /** What goes into events, which are kept in the order in which they come. */
+  private readonly copies = new Arena();
 
   constructor(directory: string) {
     const encodings = { encoding: "binary", keyEncoding: "binary" } as const;
@@ -152,7 +155,7 @@ export class Database {
   private put(key: string, input: Uint8Array, modRevision: bigint, leaseId: bigint): WatchEvent {
     const bytes = bytesOf(key);
     // The event outlives the call, the caller's buffer may not.
-    const value = Buffer.from(input);
+    const value = this.copies.copy(input);
     this.detach(bytes);
     this.index.put(bytes, Buffer.concat([uint64(modRevision), uint64(leaseId)]));
     this.values.put(bytes, value);

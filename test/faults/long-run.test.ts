@@ -1,0 +1,88 @@
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Client } from "@grpc/grpc-js";
+import { expect, it } from "vitest";
+import type { OplogClient } from "../../src/client/client.js";
+import type { Oplogd } from "../support/oplogd.js";
+import { waitFor } from "../support/wait.js";
+import { aChannelTo, CampaignCall } from "./campaign-call.js";
+import { scaled } from "./scale.js";
+import { aClientOf, anEtcd, anOplogd, put } from "./stage.js";
+
+const LOG = "for-long";
+const PROBE = join(import.meta.dirname, "../support/heap-probe.mjs");
+/** Until the caches are full and the code is compiled. */
+const WARM_UP_ROUNDS = 3;
+const ROUNDS = scaled(4, 40);
+/** What a round may leave behind: less than a hundred bytes for each of its calls. */
+const ROUND_BYTES_MAX = 60_000;
+const CALLS = { appends: 300, subscribers: 100, statuses: 50, campaigns: 5, refused: 100, reads: 50 };
+
+it.each(["embedded", "etcd"] as const)(
+  "holds as much after many rounds of everything as after a few, on %s",
+  { timeout: scaled(120_000, 900_000) },
+  async (store) => {
+    const etcd = store === "etcd" ? await anEtcd() : undefined;
+    const oplogd = await anOplogd({
+      args: ["--subscribe-cache-bytes-max", "64KiB", "--tail-head-poll", "50ms", "--views", "view"],
+      nodeArgs: ["--expose-gc", "--import", PROBE],
+      ...(etcd === undefined ? {} : { store: { etcd: etcd.endpoint } }),
+    });
+    const client = aClientOf(oplogd);
+    const channel = aChannelTo(oplogd);
+    const held: Held[] = [];
+    for (let round = 0; round < WARM_UP_ROUNDS + ROUNDS; round++) {
+      if (round >= WARM_UP_ROUNDS) held.push(await heldBy(oplogd));
+      await everythingOnce(client, channel, round);
+    }
+    held.push(await heldBy(oplogd));
+    const bytes = held.map(({ heapUsed, arrayBuffers }) => heapUsed + arrayBuffers);
+    process.stdout.write(`${store}: ${bytes.map((each) => Math.round(each / 1024)).join(", ")} KiB\n`);
+    expect((bytes.at(-1)! - bytes[0]!) / ROUNDS).toBeLessThan(ROUND_BYTES_MAX);
+    expect(held.at(-1)!.descriptors).toBeLessThanOrEqual(held[0]!.descriptors + 2);
+  },
+);
+
+interface Held {
+  readonly heapUsed: number;
+  readonly arrayBuffers: number;
+  readonly descriptors: number;
+}
+
+async function heldBy(oplogd: Oplogd): Promise<Held> {
+  const probes = () => [...oplogd.log.matchAll(/^heap-probe (.*)$/gm)];
+  const before = probes().length;
+  await oplogd.kill("SIGUSR2");
+  const probe = await waitFor(() => probes()[before], { what: "the heap to be told" });
+  return { ...JSON.parse(probe[1]!), descriptors: readdirSync(`/proc/${oplogd.pid}/fd`).length };
+}
+
+async function everythingOnce(client: OplogClient, channel: Client, round: number): Promise<void> {
+  const appender = client.appender();
+  for (let index = 0; index < CALLS.appends; index++) {
+    const operationId = BigInt(round * CALLS.appends + index + 1);
+    await appender.ready();
+    void appender.append({ log: LOG, writerId: "writer", operationId, entries: [put(`${index}`)] });
+  }
+  await appender.end();
+  for (let index = 0; index < CALLS.subscribers; index++) {
+    for await (const { frame } of client.subscribe({ log: LOG, start: { case: "fromSequenceId", value: 1n } })) {
+      if (frame.case === "caughtUp") break;
+    }
+  }
+  for (let index = 0; index < CALLS.statuses; index++) {
+    await client.getStatus({ log: LOG });
+    for await (const _ of client.watchStatus({ log: LOG })) break;
+    for await (const _ of client.watchLeader({ log: LOG })) break;
+  }
+  for (let index = 0; index < CALLS.reads; index++) await client.read({ log: LOG, fromSequenceId: 1n });
+  for (let index = 0; index < CALLS.refused; index++) {
+    await client.append({ log: "../no", entries: [put("x")] }).catch(() => undefined);
+  }
+  for (let index = 0; index < CALLS.campaigns; index++) {
+    const candidate = new CampaignCall(channel).stand({ log: "contested", id: "candidate" });
+    await candidate.hears("leaseRenewed");
+    candidate.halfClose();
+    await candidate.end();
+  }
+}
