@@ -1,5 +1,7 @@
 import type { Readiness } from "./admin/admin-server.js";
 import type { SidecarState } from "./grpc/convert.js";
+import type { KvStore } from "./oplog/kv-store.js";
+import { settledOrAborted, sleep } from "./oplog/timing.js";
 import type { MonitoredKvStore } from "./stores/monitored-kv-store.js";
 import { VERSION } from "./telemetry/version.js";
 
@@ -53,5 +55,13 @@ export class Health {
       ...(isReachable ? [] : [`store unreachable for ${unreachableMs} ms: ${error}`]),
     ];
     return { ready: reasons.length === 0, reasons };
+  }
+}
+
+/** Asks the store how it is until the signal; MonitoredKvStore notes and logs the answers. */
+export async function pollStore(store: Pick<KvStore, "status">, everyMs: number, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    await settledOrAborted(store.status(), signal);
+    await sleep(everyMs, signal);
   }
 }

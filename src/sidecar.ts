@@ -4,15 +4,16 @@ import { AdminServer } from "./admin/admin-server.js";
 import { defaultAdvertise, formatAddress } from "./config/addresses.js";
 import type { Config } from "./config/config.js";
 import { bindAll } from "./grpc/listeners.js";
+import { pollStore } from "./health.js";
 import { systemClock } from "./oplog/clock.js";
 import type { KvStore } from "./oplog/kv-store.js";
-import { aborted, linkSignals, sleep } from "./oplog/timing.js";
+import { aborted, linkSignals } from "./oplog/timing.js";
 import { assemble, type Parts } from "./parts.js";
 import { openStore } from "./store.js";
 import { childLogger, type Logger } from "./telemetry/logger.js";
 import { VERSION } from "./telemetry/version.js";
 
-const HEALTH_POLL_MS = 2000;
+const STORE_POLL_MS = 2000;
 /** Of the shutdown deadline; the rest is for the last answers to reach their clients. */
 const WORK_SHARE = 0.8;
 
@@ -61,7 +62,7 @@ export class Sidecar {
       const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));
       this.logListening(bound.map(formatAddress), admin?.port);
       viewsRun = views.run(this.cutOff.signal);
-      await this.watchStore(linkSignals(stop, this.failed.signal).signal);
+      await pollStore(store, STORE_POLL_MS, linkSignals(stop, this.failed.signal).signal);
       await this.drain();
       stopAdmin.abort();
       await adminRun;
@@ -100,15 +101,6 @@ export class Sidecar {
       await drained;
     } finally {
       clearTimeout(timer);
-    }
-  }
-
-  /** Asks the store how it is until the signal; MonitoredKvStore notes and logs the answers. */
-  private async watchStore(signal: AbortSignal): Promise<void> {
-    const stopped = aborted(signal);
-    while (!signal.aborted) {
-      await Promise.race([this.parts.store.status().catch(() => undefined), stopped]);
-      await sleep(HEALTH_POLL_MS, signal);
     }
   }
 

@@ -20,6 +20,22 @@ export function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
+/**
+ * Resolves when the work has settled, however, or when the signal aborts. Leaves nothing behind in the signal, so that it
+ * serves in loops. A Promise.race with a promise that outlives the loop holds on to every turn of it.
+ */
+export function settledOrAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const finish = () => {
+      signal.removeEventListener("abort", finish);
+      resolve();
+    };
+    work.then(finish, finish);
+    signal.addEventListener("abort", finish);
+    if (signal.aborted) finish();
+  });
+}
+
 /** Lets everything else that is ready go first. */
 export function yieldTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

@@ -12,11 +12,11 @@ import { aClientOf, anEtcd, anOplogd, put } from "./stage.js";
 const LOG = "for-long";
 const PROBE = join(import.meta.dirname, "../support/heap-probe.mjs");
 /** Until the caches are full and the code is compiled. */
-const WARM_UP_ROUNDS = 3;
-const ROUNDS = scaled(4, 40);
+const WARM_UP_ROUNDS = 4;
+const ROUNDS = scaled(6, 40);
 /** What a round may leave behind: less than a hundred bytes for each of its calls. */
-const ROUND_BYTES_MAX = 60_000;
-const CALLS = { appends: 300, subscribers: 100, statuses: 50, campaigns: 5, refused: 100, reads: 50 };
+const ROUND_BYTES_MAX = 20_000;
+const CALLS = { appends: 100, subscribers: 50, statuses: 25, campaigns: 5, refused: 50, reads: 25 };
 
 it.each(["embedded", "etcd"] as const)(
   "holds as much after many rounds of everything as after a few, on %s",
@@ -25,7 +25,7 @@ it.each(["embedded", "etcd"] as const)(
     const etcd = store === "etcd" ? await anEtcd() : undefined;
     const oplogd = await anOplogd({
       args: ["--subscribe-cache-bytes-max", "64KiB", "--tail-head-poll", "50ms", "--views", "view"],
-      nodeArgs: ["--expose-gc", "--import", PROBE],
+      nodeArgs: ["--no-opt", "--no-sparkplug", "--expose-gc", "--import", PROBE],
       ...(etcd === undefined ? {} : { store: { etcd: etcd.endpoint } }),
     });
     const client = aClientOf(oplogd);
@@ -38,10 +38,14 @@ it.each(["embedded", "etcd"] as const)(
     held.push(await heldBy(oplogd));
     const bytes = held.map(({ heapUsed, arrayBuffers }) => heapUsed + arrayBuffers);
     process.stdout.write(`${store}: ${bytes.map((each) => Math.round(each / 1024)).join(", ")} KiB\n`);
-    expect((bytes.at(-1)! - bytes[0]!) / ROUNDS).toBeLessThan(ROUND_BYTES_MAX);
+    // The middle one of three, since compiled code comes and goes.
+    const grown = bytes.slice(-3).sort(byValue)[1]! - bytes.slice(0, 3).sort(byValue)[1]!;
+    expect(grown / (ROUNDS - 2)).toBeLessThan(ROUND_BYTES_MAX);
     expect(held.at(-1)!.descriptors).toBeLessThanOrEqual(held[0]!.descriptors + 2);
   },
 );
+
+const byValue = (a: number, b: number) => a - b;
 
 interface Held {
   readonly heapUsed: number;
@@ -54,15 +58,16 @@ async function heldBy(oplogd: Oplogd): Promise<Held> {
   const before = probes().length;
   await oplogd.kill("SIGUSR2");
   const probe = await waitFor(() => probes()[before], { what: "the heap to be told" });
-  return { ...JSON.parse(probe[1]!), descriptors: readdirSync(`/proc/${oplogd.pid}/fd`).length };
+  return { ...JSON.parse(probe![1]!), descriptors: readdirSync(`/proc/${oplogd.pid}/fd`).length };
 }
 
 async function everythingOnce(client: OplogClient, channel: Client, round: number): Promise<void> {
   const appender = client.appender();
   for (let index = 0; index < CALLS.appends; index++) {
-    const operationId = BigInt(round * CALLS.appends + index + 1);
+    // What is remembered of a writer grows for as long as its window is not full.
+    const writer = index === 0 ? { writerId: "writer", operationId: BigInt(round + 1) } : {};
     await appender.ready();
-    void appender.append({ log: LOG, writerId: "writer", operationId, entries: [put(`${index}`)] });
+    void appender.append({ log: LOG, ...writer, entries: [put(`${index}`)] });
   }
   await appender.end();
   for (let index = 0; index < CALLS.subscribers; index++) {

@@ -1,11 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { afterAll, expect, it } from "vitest";
+import { FeedCache } from "../../src/following/feed-cache.js";
 import { Codec, HeadSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { OperationWindow } from "../../src/oplog/operation-window.js";
-import { FeedCache } from "../../src/following/feed-cache.js";
-import { type SealContext, seal } from "../../src/writing/seal.js";
 import { EmbeddedKvStore } from "../../src/stores/embedded/embedded-kv-store.js";
+import { type SealContext, seal } from "../../src/writing/seal.js";
 import { validated } from "../oplog/entries-support.js";
 import { liveBytes } from "../support/live-memory.js";
 import { makeTempDir } from "../support/temp-dir.js";
@@ -24,7 +24,10 @@ function* smallRecords(count: number, window = new OperationWindow(), writerId =
       ...{ wallMs: 1_700_000_000_000 + index, nonce: Buffer.alloc(16) },
     };
     const item = {
-      ...{ entries: validated([{ key: `key ${index}`, opType: OpType.PUT_END, payload: Buffer.from("a small value") }]), writerId },
+      ...{
+        entries: validated([{ key: `key ${index}`, opType: OpType.PUT_END, payload: Buffer.from("a small value") }]),
+        writerId,
+      },
       ...{ operationId: writerId === "" ? 0n : BigInt(index), contentCrc32c: (index * 2_654_435_761) >>> 0 },
       ...{ expectedSequenceId: undefined, expectedTerm: undefined },
       ...{ isAbandoned: () => false, settle: () => undefined },
