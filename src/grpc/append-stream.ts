@@ -148,21 +148,17 @@ export class AppendStreamSession {
   private async append({ slot, append }: { readonly slot: Slot; readonly append: ParsedAppend }): Promise<void> {
     try {
       this.requireUnbroken();
-      const { primary, standbys } = this.logs.get(append.log);
-      const writer = primary.writer ?? (await primary.lead());
-      this.requireUnbroken();
+      const log = this.logs.get(append.log);
       const item: AppendItem = {
         ...append,
         isAbandoned: () => this.gone.signal.aborted,
         settle: (outcome) =>
           append.standbys === undefined || "error" in outcome
             ? this.settle(slot, outcome)
-            : this.awaitStandbys(slot, outcome, standbys, append.standbys),
+            : this.awaitStandbys(slot, outcome, log.standbys, append.standbys),
       };
       // Back-pressure instead of a refusal: what a stream has sent stays in order.
-      while (!writer.hasRoomFor(item) && writer.end === undefined && !this.gone.signal.aborted) await writer.roomMade();
-      this.requireUnbroken();
-      writer.append(item);
+      await log.append(item, { paced: this.gone.signal, confirm: () => this.requireUnbroken() });
     } catch (error) {
       this.refuse(slot, error);
     }

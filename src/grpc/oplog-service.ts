@@ -74,7 +74,7 @@ export class OpLogService {
   private readonly appends: UnaryAppends;
 
   constructor(private readonly parts: OpLogServiceParts) {
-    this.appends = new UnaryAppends(parts.logs, parts.limits, parts.budget);
+    this.appends = new UnaryAppends(parts.logs, parts.limits);
   }
 
   append(call: ServerUnaryCall<Buffer, unknown>): Promise<AppendResponse> {

@@ -3,10 +3,7 @@ import type { AppendResponse } from "../gen/oplog/v1/oplog_pb.js";
 import type { Log } from "../log/log.js";
 import type { Logs } from "../log/logs.js";
 import type { AppendLimits } from "../oplog/entries.js";
-import { QueueFullError } from "../oplog/errors.js";
 import { type Appended, type AppendOutcome, QueueBudget } from "../writing/append-item.js";
-import type { LogPrimary } from "../writing/log-primary.js";
-import { type LogWriter, QUEUE_RETRY_MS } from "../writing/log-writer.js";
 import { type ParsedAppend, parseAppend } from "./append-request.js";
 import { toAppendResponse } from "./convert.js";
 
@@ -23,7 +20,6 @@ export class UnaryAppends {
   constructor(
     private readonly logs: Logs,
     private readonly limits: AppendLimits,
-    private readonly budget: QueueBudget,
   ) {}
 
   /** Throws OplogError for what the client is to be told. */
@@ -33,7 +29,7 @@ export class UnaryAppends {
     const { standbys: demand } = append;
     if (demand === undefined) return toAppendResponse(await this.write(log, append, call));
     // Refused before anything is written; once it is, the answer tells what was reached.
-    return within(this.standbyWaits, "bytes that wait for standbys", call.request.length, async () => {
+    return this.standbyWaits.within("bytes that wait for standbys", call.request.length, async () => {
       const appended = await this.write(log, append, call);
       const standbyCount = await new Promise<number>((resolve) => {
         const release = log.standbys.wait(appended.last, demand, resolve);
@@ -44,31 +40,15 @@ export class UnaryAppends {
     });
   }
 
-  private async write({ primary }: Log, append: ParsedAppend, call: Call): Promise<Appended> {
+  private async write(log: Log, append: ParsedAppend, call: Call): Promise<Appended> {
     let hasLeft = false;
     call.on("cancelled", () => {
       hasLeft = true;
     });
-    const writer = primary.writer ?? (await this.lead(primary, call.request.length));
     return new Promise<Appended>((resolve, reject) => {
       const settle = (outcome: AppendOutcome) =>
         "error" in outcome ? reject(outcome.error) : resolve(outcome.appended);
-      writer.append({ ...append, isAbandoned: () => hasLeft, settle });
+      log.append({ ...append, isAbandoned: () => hasLeft, settle }).catch(reject);
     });
-  }
-
-  /** What waits for the term is counted like what waits for the store. */
-  private lead(primary: LogPrimary, bytes: number): Promise<LogWriter> {
-    return within(this.budget, "bytes", bytes, () => primary.lead());
-  }
-}
-
-async function within<T>(budget: QueueBudget, what: string, bytes: number, work: () => Promise<T>): Promise<T> {
-  if (!budget.hasRoomFor(bytes)) throw new QueueFullError(what, bytes, budget.bytesMax, QUEUE_RETRY_MS);
-  budget.take(bytes);
-  try {
-    return await work();
-  } finally {
-    budget.give(bytes);
   }
 }

@@ -1,7 +1,7 @@
 import type { CursorUpdate } from "../cursors/cursor-rules.js";
 import { type CursorMoved, CursorWriter } from "../cursors/cursor-writer.js";
 import { StandbyPositions } from "../cursors/standby-positions.js";
-import { type FeedParts, LogFeed } from "../following/log-feed.js";
+import { LogFeed } from "../following/log-feed.js";
 import { type ReadPage, readPage } from "../following/read-page.js";
 import { requireLogId, resolveStart, type Start } from "../following/start-position.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "../following/subscription.js";
@@ -16,40 +16,13 @@ import { type Leadership, readLeadership } from "../stored/leadership.js";
 import { type LogState, readLogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
 import { throughStore } from "../stored/store-failures.js";
-import { LogPrimary, type LogPrimaryParts } from "../writing/log-primary.js";
+import type { AppendItem } from "../writing/append-item.js";
+import { LogPrimary } from "../writing/log-primary.js";
+import type { LogWriter } from "../writing/log-writer.js";
 import { resolveFromStore } from "../writing/resolve.js";
+import { costOf } from "../writing/seal.js";
+import type { Admission, FeedView, LogParts, ServedLog } from "./contract.js";
 import { LastKnown } from "./last-known.js";
-
-export interface LogParts
-  extends Omit<LogPrimaryParts, "keys" | "sightings" | "onCommitted" | "onLeading">,
-    Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
-  readonly keyPrefix: string;
-  readonly subscriptionsMax: SubscriptionBudget;
-  readonly storeUnreachableMs: () => number;
-  /** Told once of each log that turns out to exist. */
-  readonly onFound: (log: string) => void;
-}
-
-/** How many subscriptions are open, over all logs. */
-export interface SubscriptionBudget {
-  open: number;
-  readonly max: number;
-}
-
-/** What is known of a log without asking the store. */
-export interface FeedView {
-  /** Whether the head has been read at all. */
-  readonly isReady: boolean;
-  readonly logId: Uint8Array | undefined;
-  /** The last entry that the feed has brought. */
-  readonly last: bigint;
-  readonly head: bigint;
-  readonly headAgeMs: number;
-  /** Since the watch last brought anything, or was begun. */
-  readonly watchAgeMs: number;
-  /** Ids that are missing while later ones have been seen. */
-  readonly gap: { readonly first: bigint; readonly last: bigint } | undefined;
-}
 
 /** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
 const FEED_IDLE_MS = 5000;
@@ -58,7 +31,7 @@ const CANDIDATES_TOLD_MAX = 1000;
 const LEADERSHIP_REREAD_MS = 5000;
 
 /** One log in this sidecar: its writer, its feed, its subscriptions. */
-export class Log {
+export class Log implements ServedLog {
   readonly keys: LogKeys;
   readonly primary: LogPrimary;
   readonly standbys: StandbyPositions;
@@ -128,7 +101,6 @@ export class Log {
     this.feed.resync();
   }
 
-  /** Serves one subscriber until it leaves; throws OplogError where it cannot be served. */
   async subscribe(
     options: SubscriptionOptions,
     start: Start,
@@ -162,11 +134,20 @@ export class Log {
     }
   }
 
+  async append(item: AppendItem, admission: Admission = {}): Promise<void> {
+    const { paced, confirm } = admission;
+    const writer = this.primary.writer ?? (await this.lead(item, admission));
+    if (paced !== undefined) {
+      while (!writer.hasRoomFor(item) && writer.end === undefined && !paced.aborted) await writer.roomMade();
+    }
+    confirm?.();
+    writer.append(item);
+  }
+
   read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage> {
     return this.throughStore(readPage(this.parts.store, this.keys, from, entriesMax, bytesMax));
   }
 
-  /** Undefined: cannot be told now. */
   async resolveAppend(writerId: string, operationId: bigint): Promise<Resolution | "pending" | undefined> {
     if (this.primary.isClaiming || this.primary.preparing !== undefined) return "pending";
     const { writer } = this.primary;
@@ -184,7 +165,6 @@ export class Log {
     return this.throughStore(this.cursors.update(update), "the position may have been stored or not: send it again");
   }
 
-  /** From the store; while that is away, what was seen last, or "unknown": a log that was missing may exist by now. */
   async observe(): Promise<LogState | "missing" | "unknown"> {
     try {
       const state = await readLogState(this.parts.store, this.keys, this.parts.clock);
@@ -236,6 +216,12 @@ export class Log {
   async close(): Promise<void> {
     clearTimeout(this.feedIdle);
     await Promise.all([this.standbys.close(), this.stopFeed()]);
+  }
+
+  /** What waits for the term is counted like what waits for the store, unless who sent it is paced. */
+  private lead(item: AppendItem, { paced }: Admission): Promise<LogWriter> {
+    const lead = () => this.primary.lead();
+    return paced === undefined ? this.parts.budget.within("bytes", costOf(item), lead) : lead();
   }
 
   private noteFeed(): void {

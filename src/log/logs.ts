@@ -2,7 +2,8 @@ import { ShuttingDownError, TooManyError } from "../oplog/errors.js";
 import { LogKeys, logListing, requireLogName } from "../oplog/keys.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { throughStore } from "../stored/store-failures.js";
-import { Log, type LogParts } from "./log.js";
+import type { LogParts } from "./contract.js";
+import { Log } from "./log.js";
 
 export interface LogSummary {
   readonly log: string;

@@ -1,5 +1,6 @@
 import type { SubscriptionOptions } from "../following/subscription.js";
-import type { FeedView, Log } from "../log/log.js";
+import type { FeedView } from "../log/contract.js";
+import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { OplogError, ShuttingDownError, ViewFailedError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";

@@ -1,5 +1,8 @@
 import type { Entries } from "../oplog/entries.js";
-import type { OplogError } from "../oplog/errors.js";
+import { type OplogError, QueueFullError } from "../oplog/errors.js";
+
+/** When a full queue is worth another attempt. */
+export const QUEUE_RETRY_MS = 100;
 
 /** An append on its way to the log. */
 export interface AppendItem {
@@ -55,6 +58,17 @@ export class QueueBudget {
       const woken = this.waiting;
       this.waiting = [];
       for (const wake of woken) wake();
+    }
+  }
+
+  /** Counts the bytes as long as the work takes; refuses where there is no room. */
+  async within<T>(what: string, bytes: number, work: () => Promise<T>): Promise<T> {
+    if (!this.hasRoomFor(bytes)) throw new QueueFullError(what, bytes, this.bytesMax, QUEUE_RETRY_MS);
+    this.take(bytes);
+    try {
+      return await work();
+    } finally {
+      this.give(bytes);
     }
   }
 

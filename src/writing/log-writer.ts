@@ -10,7 +10,7 @@ import type { OperationWindow } from "../oplog/operation-window.js";
 import type { CommittedRun } from "../oplog/record.js";
 import { Backoff, Change, sleep } from "../oplog/timing.js";
 import type { Primary } from "../stored/primary.js";
-import type { AppendItem, QueueBudget } from "./append-item.js";
+import { type AppendItem, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
 import type { Claim } from "./claim.js";
 import { attemptCommit } from "./commit.js";
 import { costOf, type RecordLimits, type Sealed, type SealedRecord, seal } from "./seal.js";
@@ -51,7 +51,6 @@ export interface WriterParts {
 
 const RETRY_FIRST_MS = 10;
 const RETRY_MAX_MS = 1000;
-export const QUEUE_RETRY_MS = 100;
 
 /**
  * Writes one log under one term. Seals whatever has queued up each time the line is free; one transaction is in flight.

@@ -1,13 +1,15 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Log } from "../../src/log/log.js";
 import { systemClock } from "../../src/oplog/clock.js";
+import { ShuttingDownError } from "../../src/oplog/errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { silentObserver } from "../../src/oplog/observer.js";
 import type { LogState } from "../../src/stored/log-state.js";
+import { QueueBudget } from "../../src/writing/append-item.js";
 import { aLog, appendTo, aSubscriber } from "../following/followers.js";
 import { Side } from "../promotion/side.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
-import { anAppend, anIdentity, inTime, passTime, until, useFakeTime } from "./support.js";
+import { anAppend, anIdentity, appendedOf, inTime, passTime, until, useFakeTime } from "./support.js";
 
 useFakeTime();
 
@@ -182,5 +184,48 @@ describe("the highest term seen", () => {
     await appendTo(aLog(store), anAppend());
     await until(() => sink.covered === 3n, "3");
     expect(terms).toEqual([2n, 3n]);
+  });
+});
+
+describe("an append to a log", () => {
+  it("counts what waits for the term like what waits for the store", async () => {
+    const budget = new QueueBudget(1 << 20, 1);
+    const log = aLog(store, { budget });
+    const slow = store.hangNextTxn();
+    const [first, second] = [anAppend().build(), anAppend().build()];
+    const queued = log.append(first);
+    await slow.arrived;
+    await expect(log.append(second)).rejects.toMatchObject({ reason: "QUEUE_FULL" });
+    await slow.answer();
+    await inTime(queued);
+    expect(appendedOf(await inTime(first.outcome)).first).toBe(1n);
+    expect(budget).toMatchObject({ bytes: 0, appends: 0 });
+  });
+
+  it("waits for room where who sent it is paced, and is asked about again before it is queued", async () => {
+    const log = aLog(store, { budget: new QueueBudget(1 << 20, 1) });
+    await appendTo(log, anAppend());
+    const slow = store.hangNextTxn();
+    const [first, second, third] = [anAppend().build(), anAppend().build(), anAppend().build()];
+    await log.append(first);
+    await slow.arrived;
+    const gone = new AbortController();
+    const asked: string[] = [];
+    const paced = log.append(second, { paced: gone.signal, confirm: () => asked.push("second") });
+    const refused = log.append(third, {
+      paced: gone.signal,
+      confirm: () => {
+        throw new ShuttingDownError();
+      },
+    });
+    refused.catch(() => undefined);
+    await passTime(1000);
+    expect(asked).toEqual([]);
+    await slow.answer();
+    await inTime(paced);
+    expect(asked).toEqual(["second"]);
+    await expect(inTime(refused)).rejects.toThrow(ShuttingDownError);
+    expect(appendedOf(await inTime(second.outcome)).first).toBe(3n);
+    expect(third.settled).toBeUndefined();
   });
 });

@@ -1,4 +1,5 @@
-import type { Log, LogParts } from "../../src/log/log.js";
+import type { LogParts } from "../../src/log/contract.js";
+import type { Log } from "../../src/log/log.js";
 import { Logs } from "../../src/log/logs.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";

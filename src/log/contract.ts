@@ -1,0 +1,79 @@
+import type { CursorUpdate } from "../cursors/cursor-rules.js";
+import type { CursorMoved } from "../cursors/cursor-writer.js";
+import type { FeedParts } from "../following/log-feed.js";
+import type { ReadPage } from "../following/read-page.js";
+import type { Start } from "../following/start-position.js";
+import type { FrameSink, SubscriptionOptions } from "../following/subscription.js";
+import type { Resolution } from "../oplog/operation-window.js";
+import type { LogState } from "../stored/log-state.js";
+import type { AppendItem } from "../writing/append-item.js";
+import type { LogPrimaryParts } from "../writing/log-primary.js";
+
+/** How an append waits until it is queued. */
+export interface Admission {
+  /** Waits for room in the queue, until this aborts; without it, a full queue refuses the append. */
+  readonly paced?: AbortSignal;
+  /** Called last, just before the append is queued; throws OplogError if it is not to be queued any more. */
+  readonly confirm?: () => void;
+}
+
+/** What one log does for those who serve it. All reject with OplogError for what the client is to be told. */
+export interface ServedLog {
+  readonly name: string;
+
+  /**
+   * Claims the log if need be, and queues the append. What has been queued is settled, always and in order; where this
+   * rejects, nothing was queued. Who wants an order awaits each before the next.
+   */
+  append(item: AppendItem, admission?: Admission): Promise<void>;
+
+  /** What became of an append. Undefined: cannot be told now. "pending": it may be on its way still. */
+  resolveAppend(writerId: string, operationId: bigint): Promise<Resolution | "pending" | undefined>;
+
+  read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage>;
+
+  /** Serves one subscriber until it leaves. `logId`: of the log that it saw before, or empty. */
+  subscribe(
+    options: SubscriptionOptions,
+    start: Start,
+    logId: Uint8Array,
+    sink: FrameSink,
+    signal: AbortSignal,
+  ): Promise<void>;
+
+  updateCursor(update: CursorUpdate): Promise<CursorMoved>;
+
+  /** From the store; while that is away, what was seen last, or "unknown": a log that was missing may exist by now. */
+  observe(): Promise<LogState | "missing" | "unknown">;
+}
+
+export interface LogParts
+  extends Omit<LogPrimaryParts, "keys" | "sightings" | "onCommitted" | "onLeading">,
+    Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
+  readonly keyPrefix: string;
+  readonly subscriptionsMax: SubscriptionBudget;
+  readonly storeUnreachableMs: () => number;
+  /** Told once of each log that turns out to exist. */
+  readonly onFound: (log: string) => void;
+}
+
+/** How many subscriptions are open, over all logs. */
+export interface SubscriptionBudget {
+  open: number;
+  readonly max: number;
+}
+
+/** What is known of a log without asking the store. */
+export interface FeedView {
+  /** Whether the head has been read at all. */
+  readonly isReady: boolean;
+  readonly logId: Uint8Array | undefined;
+  /** The last entry that the feed has brought. */
+  readonly last: bigint;
+  readonly head: bigint;
+  readonly headAgeMs: number;
+  /** Since the watch last brought anything, or was begun. */
+  readonly watchAgeMs: number;
+  /** Ids that are missing while later ones have been seen. */
+  readonly gap: { readonly first: bigint; readonly last: bigint } | undefined;
+}
