@@ -16,10 +16,12 @@ export const OP_TYPES = {
 export type OpName = keyof typeof OP_TYPES;
 export const OP_NAMES = Object.keys(OP_TYPES) as OpName[];
 
-/** Where `tail` starts: a start of Subscribe, or so many entries before the head. */
-export type TailStart =
-  | { readonly kind: "start"; readonly start: NonNullable<FollowRequest["start"]> }
-  | { readonly kind: "last"; readonly entries: bigint };
+export type Start = NonNullable<FollowRequest["start"]>;
+
+export function parseTarget(text: string): string {
+  if (text === "") throw new InvalidArgumentError("It must be host:port, host or unix:///path.");
+  return text;
+}
 
 export function parseUint64(text: string): bigint {
   if (!/^\d{1,20}$/.test(text) || BigInt(text) > UINT64_MAX) {
@@ -56,19 +58,15 @@ export function isOpName(text: unknown): text is OpName {
   return OP_NAMES.includes(text as OpName);
 }
 
-export function parseTailStart(text: string): TailStart {
-  if (text === "begin") return startOf({ case: "fromBeginning", value: true });
-  if (text === "head") return startOf({ case: "fromHead", value: true });
-  if (/^\d{1,20}$/.test(text) && BigInt(text) >= 1n)
-    return startOf({ case: "fromSequenceId", value: parseUint64(text) });
-  if (/^-\d{1,20}$/.test(text) && BigInt(text) <= -1n) return { kind: "last", entries: -BigInt(text) };
-  if (text.startsWith("@")) return startOf({ case: "fromTime", value: parseTimestamp(text.slice(1)) });
-  if (text.startsWith("cursor:")) return startOf({ case: "fromCursor", value: text.slice("cursor:".length) });
-  throw new InvalidArgumentError("It must be begin, head, N, -N, @TIME (RFC 3339) or cursor:NAME.");
-}
-
-function startOf(start: NonNullable<FollowRequest["start"]>): TailStart {
-  return { kind: "start", start };
+export function parseStart(text: string): Start {
+  if (text === "begin") return { case: "fromBeginning", value: true };
+  if (text === "head") return { case: "fromHead", value: true };
+  if (/^\d{1,20}$/.test(text) && BigInt(text) >= 1n) return { case: "fromSequenceId", value: parseUint64(text) };
+  if (text.startsWith("@")) return { case: "fromTime", value: parseTimestamp(text.slice(1)) };
+  if (text.startsWith("cursor:")) return { case: "fromCursor", value: text.slice("cursor:".length) };
+  throw new InvalidArgumentError(
+    "It must be begin, head, N, @TIME (RFC 3339) or cursor:NAME; -n N is the last N entries.",
+  );
 }
 
 function parseTimestamp(text: string): { seconds: bigint; nanos: number } {

@@ -4,8 +4,9 @@ import { humanDuration, keyText, shellWord } from "./render.js";
 import { inTypedNames } from "./typed-names.js";
 
 export const EXIT_FAILURE = 1;
+export const EXIT_USAGE = 2;
 /** The answer came, and it is no. */
-export const EXIT_NO = 2;
+export const EXIT_NO = 3;
 const EXIT_RPC = 64;
 const DATA_LOSS = 15;
 
@@ -13,6 +14,8 @@ const DATA_LOSS = 15;
 export interface Failure {
   readonly exitCode: number;
   readonly lines: string[];
+  /** Where the sidecar, or the way to it, has failed. */
+  readonly rpc?: OplogRpcError;
 }
 
 export interface FailureContext {
@@ -37,6 +40,23 @@ export class CommandFailure extends Error {
 /** A wrong argument or input; the message says what to change. */
 export class UsageError extends Error {}
 
+/** For a person: the first line tells what happened, the others what to do. */
+export function failureText({ lines }: Failure): string {
+  return `oplogctl: ${lines.join("\n  ")}\n`;
+}
+
+/** For a program: one line, with what the sidecar has said. */
+export function failureJson({ exitCode, lines, rpc }: Failure): string {
+  const [message, ...advice] = lines;
+  const answer = rpc && {
+    code: rpc.code,
+    reason: rpc.reason,
+    metadata: rpc.metadata,
+    ...(rpc.retryAfterMs === undefined ? {} : { retry_after_ms: rpc.retryAfterMs }),
+  };
+  return `${JSON.stringify({ error: { exit_code: exitCode, message, advice, ...answer } })}\n`;
+}
+
 export function describeFailure(error: unknown, context?: FailureContext): Failure {
   if (error instanceof CommandFailure) return error.failure;
   if (error instanceof OplogRpcError) return describeRpcError(error, context);
@@ -44,12 +64,13 @@ export function describeFailure(error: unknown, context?: FailureContext): Failu
     const lines = [`the order of the log is broken: ${error.message}`, "Nothing after this point was printed."];
     return { exitCode: EXIT_RPC + DATA_LOSS, lines };
   }
-  return { exitCode: EXIT_FAILURE, lines: [error instanceof Error ? error.message : String(error)] };
+  const exitCode = error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
+  return { exitCode, lines: [error instanceof Error ? error.message : String(error)] };
 }
 
 /** What others have chosen, such as the address of a leader, must not steer the terminal. */
 function describeRpcError(error: OplogRpcError, context: FailureContext | undefined): Failure {
-  return { exitCode: EXIT_RPC + error.codeNumber, lines: rpcErrorLines(error, context).map(keyText) };
+  return { exitCode: EXIT_RPC + error.codeNumber, lines: rpcErrorLines(error, context).map(keyText), rpc: error };
 }
 
 function rpcErrorLines(error: OplogRpcError, context: FailureContext | undefined): string[] {
@@ -122,7 +143,7 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
     case "TRIMMED":
       return [`Start at the first entry that is left: --from ${metadata.floor}`];
     case "BEYOND_HEAD":
-      return [`The last entry is ${metadata.head}; \`oplogctl tail ${log} --from head\` waits for the next.`];
+      return [`The last entry is ${metadata.head}; \`oplogctl tail ${log} --from head -f\` waits for the next.`];
     case "TOO_LARGE":
       return [`The limit is ${metadata.limit} bytes; split it, or have the operator of oplogd raise the limit.`];
     case "QUEUE_FULL":
@@ -156,5 +177,5 @@ function notPrimaryAdvice({ endpoint, primary }: OplogRpcError["metadata"], log:
 export function unknownOutcomeAdvice(log: string, hasOperation: boolean): string {
   return hasOperation
     ? "It may have been written. Run the same command again: the same --writer and --operation commit at most once."
-    : `It may have been written: see \`oplogctl tail ${log} --from -10 --until-head\`. With --writer and --operation a retry is safe.`;
+    : `It may have been written: see \`oplogctl tail ${log}\`. With --writer and --operation a retry is safe.`;
 }

@@ -24,9 +24,10 @@ export function leaderCommand(): Command {
 
 async function once(session: Session, log: string): Promise<void> {
   const leadership = await session.client.getLeader({ log });
+  // Who waits to lead a log that does not exist yet is worth showing.
+  if (isUnclaimed(leadership) && leadership.candidates.length === 0) await session.requireLog(log);
   if (session.isJson) await session.printJson(GetLeaderResponseSchema, leadership);
   else await session.print([leaderText(leadership), ...candidatesText(leadership)].join("\n"));
-  if (isUnclaimed(leadership)) await session.noteAbsence(log);
 }
 
 function watch(session: Session, log: string): Promise<void> {

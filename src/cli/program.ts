@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { Command, Option } from "commander";
+import { DEFAULT_PORT } from "../client/target.js";
 import { appendCommand } from "./append.js";
-import { parseDurationMs } from "./arguments.js";
+import { parseDurationMs, parseTarget } from "./arguments.js";
 import { campaignCommand } from "./campaign.js";
 import { handOverCommand, resignCommand } from "./hand-over.js";
 import { leaderCommand } from "./leader.js";
@@ -12,28 +13,34 @@ import { stateCommand } from "./state.js";
 import { statusCommand } from "./status.js";
 import { tailCommand } from "./tail.js";
 
-const DEFAULT_TARGET = "127.0.0.1:7450";
+const DEFAULT_TARGET = `127.0.0.1:${DEFAULT_PORT}`;
 
 const AFTER_HELP = `
 Output: data goes to stdout, everything else to stderr. With --json every line of stdout is one object: the protobuf
-JSON of the message, with the field names of proto/oplog/v1, 64-bit integers as strings and bytes in base64.
+JSON of the message, with the field names of proto/oplog/v1, 64-bit integers as strings and bytes in base64. Every line
+of stderr then is one too: {"error": {"exit_code", "message", "advice", and of an answer "code", "reason", "metadata"}}
+or {"note": "…"}.
 
 Exit codes:
   0        done
-  1        wrong usage, or a failure on this side
-  2        the answer is no: readiness: cannot be promoted; state: the key is not held; campaign: leads no more
+  1        a failure on this side
+  2        wrong usage
+  3        the answer is no: readiness: cannot be promoted; state: the key is not held; campaign: leads no more
   64+code  refused or failed with this gRPC code: 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED, 69 NOT_FOUND,
            70 ALREADY_EXISTS, 72 RESOURCE_EXHAUSTED, 73 FAILED_PRECONDITION, 74 ABORTED, 75 OUT_OF_RANGE,
            76 UNIMPLEMENTED, 78 UNAVAILABLE, 79 DATA_LOSS, 66 UNKNOWN (an append: the outcome is not known)
   130      interrupted`;
 
-/** Usage errors are printed by commander and thrown as CommanderError, everything else is thrown as it is. */
-export function buildProgram(): Command {
+/**
+ * Usage errors are printed by commander, unless isJson, and thrown as CommanderError; everything else is thrown as it is.
+ */
+export function buildProgram(isJson = false): Command {
   const program = new Command("oplogctl")
     .description("Append to, follow, inspect and lead the logs of an oplogd sidecar.")
     .version(packageVersion())
     .addOption(
-      new Option("-t, --target <address>", "sidecar to talk to: host:port or unix:///path")
+      new Option("-t, --target <address>", "sidecar to talk to: host:port, host or unix:///path")
+        .argParser(parseTarget)
         .env("OPLOGCTL_TARGET")
         .default(DEFAULT_TARGET),
     )
@@ -46,6 +53,7 @@ export function buildProgram(): Command {
     .configureHelp({ showGlobalOptions: true })
     .addHelpText("after", AFTER_HELP)
     .showHelpAfterError("(oplogctl --help, oplogctl <command> --help)")
+    .configureOutput(isJson ? { writeErr: () => undefined } : {})
     .exitOverride();
   const commands = [
     appendCommand(),

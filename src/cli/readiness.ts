@@ -26,7 +26,7 @@ export function readinessCommand(): Command {
   return new Command("readiness")
     .description("Tell whether a candidate at this sidecar could lead with nothing missing, and what is in the way.")
     .argument("<log>", "name of the log; oplogd must keep a view of it (--views)")
-    .addHelpText("after", "\nExit code 0 when promotable or standing by, 2 when not.")
+    .addHelpText("after", "\nExit code 0 when promotable or standing by, 3 when not.")
     .action((log: string, _options: object, command: Command) =>
       withSession(command, log, (session) => readiness(session, log)),
     );

@@ -4,7 +4,7 @@ import { toJsonString } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import { connect, type OplogClient } from "../client/client.js";
 import { OplogRpcError } from "../client/errors.js";
-import { CommandFailure, describeFailure } from "./failures.js";
+import { CommandFailure, describeFailure, UsageError } from "./failures.js";
 import { nearestNames } from "./names.js";
 import { keyText } from "./render.js";
 
@@ -23,17 +23,17 @@ export class Session {
   client: OplogClient;
 
   constructor(options: GlobalOptions) {
-    this.target = options.target;
     this.timeoutMs = options.timeout;
     this.isJson = options.json === true;
-    this.client = connect(this.target, { deadlineMs: this.timeoutMs });
+    this.client = connect(options.target, { deadlineMs: this.timeoutMs });
+    this.target = this.client.target;
   }
 
   /** Talks to another sidecar from now on. */
   goTo(target: string): void {
     this.client.close();
-    this.target = target;
     this.client = connect(target, { deadlineMs: this.timeoutMs });
+    this.target = this.client.target;
   }
 
   /** Data, to stdout. Waits while the reader is slower. */
@@ -47,7 +47,13 @@ export class Session {
 
   /** A word to the person, on stderr. One line, whatever others have put into it. */
   note(text: string): void {
-    process.stderr.write(`oplogctl: ${keyText(text)}\n`);
+    const line = keyText(text);
+    process.stderr.write(this.isJson ? `${JSON.stringify({ note: line })}\n` : `oplogctl: ${line}\n`);
+  }
+
+  /** Throws LOG_NOT_FOUND if the store says that there is no such log. */
+  async requireLog(log: string): Promise<void> {
+    await this.client.getStatus({ log });
   }
 
   /** The names most like that of a log which does not exist, for the person who may have mistyped it. */
@@ -62,6 +68,7 @@ export async function withSession(
   log: string | undefined,
   run: (session: Session) => Promise<void>,
 ): Promise<void> {
+  if (log === "") throw new UsageError("the name of the log is empty");
   const session = new Session(command.optsWithGlobals<GlobalOptions>());
   try {
     await run(session);

@@ -30,7 +30,7 @@ export function stateCommand(): Command {
     .argument("[key]", "key to look up")
     .addHelpText(
       "after",
-      "\nExit code 2 when the key is not held. Two states at the same entry are equal if their hashes are.",
+      "\nExit code 3 when the key is not held. Two states at the same entry are equal if their hashes are.",
     )
     .action((log: string, key: string | undefined, _options: object, command: Command) =>
       withSession(command, log, (session) => (key === undefined ? summary(session, log) : lookUp(session, log, key))),

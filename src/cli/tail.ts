@@ -1,35 +1,46 @@
 import { Command, Option } from "commander";
 import { OplogRpcError } from "../client/errors.js";
 import type { FollowEvent, FollowRequest } from "../client/follow.js";
-import { OP_NAMES, OP_TYPES, type OpName, parseCount, parseOps, parseTailStart, type TailStart } from "./arguments.js";
+import {
+  OP_NAMES,
+  OP_TYPES,
+  type OpName,
+  parseCount,
+  parseOps,
+  parseStart,
+  parseUint64,
+  type Start,
+} from "./arguments.js";
 import { EntryPrinter } from "./entry-printer.js";
 import { noticeText } from "./notices.js";
 import { type Session, withSession } from "./session.js";
 
 interface TailOptions {
-  readonly from: TailStart;
-  readonly count?: number;
-  readonly untilHead?: boolean;
+  readonly last?: bigint;
+  readonly from?: Start;
+  readonly follow?: boolean;
+  readonly limit?: number;
   readonly keyPrefix?: string;
   readonly op?: OpName[];
 }
 
+const LAST_ENTRIES = 10n;
 const EXIT_INTERRUPTED = 130;
 
 export function tailCommand(): Command {
   return new Command("tail")
-    .description("Print a log as it grows. Goes on where it stopped when the sidecar is restarted.")
-    .argument("<log>", "name of the log; one that does not exist yet is waited for")
-    .addOption(
-      new Option(
-        "--from <position>",
-        "begin, head, a sequence id N, the last -N entries, @TIME (RFC 3339), or cursor:NAME",
-      )
-        .argParser(parseTailStart)
-        .default(parseTailStart("-10"), "-10"),
+    .description(
+      "Print the last entries of a log, or those from a position on; with -f also what is appended from now on.",
     )
-    .option("-n, --count <n>", "end after so many entries", parseCount)
-    .option("--until-head", "end once everything that is in the log has been printed")
+    .argument("<log>", "name of the log; with -f, one that does not exist yet is waited for")
+    .option("-n, --last <n>", "the last n entries (default: 10)", parseUint64)
+    .addOption(
+      new Option("--from <position>", "begin, head, a sequence id N, @TIME (RFC 3339), or cursor:NAME")
+        .argParser(parseStart)
+        .conflicts("last"),
+    )
+    .option("-f, --follow", "go on with what is appended, until Ctrl-C; also when the sidecar is restarted")
+    .option("--limit <n>", "end after so many entries", parseCount)
     .option("--key-prefix <prefix>", "only entries whose key starts so")
     .option("--op <ops>", `only entries of these types: ${OP_NAMES.join(", ")}; several with commas`, parseOps)
     .action((log: string, options: TailOptions, command: Command) =>
@@ -50,7 +61,7 @@ class Tail {
     private readonly options: TailOptions,
   ) {
     this.printer = new EntryPrinter(session);
-    this.left = options.count ?? Number.POSITIVE_INFINITY;
+    this.left = options.limit ?? Number.POSITIVE_INFINITY;
   }
 
   async run(): Promise<void> {
@@ -88,14 +99,14 @@ class Tail {
   }
 
   private async request(): Promise<FollowRequest> {
-    const { from, keyPrefix, op } = this.options;
-    const start = from.kind === "start" ? from.start : await this.startOfLast(from.entries);
+    const { from, last = LAST_ENTRIES, keyPrefix, op } = this.options;
+    const start = from ?? (await this.startOfLast(last));
     const filter = { keyPrefix: keyPrefix ?? "", opTypes: (op ?? []).map((name) => OP_TYPES[name]) };
     const isFiltered = keyPrefix !== undefined || op !== undefined;
     return { log: this.log, start, ...(isFiltered ? { filter } : {}) };
   }
 
-  private async startOfLast(entries: bigint): Promise<NonNullable<FollowRequest["start"]>> {
+  private async startOfLast(entries: bigint): Promise<Start> {
     try {
       const { log } = await this.session.client.getStatus({ log: this.log }, { signal: this.abort.signal });
       if (log !== undefined && log.headSequenceId > 0n) {
@@ -120,7 +131,7 @@ class Tail {
     }
     if (event.case === "broken" && !event.value.hadConnected) throw event.value.error;
     if (event.case === "heartbeat") this.noteAbsence(event.value.logId);
-    if (event.case === "caughtUp" && this.options.untilHead) return "done";
+    if (event.case === "caughtUp" && !this.options.follow) return "done";
     const notice = noticeText(event);
     if (notice !== undefined) this.session.note(notice);
     return "more";
@@ -129,7 +140,7 @@ class Tail {
   private noteAbsence(logId: Uint8Array): void {
     if (logId.length > 0) {
       this.isAbsent = false;
-    } else if (this.options.untilHead) {
+    } else if (!this.options.follow) {
       const message = `log "${this.log}" does not exist; its first append makes it`;
       throw new OplogRpcError({ code: "NOT_FOUND", reason: "LOG_NOT_FOUND", message, metadata: { log: this.log } });
     } else if (!this.isAbsent) {

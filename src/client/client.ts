@@ -50,13 +50,14 @@ import { type Request, type StreamOptions, serverStream, type UnaryOptions, unar
 import { Campaign, type CampaignOptions, type CandidateInit } from "./campaign.js";
 import { openChannel } from "./channel.js";
 import { type FollowEvent, type FollowRequest, follow } from "./follow.js";
+import { withPort } from "./target.js";
 
 export interface ConnectOptions {
   /** Deadline of unary calls that do not name their own; 10 s unless told. */
   readonly deadlineMs?: number;
 }
 
-/** A client of the sidecar at "host:port" or "unix:///path". Connects when first used. */
+/** A client of the sidecar at "host:port", "host" (port 7450) or "unix:///path". Connects when first used. */
 export function connect(target: string, options: ConnectOptions = {}): OplogClient {
   return new OplogClient(target, options);
 }
@@ -73,13 +74,14 @@ export class OplogClient {
   private readonly streams: Client;
   private readonly deadlineMs: number;
 
-  constructor(
-    readonly target: string,
-    options: ConnectOptions = {},
-  ) {
+  /** With its port, also where that was left out. */
+  readonly target: string;
+
+  constructor(target: string, options: ConnectOptions = {}) {
+    this.target = withPort(target);
     this.deadlineMs = options.deadlineMs ?? DEADLINE_MS;
-    this.calls = openChannel(target);
-    this.streams = openChannel(target);
+    this.calls = openChannel(this.target);
+    this.streams = openChannel(this.target);
   }
 
   append(request: Request<typeof AppendRequestSchema>, options?: UnaryOptions): Promise<AppendResponse> {

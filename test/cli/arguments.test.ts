@@ -1,5 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { parseCount, parseDurationMs, parseOps, parseTailStart, parseUint64 } from "../../src/cli/arguments.js";
+import {
+  parseCount,
+  parseDurationMs,
+  parseOps,
+  parseStart,
+  parseTarget,
+  parseUint64,
+} from "../../src/cli/arguments.js";
 
 describe("--from of tail", () => {
   it.each([
@@ -12,17 +19,13 @@ describe("--from of tail", () => {
     ["@1970-01-01T02:00:00+02:00", { case: "fromTime", value: { seconds: 0n, nanos: 0 } }],
     ["@1969-12-31T23:59:59.500Z", { case: "fromTime", value: { seconds: -1n, nanos: 500_000_000 } }],
   ])("reads %s", (text, start) => {
-    expect(parseTailStart(text)).toEqual({ kind: "start", start });
+    expect(parseStart(text)).toEqual(start);
   });
 
-  it("reads -N as the last entries", () => {
-    expect(parseTailStart("-25")).toEqual({ kind: "last", entries: 25n });
-  });
-
-  it.each(["", "0", "-0", "--1", "1.5", "18446744073709551616", "tail", "@yesterday", "@2025-01-31", "1e3"])(
+  it.each(["", "0", "-0", "-25", "1.5", "18446744073709551616", "tail", "@yesterday", "@2025-01-31", "1e3"])(
     "refuses %j",
     (text) => {
-      expect(() => parseTailStart(text)).toThrow(/must be/);
+      expect(() => parseStart(text)).toThrow(/must be/);
     },
   );
 });
@@ -48,6 +51,11 @@ describe("other arguments", () => {
   it("reads types of entries with commas", () => {
     expect(parseOps("event,put-end")).toEqual(["event", "put-end"]);
     for (const text of ["", "put", "event,", "event remove"]) expect(() => parseOps(text)).toThrow(/one or more of/);
+  });
+
+  it("refuses an empty address", () => {
+    expect(parseTarget("localhost")).toBe("localhost");
+    expect(() => parseTarget("")).toThrow(/must be host:port/);
   });
 
   it("counts from 1", () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { describeFailure, UsageError, unknownOutcomeAdvice } from "../../src/cli/failures.js";
+import { describeFailure, failureJson, UsageError, unknownOutcomeAdvice } from "../../src/cli/failures.js";
 import { nearestNames } from "../../src/cli/names.js";
 import { OplogRpcError, type RpcFailure } from "../../src/client/errors.js";
 import { ContiguityError } from "../../src/client/follow.js";
@@ -115,8 +115,30 @@ describe("a failure", () => {
     expect(lines.join("\n")).not.toContain("--listen");
   });
 
-  it("of this side exits 1, of a broken order 79", () => {
-    expect(describeFailure(new UsageError("wrong"))).toEqual({ exitCode: 1, lines: ["wrong"] });
+  it("is one line for a program, with what the sidecar has said", () => {
+    const metadata = { limit: "64", received: "9" };
+    const failure: RpcFailure = { code: "RESOURCE_EXHAUSTED", reason: "QUEUE_FULL", message: "full\nup", metadata };
+    const described = describeFailure(new OplogRpcError({ ...failure, retryAfterMs: 1500 }), CONTEXT);
+    expect(failureJson(described)).toMatch(/^[^\n]*\n$/);
+    expect(JSON.parse(failureJson(described))).toEqual({
+      error: {
+        exit_code: 72,
+        message: "RESOURCE_EXHAUSTED: full\\u{a}up",
+        advice: ["The limit is 64. Try again in 1.5 s."],
+        code: "RESOURCE_EXHAUSTED",
+        reason: "QUEUE_FULL",
+        metadata,
+        retry_after_ms: 1500,
+      },
+    });
+    expect(JSON.parse(failureJson(describeFailure(new Error("no such file"))))).toEqual({
+      error: { exit_code: 1, message: "no such file", advice: [] },
+    });
+  });
+
+  it("of this side exits 1, of wrong usage 2, of a broken order 79", () => {
+    expect(describeFailure(new Error("no such file")).exitCode).toBe(1);
+    expect(describeFailure(new UsageError("wrong"))).toEqual({ exitCode: 2, lines: ["wrong"] });
     expect(describeFailure(new ContiguityError(4n, 6n), CONTEXT).exitCode).toBe(79);
   });
 });

@@ -83,7 +83,7 @@ describe("campaign", () => {
       stdout: "a leads no more: term 1 has ended with entry 0\n",
       stderr: expect.stringContaining(`the leader is a at ${here.target}, term 1; going there`),
     });
-    expect(await outcome).toMatchObject({ exitCode: 2, stdout: expect.stringMatching(/^lost: resigned/m) });
+    expect(await outcome).toMatchObject({ exitCode: 3, stdout: expect.stringMatching(/^lost: resigned/m) });
     expect(await at(here, "resign", log)).toMatchObject({
       exitCode: 73,
       stderr: expect.stringMatching(/nobody leads/),
@@ -98,7 +98,7 @@ describe("campaign", () => {
     a.child.kill("SIGSTOP");
     await b.printed(/^leading: term 2/m);
     a.child.kill("SIGCONT");
-    expect(await outcome).toMatchObject({ exitCode: 2, stdout: expect.stringMatching(/^lost: silent/m) });
+    expect(await outcome).toMatchObject({ exitCode: 3, stdout: expect.stringMatching(/^lost: silent/m) });
   });
 
   it("refuses a name that is taken", async () => {
@@ -229,7 +229,7 @@ describe("readiness and state", () => {
       /^verdict +standing by[\s\S]*^applied +1$[\s\S]*^head +1$[\s\S]*^in the way +.*"a"/m,
     );
     expect(await at(here, "readiness", VIEWED)).toMatchObject({
-      exitCode: 2,
+      exitCode: 3,
       stdout: expect.stringMatching(/^verdict +NOT promotable[\s\S]*^in the way/m),
     });
     expect((await at(there, "status", VIEWED)).stdout).toMatch(
@@ -248,7 +248,7 @@ describe("readiness and state", () => {
     expect(mine.stdout).toMatch(/^applied +1$[\s\S]*^keys +1 /m);
     expect((await at(there, "state", VIEWED, "user/7")).stdout).toMatch(/^sequence +1,[\s\S]*^payload +hello$/m);
     expect(await at(there, "state", VIEWED, "user/8")).toEqual({
-      exitCode: 2,
+      exitCode: 3,
       stdout: "",
       stderr: 'oplogctl: key "user/8" is not held at entry 1\n',
     });
@@ -272,7 +272,7 @@ describe("readiness and state", () => {
     await client.claimTerm({ log, token: 7n, claimant: "keeper" });
     client.close();
     const { exitCode, stdout } = await at(there, "readiness", log);
-    expect(exitCode).toBe(2);
+    expect(exitCode).toBe(3);
     expect(stdout).toMatch(
       /^verdict +NOT promotable\n[\s\S]*^applied +1$[\s\S]*^in the way +.*tokens, the last one 7 of "keeper"/m,
     );

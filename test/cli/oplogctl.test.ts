@@ -84,7 +84,7 @@ describe("append", () => {
     await client.updateCursor({ log, consumer: "standby", appliedSequenceId: 2n });
     client.close();
     expect(await waiting).toEqual({ exitCode: 0, stdout: "2\n", stderr: "" });
-    expectRefused(await oplogctl("append", log, "k", "v", "--standbys", "1"), 1, /--durability standby-received/);
+    expectRefused(await oplogctl("append", log, "k", "v", "--standbys", "1"), 2, /--durability standby-received/);
   });
 
   it("takes the payload from stdin", async () => {
@@ -122,9 +122,9 @@ describe("append", () => {
 
   it("leaves the check of names to the sidecar, and wrong usage to itself", async () => {
     expectRefused(await oplogctl("append", "no/log", "k"), 67, /INVALID_ARGUMENT/, /log/);
-    expectRefused(await oplogctl("append", newLog()), 1, /needs a KEY/);
-    expectRefused(await oplogctl("append", newLog(), "k", "--op", "put"), 1, /put-end/);
-    expectRefused(await oplogctlFed("nonsense\n", "append", newLog(), "-"), 1, /line 1 of stdin/);
+    expectRefused(await oplogctl("append", newLog()), 2, /needs a KEY/);
+    expectRefused(await oplogctl("append", newLog(), "k", "--op", "put"), 2, /put-end/);
+    expectRefused(await oplogctlFed("nonsense\n", "append", newLog(), "-"), 2, /line 1 of stdin/);
   });
 });
 
@@ -143,21 +143,30 @@ describe("read", () => {
 });
 
 describe("tail", () => {
-  it("ends at the head, or after a count", async () => {
+  it("prints the last entries as tail(1) does, ten unless told, and ends", async () => {
     const log = await logWith(20);
-    const keys = (outcome: Outcome) => jsonLines(outcome.stdout).map((entry) => entry.key);
+    const keysOf = async (...args: string[]) => {
+      const { exitCode, stdout } = await oplogctl("tail", log, ...args, "--json");
+      expect(exitCode).toBe(0);
+      return jsonLines(stdout).map((entry) => entry.key);
+    };
+    const keys = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `k${from + index}`);
 
-    expect(keys(await oplogctl("tail", log, "--from", "-3", "--until-head", "--json"))).toEqual(["k18", "k19", "k20"]);
-    expect(keys(await oplogctl("tail", log, "--from", "5", "-n", "2", "--json"))).toEqual(["k5", "k6"]);
-    expect(
-      keys(await oplogctl("tail", log, "--from", "begin", "--key-prefix", "k1", "--until-head", "--json")),
-    ).toHaveLength(11);
-    expect(keys(await oplogctl("tail", log, "--op", "event", "--from", "begin", "--until-head", "--json"))).toEqual([]);
+    expect(await keysOf()).toEqual(keys(11, 20));
+    expect(await keysOf("-n", "3")).toEqual(keys(18, 20));
+    expect(await keysOf("-n", "0")).toEqual([]);
+    expect(await keysOf("-n", "99")).toEqual(keys(1, 20));
+    expect(await keysOf("--from", "5", "--limit", "2")).toEqual(keys(5, 6));
+    expect(await keysOf("--from", "begin", "--key-prefix", "k1")).toHaveLength(11);
+    expect(await keysOf("--from", "begin", "--op", "event")).toEqual([]);
+    expect(await keysOf("--from", "head")).toEqual([]);
+    expectRefused(await oplogctl("tail", log, "-n", "3", "--from", "5"), 2, /--from.*cannot be used with.*--last/);
+    expectRefused(await oplogctl("tail", log, "--from", "-3"), 2, /-n N is the last N entries/);
   });
 
-  it("prints what is appended meanwhile, and exits 130 on Ctrl-C", async () => {
+  it("with -f prints what is appended meanwhile, and exits 130 on Ctrl-C", async () => {
     const log = await logWith(1);
-    const tail = new Oplogctl(oplogd.target, ["tail", log]);
+    const tail = new Oplogctl(oplogd.target, ["tail", log, "-f"]);
     const outcome = tail.outcome();
     await tail.printed(/k1/);
     await oplogctl("append", log, "live", "now");
@@ -167,19 +176,19 @@ describe("tail", () => {
     expect(await outcome).toMatchObject({ exitCode: 130, stderr: expect.stringContaining("caught up at 1") });
   });
 
-  it("waits for a log that does not exist yet", async () => {
+  it("with -f waits for a log that does not exist yet", async () => {
     const log = newLog();
-    const tail = new Oplogctl(oplogd.target, ["tail", log, "-n", "1"]);
+    const tail = new Oplogctl(oplogd.target, ["tail", log, "-f", "--limit", "1"]);
     const outcome = tail.outcome();
     await new Promise((resolve) => tail.child.stderr.once("data", resolve));
     await oplogctl("append", log, "first", "v");
 
     expect(await outcome).toMatchObject({ exitCode: 0, stdout: expect.stringContaining("first") });
-    expectRefused(await oplogctl("tail", newLog(), "--until-head"), 69, /NOT_FOUND/);
+    expectRefused(await oplogctl("tail", newLog()), 69, /NOT_FOUND/);
   });
 
   it("is quiet when its reader has seen enough", async () => {
-    const tail = new Oplogctl(oplogd.target, ["tail", await logWith(2_000), "--from", "begin"]);
+    const tail = new Oplogctl(oplogd.target, ["tail", await logWith(2_000), "--from", "begin", "-f"]);
     const outcome = tail.outcome();
     await tail.printed(/k1 /);
     tail.child.stdout.destroy();
@@ -192,7 +201,7 @@ describe("tail", () => {
     const log = await logWith(1);
     expectRefused(await oplogctl("tail", log, "--from", "9"), 75, /OUT_OF_RANGE/, /entry is 1/);
     expectRefused(await oplogctl("tail", log, "--from", "cursor:nobody"), 69, /NOT_FOUND/);
-    expectRefused(await oplogctl("tail", log, "--from", "noon"), 1, /RFC 3339/);
+    expectRefused(await oplogctl("tail", log, "--from", "noon"), 2, /RFC 3339/);
   });
 });
 
@@ -232,18 +241,37 @@ describe("status and logs", () => {
 });
 
 describe("leader", () => {
-  it("tells who leads, and that nobody does", async () => {
+  it("tells who leads, and that there is no such log", async () => {
     const log = await logWith(1);
     expect((await oplogctl("leader", log)).stdout).toMatch(
       /^\S+ at 127\.0\.0\.1:\d+, term 1, claimed by its first append\n$/,
     );
-    expect(await oplogctl("leader", `${log}x`)).toEqual({
-      exitCode: 0,
-      stdout: "nobody has claimed this log\n",
-      stderr: expect.stringMatching(new RegExp(`"${log}x" does not exist[\\s\\S]*${log}\\b[^x]`)),
-    });
+    const nearest = new RegExp(`"${log}x" does not exist[\\s\\S]*${log}\\b[^x]`);
+    expectRefused(await oplogctl("leader", `${log}x`), 69, nearest);
+    expectRefused(await oplogctl("leader", `${log}x`, "--json"), 69, /LOG_NOT_FOUND/);
     const [leadership] = jsonLines((await oplogctl("leader", log, "--json")).stdout);
     expect(leadership).toMatchObject({ leader: { term: "1" }, token: "0", mode: "LEADERSHIP_MODE_AUTO" });
+  });
+});
+
+describe("with --json", () => {
+  it.each([
+    { args: ["read", "nosuch"], exit_code: 69, reason: "LOG_NOT_FOUND" },
+    { args: ["append", "l", "k", "--writer", "w"], exit_code: 67, reason: "INVALID_ARGUMENT" },
+    { args: ["append", "l"], exit_code: 2 },
+    { args: ["append", "l", "k", "--payload-file", "/nosuch"], exit_code: 1 },
+    { args: ["stauts"], exit_code: 2 },
+    { args: ["tail", "l", "--from", "noon"], exit_code: 2 },
+    { args: ["status", ""], exit_code: 2 },
+  ])("a failure is one object on stderr: $args", async ({ args, ...error }) => {
+    const outcome = await oplogctl(...args, "--json");
+    expectRefused(outcome, error.exit_code);
+    expect(jsonLines(outcome.stderr)).toEqual([{ error: expect.objectContaining(error) }]);
+  });
+
+  it("notes are objects too", async () => {
+    const { stderr } = await oplogctl("read", await logWith(3), "--limit", "1", "--json");
+    expect(jsonLines(stderr)).toEqual([{ note: expect.stringContaining("more follows") }]);
   });
 });
 
@@ -298,7 +326,7 @@ describe("the program", () => {
   it.each([
     { args: ["status"] },
     { args: ["tail", "l"] },
-    { args: ["tail", "l", "--from", "begin"] },
+    { args: ["tail", "l", "--from", "begin", "-f"] },
     { args: ["campaign", "l", "--id", "a"] },
     { args: ["append", "l", "k"] },
     { args: ["leader", "l", "--watch"] },
@@ -313,15 +341,36 @@ describe("the program", () => {
     expectRefused(outcome, 68, new RegExp(`no answer from ${target} within 300 ms`), /--timeout/);
   });
 
+  it.each(["localhost", "127.0.0.2", "::1"])("asks at %s on the port of a sidecar", async (host) => {
+    const nobody = await runOplogctl("127.0.0.1:1", ["status", "-t", host, "--timeout", "200ms"]);
+    const port = expect.stringMatching(
+      /^oplogctl: (cannot connect to|no answer from) (localhost|127\.0\.0\.2|\[::1\]):7450/,
+    );
+    // Somebody may have a sidecar there.
+    expect([port, ""]).toContainEqual(nobody.stderr);
+  });
+
+  it("takes an empty OPLOGCTL_TARGET as not set, and an empty --target as a mistake", async () => {
+    expect((await runOplogctl("", ["status", "--help"])).exitCode).toBe(0);
+    expectRefused(await runOplogctl("", ["status", "-t", ""]), 2, /must be host:port/);
+  });
+
   it("suggests the command and the option that were meant", async () => {
-    expectRefused(await oplogctl("stauts"), 1, /Did you mean status\?/);
-    expectRefused(await oplogctl("status", "--jsn"), 1, /Did you mean --json\?/);
+    expectRefused(await oplogctl("stauts"), 2, /Did you mean status\?/);
+    expectRefused(await oplogctl("status", "--jsn"), 2, /Did you mean --json\?/);
   });
 
   it("documents its exit codes", async () => {
     const { exitCode, stdout } = await oplogctl("--help");
     expect(exitCode).toBe(0);
-    for (const text of ["2        the answer is no", "69 NOT_FOUND", "78 UNAVAILABLE", "130", "OPLOGCTL_TARGET"])
+    for (const text of [
+      "2        wrong usage",
+      "3        the answer is no",
+      "69 NOT_FOUND",
+      "78 UNAVAILABLE",
+      "130",
+      "OPLOGCTL_TARGET",
+    ])
       expect(stdout).toContain(text);
   });
 });
