@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { Config } from "./config/config.js";
 import { Codec } from "./gen/oplog/store/v1/store_pb.js";
 import { LeadershipService } from "./grpc/leadership-service.js";
+import { methodsOf } from "./grpc/methods.js";
 import { OpLogService } from "./grpc/oplog-service.js";
 import { GrpcServer } from "./grpc/server.js";
 import { StandbyService } from "./grpc/standby-service.js";
@@ -127,8 +128,8 @@ export function assemble(
     logger: childLogger(logger, "promotion"),
     observer: campaignObserver(metrics),
   });
-  const grpc = new GrpcServer({
-    opLogService: new OpLogService({
+  const services = {
+    opLog: new OpLogService({
       logs,
       views,
       limits,
@@ -136,11 +137,10 @@ export function assemble(
       sidecar: () => health.state,
       budget,
       subscriberBytesMax: config.subscribeBufferBytesMax,
-      statusStreamsMax: config.subscribeStreamsMax,
       draining,
     }),
-    leadershipService: new LeadershipService({ logs, campaigns, streamsMax: config.subscribeStreamsMax, draining }),
-    standbyService: new StandbyService({
+    leadership: new LeadershipService({ logs, campaigns, draining }),
+    standby: new StandbyService({
       views,
       readiness: new ReadinessReader({
         views,
@@ -149,10 +149,12 @@ export function assemble(
         clock: systemClock,
         storeUnreachableMs,
       }),
-      scansMax: config.subscribeStreamsMax,
       leadingTerm: (log) => campaigns.leadingTerm(log),
       draining,
     }),
+  };
+  const grpc = new GrpcServer({
+    methods: methodsOf(services, { streamsMax: config.subscribeStreamsMax }),
     hasReflection: config.reflection,
     logger: childLogger(logger, "grpc"),
     onFinished: (method, code) => metrics.grpcRequests.inc({ method, code }),

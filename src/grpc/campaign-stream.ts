@@ -12,8 +12,8 @@ import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
 import type { Campaigns, OpenCampaign } from "../promotion/campaigns.js";
 import type { CampaignMessage, Candidate, Lost } from "../promotion/messages.js";
-import { decode, requireEndpoint } from "./calls.js";
 import { durationMs } from "./convert.js";
+import { decode, requireEndpoint } from "./decode.js";
 import { StreamWriter } from "./stream-writer.js";
 
 const MESSAGE_BYTES = 512;

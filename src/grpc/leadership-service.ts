@@ -1,34 +1,32 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import {
-  ClaimTermRequestSchema,
-  ClaimTermResponseSchema,
-  GetLeaderRequestSchema,
-  GetLeaderResponseSchema,
-  HandOverRequestSchema,
-  HandOverResponseSchema,
+  type ClaimTermRequest,
+  type ClaimTermResponseSchema,
+  type GetLeaderRequest,
+  type GetLeaderResponseSchema,
+  type HandOverRequest,
+  type HandOverResponseSchema,
   LeadershipMode,
-  ResignRequestSchema,
-  ResignResponseSchema,
-  WatchLeaderRequestSchema,
+  type ResignRequest,
+  type ResignResponseSchema,
+  type WatchLeaderRequest,
   WatchLeaderResponseSchema,
 } from "../gen/oplog/v1/leadership_pb.js";
 import type { Logs } from "../log/logs.js";
-import { InvalidArgumentError, TooManyError } from "../oplog/errors.js";
+import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
 import { linkSignals } from "../oplog/timing.js";
 import type { Campaigns } from "../promotion/campaigns.js";
 import type { Leadership } from "../stored/leadership.js";
-import { decode, leaving, requireEndpoint } from "./calls.js";
+import type { AnsweringCall, DuplexCall } from "./call.js";
 import { CampaignStream } from "./campaign-stream.js";
 import { durationMs } from "./convert.js";
-import { StreamWriter } from "./stream-writer.js";
+import { requireEndpoint } from "./decode.js";
 
 export interface LeadershipServiceParts {
   readonly logs: Logs;
   readonly campaigns: Campaigns;
-  readonly streamsMax: number;
   /** Aborts when the sidecar is about to stop: no new work. */
   readonly draining: AbortSignal;
 }
@@ -39,31 +37,27 @@ const ANSWERS_BYTES_MAX = 64 * 1024;
 
 /** oplog.v1.LeadershipService. Each method throws OplogError for what the client is to be told. */
 export class LeadershipService {
-  private openStreams = 0;
-
   constructor(private readonly parts: LeadershipServiceParts) {}
 
-  campaign(call: ServerDuplexStream<Buffer, unknown>): Promise<void> {
-    return new CampaignStream(call, this.parts.campaigns, this.parts.draining).run();
+  campaign({ stream }: DuplexCall): Promise<void> {
+    return new CampaignStream(stream, this.parts.campaigns, this.parts.draining).run();
   }
 
-  async resign(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log } = decode(ResignRequestSchema, call.request);
-    return create(ResignResponseSchema, await this.parts.campaigns.resign(log));
+  resign({ log }: ResignRequest): Promise<MessageInitShape<typeof ResignResponseSchema>> {
+    return this.parts.campaigns.resign(log);
   }
 
-  async handOver(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log, target, timeout } = decode(HandOverRequestSchema, call.request);
+  async handOver({ log, target, timeout }: HandOverRequest): Promise<MessageInitShape<typeof HandOverResponseSchema>> {
     const { term, finalSequenceId, heldMs } = await this.parts.campaigns.handOver(
       log,
       requireConsumerName(target, "target"),
       durationMs("timeout", timeout, 3000, 50, 60_000),
     );
-    return create(HandOverResponseSchema, { term, finalSequenceId, held: durationFromMs(heldMs) });
+    return { term, finalSequenceId, held: durationFromMs(heldMs) };
   }
 
-  async claimTerm(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log, token, claimant, endpoint } = decode(ClaimTermRequestSchema, call.request);
+  async claimTerm(request: ClaimTermRequest): Promise<MessageInitShape<typeof ClaimTermResponseSchema>> {
+    const { log, token, claimant, endpoint } = request;
     if (token === 0n || token > TOKEN_MAX) {
       throw new InvalidArgumentError("token", `${token}; 1 to ${TOKEN_MAX} are allowed`, {
         received: token,
@@ -75,31 +69,27 @@ export class LeadershipService {
       id,
       endpoint: requireEndpoint(endpoint, "endpoint"),
     });
-    return create(ClaimTermResponseSchema, { term, finalSequenceId: head.lastSequenceId, logId: head.logId });
+    return { term, finalSequenceId: head.lastSequenceId, logId: head.logId };
   }
 
-  async getLeader(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log: name } = decode(GetLeaderRequestSchema, call.request);
+  async getLeader({ log: name }: GetLeaderRequest): Promise<MessageInitShape<typeof GetLeaderResponseSchema>> {
     const log = this.parts.logs.get(name);
     const [leadership, candidates] = await Promise.all([log.readLeadership(), log.readCandidates()]);
     const { leader, leaderLeaseId } = leadership;
     const leftMs = leader && (await log.leaseLeftMs(leaderLeaseId));
     const { role, term } = log.primary;
-    return create(GetLeaderResponseSchema, {
+    return {
       ...toLeadership(leadership),
       ...(leftMs === undefined ? {} : { leaseLeft: durationFromMs(Math.round(leftMs)) }),
       candidates: candidates.map(({ id, endpoint }) => ({ id, endpoint })),
       preparing: role === "preparing" && leader?.term === term,
-    });
+    };
   }
 
-  async watchLeader(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
-    const { log } = decode(WatchLeaderRequestSchema, call.request);
-    const { logs, draining, streamsMax } = this.parts;
-    if (this.openStreams >= streamsMax) throw new TooManyError("leader streams", streamsMax, 1000);
-    this.openStreams++;
-    const { signal, unlink } = linkSignals(leaving(call), draining);
-    const writer = new StreamWriter(call, ANSWERS_BYTES_MAX);
+  async watchLeader({ log }: WatchLeaderRequest, call: AnsweringCall): Promise<void> {
+    const { logs, draining } = this.parts;
+    const { signal, unlink } = linkSignals(call.signal, draining);
+    const writer = call.writer(ANSWERS_BYTES_MAX);
     try {
       let told = "";
       for await (const leadership of logs.get(log).watchLeadership(signal)) {
@@ -111,7 +101,6 @@ export class LeadershipService {
       }
     } finally {
       unlink();
-      this.openStreams--;
     }
   }
 }

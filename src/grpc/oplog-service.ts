@@ -1,37 +1,36 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { STATE_HASH_BYTES_MAX } from "../cursors/cursor-rules.js";
 import {
   type AppendResponse,
-  GetStatusRequestSchema,
-  GetStatusResponseSchema,
-  ListLogsRequestSchema,
-  ListLogsResponseSchema,
+  type GetStatusRequest,
+  type GetStatusResponseSchema,
+  type ListLogsRequest,
+  type ListLogsResponseSchema,
   type LogStatus,
   ResolveAppendResponse_Outcome as Outcome,
   ReadRequestSchema,
   ReadResponseSchema,
-  ResolveAppendRequestSchema,
+  type ResolveAppendRequest,
   type ResolveAppendResponse,
   ResolveAppendResponseSchema,
   type SidecarStatus,
-  SubscribeRequestSchema,
-  UpdateCursorRequestSchema,
-  UpdateCursorResponseSchema,
-  WatchStatusRequestSchema,
+  type SubscribeRequest,
+  type UpdateCursorRequest,
+  type UpdateCursorResponseSchema,
+  type WatchStatusRequest,
   WatchStatusResponseSchema,
 } from "../gen/oplog/v1/oplog_pb.js";
 import type { Logs } from "../log/logs.js";
 import type { Clock } from "../oplog/clock.js";
 import type { AppendLimits } from "../oplog/entries.js";
-import { InvalidArgumentError, LogNotFoundError, TooManyError } from "../oplog/errors.js";
+import { InvalidArgumentError, LogNotFoundError } from "../oplog/errors.js";
 import { requireConsumerName, requireLogName } from "../oplog/keys.js";
 import { linkSignals, sleep } from "../oplog/timing.js";
 import type { Views } from "../standby/views.js";
 import type { QueueBudget } from "../writing/append-item.js";
 import { requireOperation } from "./append-request.js";
 import { AppendStreamSession } from "./append-stream.js";
-import { decode, leaving } from "./calls.js";
+import type { AnsweringCall, Call, DuplexCall } from "./call.js";
 import {
   BATCH_BYTES_MAX,
   durationMs,
@@ -43,7 +42,7 @@ import {
   toSidecarStatus,
   toStart,
 } from "./convert.js";
-import { StreamWriter } from "./stream-writer.js";
+import { decode } from "./decode.js";
 import { UnaryAppends } from "./unary-append.js";
 
 export interface OpLogServiceParts {
@@ -54,7 +53,6 @@ export interface OpLogServiceParts {
   readonly sidecar: () => SidecarState;
   readonly budget: QueueBudget;
   readonly subscriberBytesMax: number;
-  readonly statusStreamsMax: number;
   /** Aborts when the sidecar is about to stop: no new work. */
   readonly draining: AbortSignal;
 }
@@ -70,24 +68,22 @@ const LOG_ID_BYTES = 16;
 
 /** oplog.v1.OpLogService. Each method throws OplogError for what the client is to be told. */
 export class OpLogService {
-  private openStatusStreams = 0;
   private readonly appends: UnaryAppends;
 
   constructor(private readonly parts: OpLogServiceParts) {
     this.appends = new UnaryAppends(parts.logs, parts.limits);
   }
 
-  append(call: ServerUnaryCall<Buffer, unknown>): Promise<AppendResponse> {
-    return this.appends.append(call);
+  append(request: Buffer, call: Call): Promise<AppendResponse> {
+    return this.appends.append(request, call);
   }
 
-  appendStream(call: ServerDuplexStream<Buffer, unknown>): Promise<void> {
+  appendStream({ stream }: DuplexCall): Promise<void> {
     const { logs, limits, draining } = this.parts;
-    return new AppendStreamSession(call, logs, limits, draining).run();
+    return new AppendStreamSession(stream, logs, limits, draining).run();
   }
 
-  async resolveAppend(call: ServerUnaryCall<Buffer, unknown>): Promise<ResolveAppendResponse> {
-    const { log, writerId, operationId } = decode(ResolveAppendRequestSchema, call.request);
+  async resolveAppend({ log, writerId, operationId }: ResolveAppendRequest): Promise<ResolveAppendResponse> {
     requireLogName(log);
     requireOperation(writerId, operationId);
     if (writerId === "") throw new InvalidArgumentError("writer_id", "empty");
@@ -113,8 +109,8 @@ export class OpLogService {
     }
   }
 
-  async read(call: ServerUnaryCall<Buffer, unknown>): Promise<Buffer> {
-    const request = decode(ReadRequestSchema, call.request);
+  async read(bytesOfRequest: Buffer): Promise<Buffer> {
+    const request = decode(ReadRequestSchema, bytesOfRequest);
     const { maxEntries, maxBytes } = request;
     const entries =
       maxEntries === 0
@@ -132,16 +128,15 @@ export class OpLogService {
     return Buffer.concat([...page.bodies, toBinary(ReadResponseSchema, rest)]);
   }
 
-  async subscribe(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
+  async subscribe(request: SubscribeRequest, call: AnsweringCall): Promise<void> {
     const { logs, clock, sidecar, subscriberBytesMax } = this.parts;
-    const request = decode(SubscribeRequestSchema, call.request);
     if (request.logId.length !== 0 && request.logId.length !== LOG_ID_BYTES) {
       throw new InvalidArgumentError("log_id", `${request.logId.length} bytes; it has ${LOG_ID_BYTES}, or is left out`);
     }
-    const options = toOptions(request, call.getPeer());
+    const options = toOptions(request, call.peer);
     const start = toStart(request);
     const log = logs.get(request.log);
-    const writer = new StreamWriter(call, subscriberBytesMax);
+    const writer = call.writer(subscriberBytesMax);
     const sink = {
       batch: (frame: Buffer) => writer.write(frame, frame.length),
       notice: (notice: Parameters<typeof toFrame>[0]) => {
@@ -156,11 +151,10 @@ export class OpLogService {
         return writer.hasRoom;
       },
     };
-    await log.subscribe(options, start, request.logId, sink, leaving(call));
+    await log.subscribe(options, start, request.logId, sink, call.signal);
   }
 
-  async updateCursor(call: ServerUnaryCall<Buffer, unknown>) {
-    const request = decode(UpdateCursorRequestSchema, call.request);
+  async updateCursor(request: UpdateCursorRequest): Promise<MessageInitShape<typeof UpdateCursorResponseSchema>> {
     if (request.stateHash.length > STATE_HASH_BYTES_MAX) {
       throw new InvalidArgumentError(
         "state_hash",
@@ -179,23 +173,17 @@ export class OpLogService {
       stateHash: request.stateHash,
       isRewindAllowed: request.rewind,
     });
-    return create(UpdateCursorResponseSchema, { headSequenceId: head, floorSequenceId: floor });
+    return { headSequenceId: head, floorSequenceId: floor };
   }
 
-  async getStatus(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log } = decode(GetStatusRequestSchema, call.request);
-    return create(GetStatusResponseSchema, await this.status(log));
+  getStatus({ log }: GetStatusRequest): Promise<MessageInitShape<typeof GetStatusResponseSchema>> {
+    return this.status(log);
   }
 
-  async watchStatus(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
-    const { log, minInterval } = decode(WatchStatusRequestSchema, call.request);
+  async watchStatus({ log, minInterval }: WatchStatusRequest, call: AnsweringCall): Promise<void> {
     const intervalMs = durationMs("min_interval", minInterval, 1000, 100, 3_600_000);
-    if (this.openStatusStreams >= this.parts.statusStreamsMax) {
-      throw new TooManyError("status streams", this.parts.statusStreamsMax, 1000);
-    }
-    this.openStatusStreams++;
-    const writer = new StreamWriter(call, STATUS_BYTES_MAX);
-    const { signal: left, unlink } = linkSignals(leaving(call), this.parts.draining);
+    const writer = call.writer(STATUS_BYTES_MAX);
+    const { signal: left, unlink } = linkSignals(call.signal, this.parts.draining);
     try {
       let before = "";
       while (!left.aborted) {
@@ -209,18 +197,16 @@ export class OpLogService {
       }
     } finally {
       unlink();
-      this.openStatusStreams--;
     }
   }
 
-  async listLogs(call: ServerUnaryCall<Buffer, unknown>) {
-    const { pageSize, pageToken } = decode(ListLogsRequestSchema, call.request);
+  async listLogs({ pageSize, pageToken }: ListLogsRequest): Promise<MessageInitShape<typeof ListLogsResponseSchema>> {
     const limit = pageSize === 0 ? PAGE_SIZE_DEFAULT : requireWithin("page_size", pageSize, 1, PAGE_SIZE_MAX, "logs");
     const { logs, isLast } = await this.parts.logs.list(pageToken, limit);
-    return create(ListLogsResponseSchema, {
+    return {
       logs: logs.map(({ log, logId, head, term }) => ({ log, logId, headSequenceId: head, term })),
       nextPageToken: isLast ? "" : (logs.at(-1)?.log ?? ""),
-    });
+    };
   }
 
   private get sidecarStatus(): SidecarStatus {

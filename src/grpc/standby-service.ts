@@ -1,32 +1,31 @@
-import { create } from "@bufbuild/protobuf";
-import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import {
-  GetEntryRequestSchema,
-  GetEntryResponseSchema,
-  GetPromotionReadinessRequestSchema,
-  GetStateHashRequestSchema,
-  GetStateHashResponseSchema,
-  RenewObjectLeasesRequestSchema,
-  RenewObjectLeasesResponseSchema,
-  ScanStateRequestSchema,
+  type GetEntryRequest,
+  type GetEntryResponseSchema,
+  type GetPromotionReadinessRequest,
+  type GetPromotionReadinessResponse,
+  type GetStateHashRequest,
+  type GetStateHashResponseSchema,
+  type RenewObjectLeasesRequest,
+  type RenewObjectLeasesResponseSchema,
+  type ScanStateRequest,
   ScanStateResponseSchema,
 } from "../gen/oplog/v1/standby_pb.js";
-import { ShuttingDownError, TooManyError } from "../oplog/errors.js";
+import { ShuttingDownError } from "../oplog/errors.js";
 import { linkSignals, yieldTurn } from "../oplog/timing.js";
 import type { ObjectLeases } from "../standby/object-leases.js";
 import type { ReadinessReader } from "../standby/readiness-reader.js";
 import type { StateEntry } from "../standby/standby-state.js";
 import type { View } from "../standby/view.js";
 import type { Views } from "../standby/views.js";
-import { decode, leaving } from "./calls.js";
+import type { AnsweringCall } from "./call.js";
 import { renewObjectLeases, requireKey } from "./lease-renewal.js";
 import { PHASES, toReadiness } from "./readiness.js";
-import { StreamWriter } from "./stream-writer.js";
+import type { StreamWriter } from "./stream-writer.js";
 
 export interface StandbyServiceParts {
   readonly views: Views;
   readonly readiness: ReadinessReader;
-  readonly scansMax: number;
   /** The term under which a candidate at this sidecar leads the log. Rejects with OplogError: who leads instead. */
   readonly leadingTerm: (log: string) => Promise<bigint>;
   /** Aborts when the sidecar is about to stop. */
@@ -40,26 +39,22 @@ const ENTRY_BYTES = 40;
 
 /** oplog.v1.StandbyService. Each method throws OplogError for what the client is to be told. */
 export class StandbyService {
-  private openScans = 0;
-
   constructor(private readonly parts: StandbyServiceParts) {}
 
-  async getEntry(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log, key } = decode(GetEntryRequestSchema, call.request);
+  async getEntry({ log, key }: GetEntryRequest): Promise<MessageInitShape<typeof GetEntryResponseSchema>> {
     const bytes = requireKey("key", Buffer.from(key));
     const { state, leases } = this.parts.views.get(log);
     const entry = state.get(bytes);
-    return create(GetEntryResponseSchema, {
+    return {
       appliedSequenceId: BigInt(state.applied),
       ...(entry === undefined ? {} : { entry: toEntry(entry, leases) }),
-    });
+    };
   }
 
-  async getStateHash(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log } = decode(GetStateHashRequestSchema, call.request);
+  async getStateHash({ log }: GetStateHashRequest): Promise<MessageInitShape<typeof GetStateHashResponseSchema>> {
     const view = this.parts.views.get(log);
     const { state } = view;
-    return create(GetStateHashResponseSchema, {
+    return {
       stateHash: state.stateHash,
       appliedSequenceId: BigInt(state.applied),
       headSequenceId: view.head,
@@ -67,35 +62,31 @@ export class StandbyService {
       keys: BigInt(state.keys),
       bytes: BigInt(state.bytes),
       keyOrderViolations: BigInt(state.keyOrderViolations),
-    });
+    };
   }
 
-  async getPromotionReadiness(call: ServerUnaryCall<Buffer, unknown>) {
-    const { log } = decode(GetPromotionReadinessRequestSchema, call.request);
+  async getPromotionReadiness({ log }: GetPromotionReadinessRequest): Promise<GetPromotionReadinessResponse> {
     return toReadiness(await this.parts.readiness.read(log, this.parts.draining));
   }
 
-  async renewObjectLeases(call: ServerUnaryCall<Buffer, unknown>) {
-    const request = decode(RenewObjectLeasesRequestSchema, call.request);
+  async renewObjectLeases(
+    request: RenewObjectLeasesRequest,
+  ): Promise<MessageInitShape<typeof RenewObjectLeasesResponseSchema>> {
     const { views, leadingTerm, draining } = this.parts;
     const view = views.get(request.log);
     const missingKeys = await renewObjectLeases(view, request, () => leadingTerm(request.log), draining);
-    return create(RenewObjectLeasesResponseSchema, { missingKeys });
+    return { missingKeys };
   }
 
-  async scanState(call: ServerWritableStream<Buffer, unknown>): Promise<void> {
-    const { log } = decode(ScanStateRequestSchema, call.request);
-    const { views, scansMax, draining } = this.parts;
+  async scanState({ log }: ScanStateRequest, call: AnsweringCall): Promise<void> {
+    const { views, draining } = this.parts;
     const view = views.get(log);
-    if (this.openScans >= scansMax) throw new TooManyError("scans of states", scansMax, 1000);
-    this.openScans++;
-    const { signal, unlink } = linkSignals(leaving(call), draining);
+    const { signal, unlink } = linkSignals(call.signal, draining);
     try {
-      await scan(view, new StreamWriter(call, SCAN_BYTES_MAX), signal);
+      await scan(view, call.writer(SCAN_BYTES_MAX), signal);
       if (draining.aborted) throw new ShuttingDownError();
     } finally {
       unlink();
-      this.openScans--;
     }
   }
 }

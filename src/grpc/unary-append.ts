@@ -1,13 +1,11 @@
-import type { ServerUnaryCall } from "@grpc/grpc-js";
 import type { AppendResponse } from "../gen/oplog/v1/oplog_pb.js";
 import type { Log } from "../log/log.js";
 import type { Logs } from "../log/logs.js";
 import type { AppendLimits } from "../oplog/entries.js";
 import { type Appended, type AppendOutcome, QueueBudget } from "../writing/append-item.js";
 import { type ParsedAppend, parseAppend } from "./append-request.js";
+import type { Call } from "./call.js";
 import { toAppendResponse } from "./convert.js";
-
-type Call = ServerUnaryCall<Buffer, unknown>;
 
 /** Of appends that wait, or will, for standbys: a call keeps its request in memory until it is answered. */
 const STANDBY_WAIT_BYTES_MAX = 64 * 1024 * 1024;
@@ -23,32 +21,27 @@ export class UnaryAppends {
   ) {}
 
   /** Throws OplogError for what the client is to be told. */
-  async append(call: Call): Promise<AppendResponse> {
-    const append = parseAppend(call.request, this.limits);
+  async append(request: Buffer, call: Call): Promise<AppendResponse> {
+    const append = parseAppend(request, this.limits);
     const log = this.logs.get(append.log);
     const { standbys: demand } = append;
     if (demand === undefined) return toAppendResponse(await this.write(log, append, call));
     // Refused before anything is written; once it is, the answer tells what was reached.
-    return this.standbyWaits.within("bytes that wait for standbys", call.request.length, async () => {
+    return this.standbyWaits.within("bytes that wait for standbys", request.length, async () => {
       const appended = await this.write(log, append, call);
       const standbyCount = await new Promise<number>((resolve) => {
         const release = log.standbys.wait(appended.last, demand, resolve);
-        call.on("cancelled", release);
-        if (call.cancelled) release();
+        call.onLeft(release);
       });
       return toAppendResponse(appended, demand, standbyCount);
     });
   }
 
-  private async write(log: Log, append: ParsedAppend, call: Call): Promise<Appended> {
-    let hasLeft = false;
-    call.on("cancelled", () => {
-      hasLeft = true;
-    });
+  private write(log: Log, append: ParsedAppend, call: Call): Promise<Appended> {
     return new Promise<Appended>((resolve, reject) => {
       const settle = (outcome: AppendOutcome) =>
         "error" in outcome ? reject(outcome.error) : resolve(outcome.appended);
-      log.append({ ...append, isAbandoned: () => hasLeft, settle }).catch(reject);
+      log.append({ ...append, isAbandoned: () => call.hasLeft, settle }).catch(reject);
     });
   }
 }

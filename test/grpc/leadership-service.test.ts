@@ -1,5 +1,4 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import type { ServerUnaryCall } from "@grpc/grpc-js";
+import { create } from "@bufbuild/protobuf";
 import { expect, it } from "vitest";
 import { GetLeaderRequestSchema, LeadershipMode } from "../../src/gen/oplog/v1/leadership_pb.js";
 import { LeadershipService } from "../../src/grpc/leadership-service.js";
@@ -12,9 +11,8 @@ useFakeTime();
 
 function getLeader({ logs, campaigns }: Side) {
   const draining = new AbortController().signal;
-  const service = new LeadershipService({ logs, campaigns, streamsMax: 1, draining });
-  const request = Buffer.from(toBinary(GetLeaderRequestSchema, create(GetLeaderRequestSchema, { log: "log" })));
-  return inTime(service.getLeader({ request } as ServerUnaryCall<Buffer, unknown>));
+  const service = new LeadershipService({ logs, campaigns, draining });
+  return inTime(service.getLeader(create(GetLeaderRequestSchema, { log: "log" })));
 }
 
 it("GetLeader tells, at the sidecar of the leader, that it prepares itself, and from when on it leads", async () => {

@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events";
-import { create, type DescMessage, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import type { ServerWritableStream } from "@grpc/grpc-js";
 import { beforeEach, describe, expect, it } from "vitest";
 import {
   GetStatusRequestSchema,
@@ -9,6 +9,7 @@ import {
   WatchStatusRequestSchema,
   type WatchStatusResponse,
 } from "../../src/gen/oplog/v1/oplog_pb.js";
+import { AnsweringCall } from "../../src/grpc/call.js";
 import { OpLogService } from "../../src/grpc/oplog-service.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
@@ -29,9 +30,6 @@ beforeEach(() => {
   store = new FaultyKvStore(inner);
 });
 
-const bytesOf = <D extends DescMessage>(schema: D, request: MessageInitShape<D>) =>
-  Buffer.from(toBinary(schema, create(schema, request)));
-
 function serviceOf({ logs }: Side): OpLogService {
   const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
   const openLog = () => logs.get("log");
@@ -45,14 +43,12 @@ function serviceOf({ logs }: Side): OpLogService {
     sidecar: () => ({ id: "s", version: "1", startedWallMs: 0, isShuttingDown: false, store: health }),
     budget: new QueueBudget(1000, 10),
     subscriberBytesMax: 1000,
-    statusStreamsMax: 10,
     draining: new AbortController().signal,
   });
 }
 
 async function statusAt(side: Side) {
-  const request = bytesOf(GetStatusRequestSchema, { log: "log" });
-  return inTime(serviceOf(side).getStatus({ request } as ServerUnaryCall<Buffer, unknown>));
+  return inTime(serviceOf(side).getStatus(create(GetStatusRequestSchema, { log: "log" })));
 }
 
 describe("GetStatus", () => {
@@ -95,20 +91,21 @@ describe("WatchStatus", () => {
     const side = new Side("a", store);
     await side.leader("a");
     const told: WatchStatusResponse[] = [];
-    const call = Object.assign(new EventEmitter(), {
-      request: bytesOf(WatchStatusRequestSchema, { log: "log", minInterval: durationFromMs(100) }),
+    const request = create(WatchStatusRequestSchema, { log: "log", minInterval: durationFromMs(100) });
+    const stream = Object.assign(new EventEmitter(), {
       write: (status: WatchStatusResponse, done: () => void) => {
         told.push(status);
         done();
       },
     });
-    const watching = serviceOf(side).watchStatus(call as unknown as ServerWritableStream<Buffer, unknown>);
+    const call = new AnsweringCall(stream as unknown as ServerWritableStream<Buffer, unknown>);
+    const watching = serviceOf(side).watchStatus(request, call);
     await passTime(5 * TTL_MS);
     expect(told).toHaveLength(1);
     expect(told[0]!.log?.leaseLeft).toBeDefined();
     await side.append();
     await until(() => told.at(-1)!.log?.headSequenceId === 1n, "the append to be told of");
-    call.emit("cancelled");
+    stream.emit("cancelled");
     await inTime(watching);
   });
 });

@@ -1,5 +1,4 @@
 import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
-import type { ServerWritableStream } from "@grpc/grpc-js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { controlCharacterIn } from "../oplog/text.js";
 
@@ -27,14 +26,4 @@ export function requireEndpoint(endpoint: string, field: string): string {
     received,
     limit: ENDPOINT_BYTES_MAX,
   });
-}
-
-/** Aborts when the client is gone. */
-export function leaving(call: ServerWritableStream<Buffer, unknown>): AbortSignal {
-  const controller = new AbortController();
-  const leave = () => controller.abort();
-  call.on("cancelled", leave);
-  call.on("close", leave);
-  if (call.cancelled || call.destroyed) leave();
-  return controller.signal;
 }

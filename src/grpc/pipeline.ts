@@ -1,0 +1,139 @@
+import type { DescService } from "@bufbuild/protobuf";
+import {
+  status as GrpcCode,
+  type handleUnaryCall,
+  type Server,
+  type ServerDuplexStream,
+  type ServerWritableStream,
+  type ServiceError,
+  type UntypedHandleCall,
+} from "@grpc/grpc-js";
+import { OplogError } from "../oplog/errors.js";
+import type { Logger } from "../oplog/logger.js";
+import { serverDefinition } from "./bridge.js";
+import { AnsweringCall, Call, DuplexCall } from "./call.js";
+import type { Method } from "./method.js";
+import { toServiceError } from "./status.js";
+
+export interface PipelineParts {
+  readonly methods: readonly Method[];
+  readonly logger: Logger;
+  readonly onFinished: (method: string, code: string) => void;
+}
+
+/** What every call goes through: admitted, served by the handler of its method, answered or refused, counted. */
+export class Pipeline {
+  private open = 0;
+  private onIdle: () => void = () => undefined;
+
+  constructor(private readonly parts: PipelineParts) {}
+
+  /** Throws where a method of a service is missing in the table. */
+  addTo(server: Server): void {
+    const services = new Set(this.parts.methods.map(({ descriptor }) => descriptor.parent));
+    for (const service of services) server.addService(serverDefinition(service), this.handlersOf(service));
+  }
+
+  /** Calls `onIdle` whenever no call is open any more, and now if none is. */
+  watchIdle(onIdle: () => void): void {
+    this.onIdle = onIdle;
+    if (this.open === 0) onIdle();
+  }
+
+  private handlersOf(service: DescService): Record<string, UntypedHandleCall> {
+    return Object.fromEntries(
+      service.methods.map((descriptor) => {
+        const method = this.parts.methods.find((each) => each.descriptor === descriptor);
+        if (method === undefined) throw new Error(`${service.typeName}/${descriptor.name} is missing in the table`);
+        return [descriptor.name, this.handlerOf(method)];
+      }),
+    );
+  }
+
+  private handlerOf(method: Method): UntypedHandleCall {
+    switch (method.kind) {
+      case "unary":
+        return this.unary(method, (surface) => {
+          const call = new Call(surface);
+          return { call, handling: () => method.handle(surface.request, call) };
+        });
+      case "server stream":
+        return this.stream(method, (surface: ServerWritableStream<Buffer, unknown>) => {
+          const call = new AnsweringCall(surface);
+          return { call, handling: () => method.handle(surface.request, call) };
+        });
+      case "duplex":
+        return this.stream(method, (surface: ServerDuplexStream<Buffer, unknown>) => {
+          const call = new DuplexCall(surface);
+          return { call, handling: () => method.handle(call) };
+        });
+    }
+  }
+
+  private unary(
+    method: Method,
+    begin: (surface: Parameters<handleUnaryCall<Buffer, unknown>>[0]) => Begun<unknown>,
+  ): handleUnaryCall<Buffer, unknown> {
+    return (surface, callback) => {
+      const begun = begin(surface);
+      this.serve(method, begun).then(
+        (response) => {
+          callback(null, response);
+          this.finish(method, "OK");
+        },
+        (error: unknown) => callback(this.failure(method, begun.call, error)),
+      );
+    };
+  }
+
+  private stream<S extends ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>>(
+    method: Method,
+    begin: (surface: S) => Begun<void>,
+  ): (surface: S) => void {
+    return (surface) => {
+      const begun = begin(surface);
+      this.serve(method, begun).then(
+        () => {
+          surface.end();
+          this.finish(method, surface.cancelled ? "CANCELLED" : "OK");
+        },
+        // For grpc-js an error event is the status to end with, after what has been written.
+        (error: unknown) => surface.emit("error", this.failure(method, begun.call, error)),
+      );
+    };
+  }
+
+  private async serve<T>({ limit }: Method, { handling }: Begun<T>): Promise<T> {
+    this.open++;
+    if (limit === undefined) return handling();
+    limit.enter();
+    try {
+      return await handling();
+    } finally {
+      limit.leave();
+    }
+  }
+
+  private failure(method: Method, call: Call, error: unknown): ServiceError {
+    if (!(error instanceof OplogError)) {
+      const { peer, identity, traceparent } = call;
+      this.parts.logger.error(
+        { event: "call_failed", method: method.descriptor.name, peer, identity, traceparent, err: error },
+        "a call failed for a reason that is a defect",
+      );
+    }
+    const failure = toServiceError(error);
+    this.finish(method, GrpcCode[failure.code]);
+    return failure;
+  }
+
+  private finish(method: Method, code: string): void {
+    this.parts.onFinished(method.descriptor.name, code);
+    if (--this.open === 0) this.onIdle();
+  }
+}
+
+interface Begun<T> {
+  readonly call: Call;
+  handling(): Promise<T>;
+}
