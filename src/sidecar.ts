@@ -1,5 +1,6 @@
 import { setMaxListeners } from "node:events";
 import { hostname } from "node:os";
+import { ServerCredentials } from "@grpc/grpc-js";
 import { AdminServer } from "./admin/admin-server.js";
 import { defaultAdvertise, formatAddress } from "./config/addresses.js";
 import type { Config } from "./config/config.js";
@@ -56,7 +57,7 @@ export class Sidecar {
     const stopAdmin = new AbortController();
     let viewsRun: Promise<void> | undefined;
     try {
-      const bound = await bindAll(grpc.server, this.config.listen);
+      const bound = await bindAll(grpc.server, this.config.listen, () => ServerCredentials.createInsecure());
       identity.endpoint ||= defaultAdvertise(bound, hostname());
       const admin = await this.listenAdmin();
       const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));

@@ -1,6 +1,6 @@
 import { chmod, lstat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
-import { type Server, ServerCredentials } from "@grpc/grpc-js";
+import type { Server, ServerCredentials } from "@grpc/grpc-js";
 
 export type Listen =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
@@ -18,27 +18,31 @@ export class ListenError extends Error {
 const SOCKET_MODE = 0o660;
 const PROBE_MS = 1000;
 
-/** Binds every address; answers them with the ports that were bound. */
-export async function bindAll(server: Server, addresses: readonly Listen[]): Promise<Listen[]> {
+/** Binds every address with its credentials; answers the addresses with the ports that were bound. */
+export async function bindAll(
+  server: Server,
+  addresses: readonly Listen[],
+  credentialsOf: (address: Listen) => ServerCredentials,
+): Promise<Listen[]> {
   const bound: Listen[] = [];
-  for (const address of addresses) bound.push(await bind(server, address));
+  for (const address of addresses) bound.push(await bind(server, address, credentialsOf(address)));
   return bound;
 }
 
-async function bind(server: Server, address: Listen): Promise<Listen> {
+async function bind(server: Server, address: Listen, credentials: ServerCredentials): Promise<Listen> {
   if (address.kind === "unix") {
     await removeStaleSocket(address.path);
-    await bindTarget(server, `unix:${address.path}`);
+    await bindTarget(server, `unix:${address.path}`, credentials);
     await chmod(address.path, SOCKET_MODE);
     return address;
   }
   const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return { ...address, port: await bindTarget(server, `${host}:${address.port}`) };
+  return { ...address, port: await bindTarget(server, `${host}:${address.port}`, credentials) };
 }
 
-function bindTarget(server: Server, target: string): Promise<number> {
+function bindTarget(server: Server, target: string, credentials: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(target, ServerCredentials.createInsecure(), (error, port) => {
+    server.bindAsync(target, credentials, (error, port) => {
       if (error === null) resolve(port);
       else reject(new ListenError(target, /EADDRINUSE/.test(error.message) ? "the address is in use" : error.message));
     });
