@@ -1,5 +1,6 @@
 import type { Readiness } from "./admin/admin-server.js";
 import type { SidecarState } from "./grpc/convert.js";
+import { systemClock } from "./oplog/clock.js";
 import type { KvStore } from "./oplog/kv-store.js";
 import { settledOrAborted, sleep } from "./oplog/timing.js";
 import type { MonitoredKvStore } from "./stores/monitored-kv-store.js";
@@ -62,6 +63,6 @@ export class Health {
 export async function pollStore(store: Pick<KvStore, "status">, everyMs: number, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     await settledOrAborted(store.status(), signal);
-    await sleep(everyMs, signal);
+    await sleep(systemClock, everyMs, signal);
   }
 }

@@ -149,6 +149,7 @@ export function assemble(
         clock: systemClock,
         storeUnreachableMs,
       }),
+      clock: systemClock,
       leadingTerm: (log) => campaigns.leadingTerm(log),
       draining,
     }),

@@ -1,3 +1,4 @@
+import type { Clock } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
@@ -7,6 +8,7 @@ import { type CursorsRead, readCursors } from "../stored/cursors.js";
 export interface CursorTailParts {
   readonly store: KvStore;
   readonly keys: LogKeys;
+  readonly clock: Clock;
   readonly logger: Logger;
   readonly pollMs: number;
   /** All of them, at one revision. */
@@ -29,8 +31,8 @@ export class CursorTail {
 
   /** Follows until the signal aborts, through every break of the store; nothing is told after that. */
   async run(signal: AbortSignal): Promise<void> {
-    const { logger, keys } = this.parts;
-    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    const { clock, logger, keys } = this.parts;
+    const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     let isWarned = false;
     const isWell = () => {
       backoff.reset();
@@ -44,7 +46,7 @@ export class CursorTail {
         if (!isWarned)
           logger.warn({ event: "cursor_tail_broken", log: keys.log, err: error }, "reading the cursors again");
         isWarned = true;
-        await sleep(backoff.delayMs(), signal);
+        await sleep(clock, backoff.delayMs(), signal);
       }
     }
   }
@@ -77,9 +79,9 @@ export class CursorTail {
   }
 
   private async poll(signal: AbortSignal): Promise<void> {
-    const { keys, pollMs } = this.parts;
+    const { clock, keys, pollMs } = this.parts;
     for (let found = 0n; ; ) {
-      await sleep(pollMs, signal);
+      await sleep(clock, pollMs, signal);
       if (signal.aborted) return;
       if (this.watchedRevision < found) {
         throw new WatchLostError(`the watch of the cursors of "${keys.log}" is silent since ${this.watchedRevision}`);

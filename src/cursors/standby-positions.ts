@@ -1,3 +1,4 @@
+import type { Clock, Timer } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore, WatchEvent } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
@@ -19,6 +20,7 @@ export interface StandbyDemand {
 export interface StandbyPositionsParts {
   readonly store: KvStore;
   readonly keys: LogKeys;
+  readonly clock: Clock;
   readonly logger: Logger;
   readonly pollMs: number;
 }
@@ -31,7 +33,7 @@ interface Position {
 
 interface Wait extends StandbyWait {
   readonly level: Level;
-  readonly timer: NodeJS.Timeout;
+  readonly timer: Timer;
   readonly settle: (reached: number) => void;
 }
 
@@ -60,7 +62,7 @@ export class StandbyPositions {
   private waiting = 0;
   private isDraining = false;
   private tail: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
-  private idle: NodeJS.Timeout | undefined;
+  private idle: Timer | undefined;
 
   constructor(private readonly parts: StandbyPositionsParts) {}
 
@@ -75,7 +77,7 @@ export class StandbyPositions {
       settle(reached);
       return () => undefined;
     }
-    const timer = setTimeout(() => this.settle(wait), demand.timeoutMs);
+    const timer = this.parts.clock.setTimer(demand.timeoutMs, () => this.settle(wait));
     const wait: Wait = { lastSequenceId, index: -1, level, timer, settle };
     level.waits.add(wait);
     this.waiting++;
@@ -98,7 +100,7 @@ export class StandbyPositions {
 
   async close(): Promise<void> {
     this.drain();
-    clearTimeout(this.idle);
+    this.idle?.cancel();
     await this.stop();
   }
 
@@ -135,15 +137,15 @@ export class StandbyPositions {
 
   private settle(wait: Wait): void {
     if (wait.index < 0) return;
-    clearTimeout(wait.timer);
+    wait.timer.cancel();
     wait.level.waits.remove(wait);
     this.waiting--;
-    if (this.waiting === 0) this.idle = setTimeout(() => void this.stop(), IDLE_MS).unref();
+    if (this.waiting === 0) this.idle = this.parts.clock.setTimer(IDLE_MS, () => void this.stop(), true);
     wait.settle(this.reached(wait.level, wait.lastSequenceId));
   }
 
   private follow(): void {
-    clearTimeout(this.idle);
+    this.idle?.cancel();
     if (this.tail !== undefined) return;
     const stop = new AbortController();
     const tail = new CursorTail({

@@ -105,14 +105,16 @@ export class LogFeed {
 
   /** Follows the log until the signal aborts, through every break of the store. */
   async run(signal: AbortSignal): Promise<void> {
-    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    const { clock } = this.parts;
+    const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     while (!signal.aborted && this.broken === undefined) {
       try {
         await this.follow(signal, backoff);
       } catch (error) {
         if (signal.aborted) return;
         this.noteFailure(error);
-        if (this.broken === undefined) await this.retry.wait(this.retry.version, signal, backoff.delayMs());
+        if (this.broken !== undefined) return;
+        await this.retry.waitAtMost(clock, backoff.delayMs(), this.retry.version, signal);
       }
     }
   }
@@ -245,7 +247,7 @@ export class LogFeed {
     let behind: { readonly at: bigint; readonly sinceMs: number } | undefined;
     for (let askedMs = clock.monotonicMs(); ; ) {
       // Twice per interval, so that a head that has been confirmed stays so until the next answer.
-      await sleep(Math.max(0, askedMs + headPollMs / 2 - clock.monotonicMs()), signal);
+      await sleep(clock, Math.max(0, askedMs + headPollMs / 2 - clock.monotonicMs()), signal);
       if (signal.aborted) return;
       askedMs = clock.monotonicMs();
       const lastBefore = this.last;

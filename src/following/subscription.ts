@@ -132,7 +132,7 @@ export class Subscription {
   private async sendFromFeed(signal: AbortSignal): Promise<void> {
     const { feed, sink } = this.parts;
     const { lingerMs, batchBytesMax, filter } = this.options;
-    if (lingerMs > 0 && this.phaseNow === "live") await sleep(lingerMs, signal);
+    if (lingerMs > 0 && this.phaseNow === "live") await sleep(this.parts.clock, lingerMs, signal);
     const assembler = lingerMs > 0 ? this.assembler(batchBytesMax) : undefined;
     const position = () => assembler?.next ?? this.next;
     for (let run = feed.find(position()); run !== undefined && !signal.aborted; run = feed.find(position())) {
@@ -153,7 +153,7 @@ export class Subscription {
   /** Sends history until the feed has what comes next, or there is no more. */
   private async sendFromStore(signal: AbortSignal): Promise<void> {
     const { store, keys, feed, clock } = this.parts;
-    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     const hole = new HoleWatch(clock);
     while (!signal.aborted) {
       const assembler = this.assembler(Math.min(HISTORY_FRAME_BYTES, this.options.batchBytesMax));
@@ -176,7 +176,7 @@ export class Subscription {
         if (!isPassing && !(error instanceof StoreError)) throw error;
       }
       await this.sendNotices();
-      await sleep(backoff.delayMs(), signal);
+      await sleep(clock, backoff.delayMs(), signal);
     }
   }
 
@@ -224,7 +224,7 @@ export class Subscription {
   /** Beside the sending, so that they come also while the store is slow to answer. */
   private async sendHeartbeats(signal: AbortSignal): Promise<void> {
     for (;;) {
-      await sleep(this.options.heartbeatMs, signal);
+      await sleep(this.parts.clock, this.options.heartbeatMs, signal);
       if (signal.aborted) return;
       if (this.parts.sink.hasRoom) await this.heartbeat();
     }

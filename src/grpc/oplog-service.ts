@@ -181,6 +181,7 @@ export class OpLogService {
   }
 
   async watchStatus({ log, minInterval }: WatchStatusRequest, call: AnsweringCall): Promise<void> {
+    const { clock } = this.parts;
     const intervalMs = durationMs("min_interval", minInterval, 1000, 100, 3_600_000);
     const writer = call.writer(STATUS_BYTES_MAX);
     const { signal: left, unlink } = linkSignals(call.signal, this.parts.draining);
@@ -193,7 +194,7 @@ export class OpLogService {
         );
         if (content !== before) await writer.write(create(WatchStatusResponseSchema, status), content.length);
         before = content;
-        await sleep(intervalMs, left);
+        await sleep(clock, intervalMs, left);
       }
     } finally {
       unlink();

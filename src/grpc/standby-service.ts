@@ -11,8 +11,9 @@ import {
   type ScanStateRequest,
   ScanStateResponseSchema,
 } from "../gen/oplog/v1/standby_pb.js";
+import type { Clock } from "../oplog/clock.js";
 import { ShuttingDownError } from "../oplog/errors.js";
-import { linkSignals, yieldTurn } from "../oplog/timing.js";
+import { linkSignals } from "../oplog/timing.js";
 import type { ObjectLeases } from "../standby/object-leases.js";
 import type { ReadinessReader } from "../standby/readiness-reader.js";
 import type { StateEntry } from "../standby/standby-state.js";
@@ -26,6 +27,7 @@ import type { StreamWriter } from "./stream-writer.js";
 export interface StandbyServiceParts {
   readonly views: Views;
   readonly readiness: ReadinessReader;
+  readonly clock: Clock;
   /** The term under which a candidate at this sidecar leads the log. Rejects with OplogError: who leads instead. */
   readonly leadingTerm: (log: string) => Promise<bigint>;
   /** Aborts when the sidecar is about to stop. */
@@ -79,11 +81,11 @@ export class StandbyService {
   }
 
   async scanState({ log }: ScanStateRequest, call: AnsweringCall): Promise<void> {
-    const { views, draining } = this.parts;
+    const { views, clock, draining } = this.parts;
     const view = views.get(log);
     const { signal, unlink } = linkSignals(call.signal, draining);
     try {
-      await scan(view, call.writer(SCAN_BYTES_MAX), signal);
+      await scan(view, call.writer(SCAN_BYTES_MAX), clock, signal);
       if (draining.aborted) throw new ShuttingDownError();
     } finally {
       unlink();
@@ -91,7 +93,7 @@ export class StandbyService {
   }
 }
 
-async function scan(view: View, writer: StreamWriter, signal: AbortSignal): Promise<void> {
+async function scan(view: View, writer: StreamWriter, clock: Clock, signal: AbortSignal): Promise<void> {
   const { state, leases } = view;
   const startSequenceId = BigInt(state.applied);
   let entries: ReturnType<typeof toEntry>[] = [];
@@ -107,7 +109,7 @@ async function scan(view: View, writer: StreamWriter, signal: AbortSignal): Prom
     const entryBytes = ENTRY_BYTES + entry.key.length + entry.payload.length;
     if (bytes + entryBytes > FRAME_BYTES) {
       await flush();
-      await yieldTurn();
+      await clock.yieldTurn();
       if (signal.aborted) return;
       view.requireWorking();
     }

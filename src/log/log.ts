@@ -6,6 +6,7 @@ import { type ReadPage, readPage } from "../following/read-page.js";
 import { requireLogId, resolveStart, type Start } from "../following/start-position.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "../following/subscription.js";
 import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
+import type { Timer } from "../oplog/clock.js";
 import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { StoreError } from "../oplog/kv-store.js";
@@ -41,7 +42,7 @@ export class Log implements ServedLog {
   private feedUsers = 0;
   private retainers = 0;
   private feedRun: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
-  private feedIdle: NodeJS.Timeout | undefined;
+  private feedIdle: Timer | undefined;
   private nextSubscriptionId = 1n;
   private readonly sightings: LastKnown;
   private isFound = false;
@@ -199,7 +200,7 @@ export class Log implements ServedLog {
 
   /** Now, on every change, and every few seconds. */
   async *watchLeadership(signal: AbortSignal, rereadMs = LEADERSHIP_REREAD_MS): AsyncGenerator<Leadership> {
-    for await (const leadership of watchLeadership(this.parts.store, this.keys, rereadMs, signal)) {
+    for await (const leadership of watchLeadership({ ...this.parts, keys: this.keys }, rereadMs, signal)) {
       this.sightings.noteLeadership(leadership);
       yield leadership;
     }
@@ -214,7 +215,7 @@ export class Log implements ServedLog {
   }
 
   async close(): Promise<void> {
-    clearTimeout(this.feedIdle);
+    this.feedIdle?.cancel();
     await Promise.all([this.standbys.close(), this.stopFeed()]);
   }
 
@@ -247,12 +248,12 @@ export class Log implements ServedLog {
       if (feed.broken !== undefined) throw feed.broken;
       const waitedMs = clock.monotonicMs() - startedMs;
       if (waitedMs >= FEED_READY_MS_MAX) throw new StoreUnavailableError(Math.round(waitedMs), "try again");
-      await feed.change.wait(seen, signal, FEED_READY_MS_MAX - waitedMs);
+      await feed.change.waitAtMost(clock, FEED_READY_MS_MAX - waitedMs, seen, signal);
     }
   }
 
   private acquireFeed(): LogFeed {
-    clearTimeout(this.feedIdle);
+    this.feedIdle?.cancel();
     this.feedUsers++;
     if (this.feedRun === undefined) {
       const stop = new AbortController();
@@ -265,7 +266,7 @@ export class Log implements ServedLog {
     if (--this.feedUsers > 0) return;
     // A broken feed is not kept: the next subscriber looks at the store afresh.
     const idleMs = this.feed.broken === undefined ? FEED_IDLE_MS : 0;
-    this.feedIdle = setTimeout(() => void this.stopFeed(), idleMs).unref();
+    this.feedIdle = this.parts.clock.setTimer(idleMs, () => void this.stopFeed(), true);
   }
 
   private async stopFeed(): Promise<void> {

@@ -1,13 +1,15 @@
+import type { Clock, Timer } from "./clock.js";
+
 /** Resolves after `ms`, or at once when the signal aborts. */
-export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<void> {
   if (signal?.aborted) return Promise.resolve();
   return new Promise((resolve) => {
     const finish = () => {
-      clearTimeout(timer);
+      timer.cancel();
       signal?.removeEventListener("abort", finish);
       resolve();
     };
-    const timer = setTimeout(finish, ms);
+    const timer = clock.setTimer(ms, finish);
     signal?.addEventListener("abort", finish);
   });
 }
@@ -36,11 +38,6 @@ export function settledOrAborted(work: Promise<unknown>, signal: AbortSignal): P
   });
 }
 
-/** Lets everything else that is ready go first. */
-export function yieldTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
-}
-
 /**
  * A signal that aborts with the first of several. AbortSignal.any leaves a trace in each of its sources for as long as
  * that lives (Node 20); here `unlink` takes it away.
@@ -61,14 +58,18 @@ export function linkSignals(...sources: AbortSignal[]): { readonly signal: Abort
 }
 
 /** A signal that aborts with the first of several, or after `ms`; `end` takes the timer and the links away. */
-export function limitTime(ms: number, ...sources: AbortSignal[]): { readonly signal: AbortSignal; end(): void } {
+export function limitTime(
+  clock: Clock,
+  ms: number,
+  ...sources: AbortSignal[]
+): { readonly signal: AbortSignal; end(): void } {
   const limit = new AbortController();
   const { signal, unlink } = linkSignals(...sources, limit.signal);
-  const timer = setTimeout(() => limit.abort(), ms);
+  const timer = clock.setTimer(ms, () => limit.abort());
   return {
     signal,
     end() {
-      clearTimeout(timer);
+      timer.cancel();
       unlink();
     },
   };
@@ -79,6 +80,7 @@ export class Backoff {
   private nextMs: number;
 
   constructor(
+    private readonly clock: Clock,
     private readonly firstMs: number,
     private readonly maxMs: number,
   ) {
@@ -90,7 +92,7 @@ export class Backoff {
   }
 
   delayMs(): number {
-    const delay = this.nextMs * (0.5 + Math.random() / 2);
+    const delay = this.nextMs * (0.5 + this.clock.random() / 2);
     this.nextMs = Math.min(this.nextMs * 2, this.maxMs);
     return delay;
   }
@@ -108,13 +110,22 @@ export class Change {
     for (const wake of woken) wake();
   }
 
-  /** Resolves when `version` is no longer `seen`, after `timeoutMs`, or when the signal aborts. */
-  async wait(seen: number, signal?: AbortSignal, timeoutMs?: number): Promise<void> {
+  /** Resolves when `version` is no longer `seen`, or when the signal aborts. */
+  async wait(seen: number, signal?: AbortSignal): Promise<void> {
+    await this.waitUntil(seen, signal);
+  }
+
+  /** The same, and after `ms` at the latest. */
+  async waitAtMost(clock: Clock, ms: number, seen: number, signal?: AbortSignal): Promise<void> {
+    await this.waitUntil(seen, signal, (leave) => clock.setTimer(ms, leave));
+  }
+
+  private async waitUntil(seen: number, signal?: AbortSignal, limit?: (leave: () => void) => Timer): Promise<void> {
     if (this.version !== seen || signal?.aborted) return;
     await new Promise<void>((resolve) => {
-      let timer: NodeJS.Timeout | undefined;
+      let timer: Timer | undefined;
       const wake = () => {
-        clearTimeout(timer);
+        timer?.cancel();
         signal?.removeEventListener("abort", leave);
         resolve();
       };
@@ -122,7 +133,7 @@ export class Change {
         this.waiting = this.waiting.filter((other) => other !== wake);
         wake();
       };
-      if (timeoutMs !== undefined) timer = setTimeout(leave, timeoutMs);
+      timer = limit?.(leave);
       signal?.addEventListener("abort", leave);
       this.waiting.push(wake);
     });

@@ -137,7 +137,7 @@ export class Campaign {
     const { signal: silent } = this.silence;
     for (;;) {
       const grant = () => LeaseKeeper.grant(store, clock, candidate.ttlMs);
-      const keeper = await untilStoreAnswers(grant, resigned, silent);
+      const keeper = await untilStoreAnswers(clock, grant, resigned, silent);
       if (keeper === undefined) return this.lose(whyOver(resigned, silent, undefined));
       const kept = keeper.run(() => this.renewed(keeper));
       // A defect; it counts as a lost lease, and is thrown below.
@@ -233,7 +233,9 @@ export class Campaign {
         // That took its time: whether the term is still ours is asked of the store once more before it is told.
         const over = [this.resigning.signal, this.silence.signal, keeper.lost];
         claim =
-          outcome.kind === "given up" ? undefined : await untilStoreAnswers(() => log.primary.confirm(won), ...over);
+          outcome.kind === "given up"
+            ? undefined
+            : await untilStoreAnswers(clock, () => log.primary.confirm(won), ...over);
         if (claim === undefined) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       }
       // Whoever led here before may have sent the view back to following meanwhile.
@@ -294,13 +296,13 @@ export class Campaign {
     isStill: (seen: Leadership) => boolean,
     signal: AbortSignal,
   ): Promise<Prepared> {
-    const { store, log, send, candidate, logger } = this.parts;
+    const { store, log, clock, send, candidate, logger } = this.parts;
     const changed = new AbortController();
     const done = new AbortController();
     const watching = linkSignals(signal, done.signal);
     const unchanged = linkSignals(signal, changed.signal);
     const watch = (async () => {
-      for await (const seen of watchLeadership(store, log.keys, REREAD_MS_MAX, watching.signal)) {
+      for await (const seen of watchLeadership({ store, keys: log.keys, clock }, REREAD_MS_MAX, watching.signal)) {
         if (!isStill(seen)) return changed.abort();
       }
     })();

@@ -69,14 +69,14 @@ export async function handOver(
   if (announced === undefined) {
     throw await abandoned(parts, target, isOver, `the hand-over to "${target}" could not be announced`);
   }
-  const answering = limitTime(timeoutMs, givesUp);
+  const answering = limitTime(clock, timeoutMs, givesUp);
   if (!(await isAnswered(parts, target, announced, answering.signal).finally(() => answering.end()))) {
     const waitedMs = Math.round(clock.monotonicMs() - startedMs);
     const because = `"${target}" did not answer the announcement within ${waitedMs} ms, and appends were not held back`;
     throw await abandoned(parts, target, isOver, because);
   }
 
-  const time = limitTime(timeoutMs, givesUp);
+  const time = limitTime(clock, timeoutMs, givesUp);
   report.holding();
   const held = writer.hold();
   try {
@@ -87,10 +87,7 @@ export async function handOver(
     }
     const finalSequenceId = writer.lastSequenceId;
     const isInvited = await putSuccessor(parts, { id: target, finalSequenceId }, announced);
-    const taken =
-      isInvited === undefined
-        ? undefined
-        : await awaitChange(parts.store, parts.keys, parts.claim, REREAD_MS, time.signal);
+    const taken = isInvited === undefined ? undefined : await awaitChange(parts, parts.claim, REREAD_MS, time.signal);
     const primary = taken === undefined ? await takeBack(parts, isOver) : primaryIn(taken);
     if (primary === undefined) throw new HandOverAbandonedError(target, report.heldMs, undefined, parts.whyGone());
     if (primary.owner !== target) throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
@@ -119,8 +116,8 @@ async function isAnswered(
   announced: bigint,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { store, keys, claim } = parts;
-  for await (const leadership of watchLeadership(store, keys, REREAD_MS, signal)) {
+  const { claim } = parts;
+  for await (const leadership of watchLeadership(parts, REREAD_MS, signal)) {
     if (leadership.termRevision !== claim.termRevision) return false;
     // If it cannot be read now, then when the leadership is looked at again.
     const candidate = await readCandidate(parts, target).catch((error: unknown) => {
@@ -190,7 +187,7 @@ async function takeBack(
       if (!(error instanceof StoreError)) throw error;
     }
     if (isLast) break;
-    await sleep(RETRY_MS, isOver);
+    await sleep(clock, RETRY_MS, isOver);
   }
   const failedMs = Math.round(clock.monotonicMs() - startedMs);
   throw new StoreUnavailableError(failedMs, "the target may lead or not: GetLeader tells");

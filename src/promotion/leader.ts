@@ -131,9 +131,9 @@ export class Leader {
 
   /** Somebody may take the term without an append of ours to notice it. */
   private async watch(): Promise<void> {
-    const { store, log, keeper } = this.parts;
+    const { store, log, clock, keeper } = this.parts;
     const { claim } = this;
-    const leadership = await awaitChange(store, log.keys, claim, keeper.ttlMs / 2, this.over.signal);
+    const leadership = await awaitChange({ store, keys: log.keys, clock }, claim, keeper.ttlMs / 2, this.over.signal);
     if (leadership === undefined) return;
     const primary = primaryIn(leadership);
     const isTaken = leadership.termRevision !== claim.termRevision || leadership.leader !== undefined;
@@ -154,7 +154,7 @@ export class Leader {
     const { keeper, promisedLeftMs, log } = this.parts;
     log.primary.stepDown(this.claim, refusal(this.nobody));
     const { signal, unlink } = linkSignals(keeper.lost, this.parts.resigning);
-    await sleep(promisedLeftMs(), signal);
+    await sleep(this.parts.clock, promisedLeftMs(), signal);
     unlink();
     this.end({ reason: "silent", message: String(this.parts.silent.reason) }, this.nobody);
   }

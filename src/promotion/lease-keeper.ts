@@ -52,7 +52,7 @@ export class LeaseKeeper {
     const { closing, ttlMs } = this;
     let waitMs = renewEveryMs(ttlMs);
     for (;;) {
-      await sleep(Math.min(waitMs, this.leftMs), closing.signal);
+      await sleep(this.clock, Math.min(waitMs, this.leftMs), closing.signal);
       if (closing.signal.aborted) return;
       // Too late without an attempt that failed: this process stood still.
       if (this.leftMs <= 0) return this.lose(waitMs === RETRY_MS ? "store unreachable" : "expired");
@@ -90,7 +90,7 @@ export class LeaseKeeper {
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
       }
-      await sleep(RETRY_MS);
+      await sleep(this.clock, RETRY_MS);
     }
   }
 
@@ -107,7 +107,7 @@ export class LeaseKeeper {
     const { signal, unlink } = linkSignals(closing.signal, answered.signal);
     try {
       const renewal = store.keepLeaseAlive(leaseId, { deadlineMs });
-      const lease = await Promise.race([renewal, sleep(this.leftMs, signal)]);
+      const lease = await Promise.race([renewal, sleep(clock, this.leftMs, signal)]);
       if (lease === undefined || this.leftMs <= 0) return false;
       this.untilMs = validUntilMs(sentMs, lease.ttlMs);
       return true;

@@ -95,7 +95,7 @@ export class Preparation {
         if (signal.aborted) return { kind: "given up" };
         const leftMs = deadlineMs - clock.monotonicMs();
         if (leftMs <= 0) return { kind: "late", missing: this.missing(ready, isApplied, final) };
-        await this.change.wait(seen, signal, leftMs);
+        await this.change.waitAtMost(clock, leftMs, seen, signal);
       }
     } finally {
       over.abort();

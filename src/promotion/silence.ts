@@ -1,5 +1,5 @@
 import type { Clock } from "../oplog/clock.js";
-import { sleep, yieldTurn } from "../oplog/timing.js";
+import { sleep } from "../oplog/timing.js";
 
 /** Notices when a candidate has been silent for longer than it promised. */
 export class Silence {
@@ -30,13 +30,13 @@ export class Silence {
     while (withinMs !== undefined && !signal.aborted) {
       const leftMs = this.heardMs + withinMs - clock.monotonicMs();
       if (leftMs > 0) {
-        await sleep(leftMs, signal);
+        await sleep(clock, leftMs, signal);
         continue;
       }
       // This process may have stood still itself, and what came meanwhile waits to be read.
       const { heardMs } = this;
-      await yieldTurn();
-      await yieldTurn();
+      await clock.yieldTurn();
+      await clock.yieldTurn();
       if (this.heardMs === heardMs) return this.noticed.abort(`nothing was heard of the candidate for ${withinMs} ms`);
     }
   }

@@ -1,3 +1,4 @@
+import type { Clock } from "../oplog/clock.js";
 import { NotPrimaryError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import { Backoff, limitTime, linkSignals, sleep } from "../oplog/timing.js";
@@ -94,7 +95,7 @@ export class Tenure {
   private async applyUpTo({ head }: Claim): Promise<Lost | undefined> {
     const { view, resigning, silent, keeper, candidate } = this.parts;
     if (view === undefined) return undefined;
-    const time = limitTime(candidate.readyTimeoutMs, resigning, silent, keeper.lost);
+    const time = limitTime(this.parts.clock, candidate.readyTimeoutMs, resigning, silent, keeper.lost);
     try {
       await view.promote(head.lastSequenceId, time.signal);
       return undefined;
@@ -170,28 +171,32 @@ export class Tenure {
   private async promisesRunOut(): Promise<void> {
     const { keeper, resigning, promises } = this.parts;
     const { signal, unlink } = linkSignals(keeper.lost, resigning);
-    await sleep(promises.leftMs, signal);
+    await sleep(this.parts.clock, promises.leftMs, signal);
     unlink();
   }
 
   /** Undefined: the leadership is over first. */
   private async untilStoreAnswers<T>(work: () => Promise<T>): Promise<T | undefined> {
     const { resigning, silent, keeper } = this.parts;
-    return untilStoreAnswers(work, resigning, silent, keeper.lost);
+    return untilStoreAnswers(this.parts.clock, work, resigning, silent, keeper.lost);
   }
 }
 
 /** Undefined: one of the signals has aborted first. */
-export async function untilStoreAnswers<T>(work: () => Promise<T>, ...over: AbortSignal[]): Promise<T | undefined> {
+export async function untilStoreAnswers<T>(
+  clock: Clock,
+  work: () => Promise<T>,
+  ...over: AbortSignal[]
+): Promise<T | undefined> {
   const { signal, unlink } = linkSignals(...over);
-  const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+  const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
   try {
     while (!signal.aborted) {
       try {
         return await work();
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
-        await sleep(backoff.delayMs(), signal);
+        await sleep(clock, backoff.delayMs(), signal);
       }
     }
     return undefined;

@@ -53,7 +53,7 @@ export class ObjectEviction {
   async run(signal: AbortSignal, writer: EvictionWriter): Promise<void> {
     while (!signal.aborted && writer.end === undefined) {
       if (this.isDue()) this.note(await new Sweep(this.parts, writer, signal).run());
-      await sleep(CHECK_MS, signal);
+      await sleep(this.parts.clock, CHECK_MS, signal);
     }
   }
 

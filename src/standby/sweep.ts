@@ -2,7 +2,6 @@ import type { Clock } from "../oplog/clock.js";
 import { type AppendLimits, removalEntries, STAMP_BYTES_MAX } from "../oplog/entries.js";
 import { OplogError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
-import { yieldTurn } from "../oplog/timing.js";
 import type { AppendItem, AppendOutcome } from "../writing/append-item.js";
 import { SHARDS } from "./key-index.js";
 import type { ObjectLeases } from "./object-leases.js";
@@ -196,7 +195,7 @@ export class Sweep {
 
   private async yieldTurn(): Promise<void> {
     this.noteWork();
-    await yieldTurn();
+    await this.parts.clock.yieldTurn();
     this.turnStartedMs = this.parts.clock.monotonicMs();
   }
 

@@ -4,7 +4,7 @@ import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { OplogError, ShuttingDownError, ViewFailedError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
-import { Backoff, Change, linkSignals, sleep, yieldTurn } from "../oplog/timing.js";
+import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { WireError, WireReader } from "../oplog/wire.js";
 import { ApplyRate } from "./apply-rate.js";
 import type { LifeState, Phase, Sight } from "./life-cycle.js";
@@ -167,7 +167,7 @@ export class View {
       if (this.state.applied >= id) return true;
       const leftMs = deadlineMs - clock.monotonicMs();
       if (leftMs <= 0 || signal.aborted || this.phase === "failed") return false;
-      await this.change.wait(seen, signal, leftMs);
+      await this.change.waitAtMost(clock, leftMs, seen, signal);
     }
   }
 
@@ -186,7 +186,8 @@ export class View {
   }
 
   private async keepApplying(signal: AbortSignal): Promise<void> {
-    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    const { clock } = this.parts;
+    const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     while (!signal.aborted) {
       const before = this.state.applied;
       try {
@@ -200,7 +201,7 @@ export class View {
           { event: "view_interrupted", log: this.name, err: error },
           "the view tries again to follow the log",
         );
-        await this.retry.wait(this.retry.version, signal, backoff.delayMs());
+        await this.retry.waitAtMost(clock, backoff.delayMs(), this.retry.version, signal);
       }
     }
   }
@@ -210,7 +211,7 @@ export class View {
     while (!signal.aborted) {
       this.rate.note(clock.monotonicMs(), this.state.applied);
       this.life.look();
-      await sleep(Math.min(LOOK_MS_MAX, headPollMs / 4), signal);
+      await sleep(clock, Math.min(LOOK_MS_MAX, headPollMs / 4), signal);
     }
   }
 
@@ -242,7 +243,7 @@ export class View {
     state.apply(frame.subarray(response.span(), response.position));
     this.parts.observer.applied(name, state.applied, state.keys, state.bytes);
     this.change.notify();
-    await yieldTurn();
+    await this.parts.clock.yieldTurn();
   }
 
   private fail(error: unknown): void {

@@ -1,7 +1,14 @@
+import type { Clock } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
 import { type Leadership, readLeadership } from "./leadership.js";
+
+interface LeaderWatchParts {
+  readonly store: KvStore;
+  readonly keys: LogKeys;
+  readonly clock: Clock;
+}
 
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 1000;
@@ -11,35 +18,34 @@ const RETRY_MAX_MS = 1000;
  * every break of the store, until the signal aborts.
  */
 export async function* watchLeadership(
-  store: KvStore,
-  keys: LogKeys,
+  parts: LeaderWatchParts,
   rereadMs: number,
   signal: AbortSignal,
 ): AsyncGenerator<Leadership> {
-  const backoff = new Backoff(RETRY_FIRST_MS, Math.min(RETRY_MAX_MS, rereadMs));
+  const { store, keys, clock } = parts;
+  const backoff = new Backoff(clock, RETRY_FIRST_MS, Math.min(RETRY_MAX_MS, rereadMs));
   while (!signal.aborted) {
     try {
       const leadership = await readLeadership(store, keys);
       if (signal.aborted) return;
       yield leadership;
-      await changeOf(store, keys, leadership.revision + 1n, rereadMs, signal);
+      await changeOf(parts, leadership.revision + 1n, rereadMs, signal);
       backoff.reset();
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      await sleep(backoff.delayMs(), signal);
+      await sleep(clock, backoff.delayMs(), signal);
     }
   }
 }
 
 /** Resolves to the first that is not as it was claimed; undefined: the signal has aborted first. */
 export async function awaitChange(
-  store: KvStore,
-  keys: LogKeys,
+  parts: LeaderWatchParts,
   claimed: { readonly termRevision: bigint; readonly leaderRevision: bigint | undefined },
   rereadMs: number,
   signal: AbortSignal,
 ): Promise<Leadership | undefined> {
-  for await (const leadership of watchLeadership(store, keys, rereadMs, signal)) {
+  for await (const leadership of watchLeadership(parts, rereadMs, signal)) {
     const { termRevision, leaderRevision } = leadership;
     if (termRevision !== claimed.termRevision || leaderRevision !== claimed.leaderRevision) return leadership;
   }
@@ -48,8 +54,7 @@ export async function awaitChange(
 
 /** Resolves on the next event, or when it is time to look again anyhow. */
 async function changeOf(
-  store: KvStore,
-  keys: LogKeys,
+  { store, keys, clock }: LeaderWatchParts,
   startRevision: bigint,
   rereadMs: number,
   signal: AbortSignal,
@@ -61,7 +66,7 @@ async function changeOf(
   };
   const watches = [first(keys.term, `${keys.term}\0`), first(keys.leader, keys.leadershipTo)];
   try {
-    await Promise.race([...watches, sleep(rereadMs, both)]);
+    await Promise.race([...watches, sleep(clock, rereadMs, both)]);
   } finally {
     seen.abort();
     unlink();

@@ -245,7 +245,7 @@ export class LogWriter {
   private async commit(record: SealedRecord, signal: AbortSignal): Promise<Failure | undefined> {
     const { store, keys, claim, clock, observer } = this.parts;
     const startedMs = clock.monotonicMs();
-    const backoff = new Backoff(RETRY_FIRST_MS, RETRY_MAX_MS);
+    const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     let mayHaveBeenApplied = false;
     let lastError: StoreError | undefined;
     for (;;) {
@@ -300,7 +300,7 @@ export class LogWriter {
         };
         return this.finish(endStalled(this.self, stall));
       }
-      await sleep(backoff.delayMs(), signal);
+      await sleep(clock, backoff.delayMs(), signal);
     }
   }
 

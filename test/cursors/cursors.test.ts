@@ -2,7 +2,6 @@ import { beforeEach, describe, expect, it } from "vitest";
 import type { CursorUpdate } from "../../src/cursors/cursor-rules.js";
 import { CursorWriter } from "../../src/cursors/cursor-writer.js";
 import { Logs } from "../../src/log/logs.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import {
   BeyondHeadError,
   CursorNotFoundError,
@@ -14,7 +13,7 @@ import { StoreUnreachableError } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { readCursor, readCursors, type StoredCursor } from "../../src/stored/cursors.js";
 import { aLog, appendTo, logParts } from "../following/followers.js";
-import { anAppend, keysOf, useFakeTime } from "../log/support.js";
+import { anAppend, keysOf, testClock, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
@@ -24,9 +23,9 @@ let store: FaultyKvStore;
 let writer: CursorWriter;
 let moved: StoredCursor[];
 const aWriterOf = (log = keys) =>
-  new CursorWriter({ store, keys: log, clock: systemClock, onMoved: (each) => moved.push(each) });
+  new CursorWriter({ store, keys: log, clock: testClock, onMoved: (each) => moved.push(each) });
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
   writer = aWriterOf();
   moved = [];
 });
@@ -53,7 +52,7 @@ describe("a cursor", () => {
       receivedSequenceId: 9n,
       flushedSequenceId: 8n,
       appliedSequenceId: 7n,
-      updatedAtMs: BigInt(systemClock.wallMs()),
+      updatedAtMs: BigInt(testClock.wallMs()),
     });
   });
 

@@ -4,10 +4,9 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type StandbyDemand, StandbyPositions } from "../../src/cursors/standby-positions.js";
 import { type StandbyWait, StandbyWaits } from "../../src/cursors/standby-waits.js";
 import { CursorSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { Dice, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { Dice, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
@@ -17,8 +16,8 @@ const POLL_MS = 1000;
 let store: FaultyKvStore;
 let standbys: StandbyPositions;
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
-  standbys = new StandbyPositions({ store, keys, logger: silentLogger, pollMs: POLL_MS });
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
+  standbys = new StandbyPositions({ store, keys, clock: testClock, logger: silentLogger, pollMs: POLL_MS });
 });
 afterEach(() => standbys.close());
 
@@ -159,7 +158,7 @@ describe("the cursors in the store", () => {
       "an outage",
       () => {
         store.goAway();
-        setTimeout(() => store.comeBack(), 2000);
+        testClock.setTimer(2000, () => store.comeBack());
       },
     ],
   ])("are read again after %s", async (_, happens) => {

@@ -1,9 +1,8 @@
 import { expect, it } from "vitest";
 import { type Entry, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import type { Log } from "../../src/log/log.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { anAppend, Dice, keysOf, passTime, readAtRest, until, useFakeTime } from "../log/support.js";
+import { anAppend, Dice, keysOf, passTime, readAtRest, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLog, appendTo, aSubscriber, flawsOf, RecordingSink, type Subscriber } from "./followers.js";
 
@@ -23,7 +22,7 @@ interface Follower {
 function aFollower(log: Log, dice: Dice, head: bigint): Follower {
   const slowness = dice.chance(0.4) ? dice.below(80) : 0;
   const delay = () =>
-    slowness > 0 ? new Promise<void>((resolve) => setTimeout(resolve, dice.below(slowness))) : undefined;
+    slowness > 0 ? new Promise<void>((resolve) => void testClock.setTimer(dice.below(slowness), resolve)) : undefined;
   const filter = dice.chance(0.3) ? FILTER : undefined;
   const from = dice.chance(0.5) ? 1n + BigInt(dice.below(Number(head) + 1)) : 1n;
   const subscriber = aSubscriber(log, {
@@ -49,7 +48,7 @@ function anyAppend(dice: Dice) {
 /** A primary writes while the network of another sidecar, with its subscribers, breaks in every way there is. */
 async function schedule(seed: number) {
   const dice = new Dice(seed);
-  const inner = new MemoryKvStore({ clock: systemClock, rangeBytesMax: 2000, historyBytesMax: 4000 });
+  const inner = new MemoryKvStore({ clock: testClock, rangeBytesMax: 2000, historyBytesMax: 4000 });
   const network = new FaultyKvStore(inner);
   const parts = { cacheBytesMax: 1500, headPollMs: 200 };
   const primary = aLog(inner, parts);

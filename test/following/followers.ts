@@ -5,12 +5,11 @@ import { type Entry, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { SubscribeResponseSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
 import type { LogParts } from "../../src/log/contract.js";
 import { Log } from "../../src/log/log.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { silentObserver } from "../../src/oplog/observer.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
-import { type AppendBuilder, anIdentity, appendedOf, inTime, PREFIX, SETTINGS } from "../log/support.js";
+import { type AppendBuilder, anIdentity, appendedOf, inTime, PREFIX, SETTINGS, testClock } from "../log/support.js";
 
 export interface LogShape extends Partial<LogParts> {
   readonly name?: string;
@@ -22,7 +21,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
     identity: anIdentity(),
     claimsByAppend: true,
     budget: new QueueBudget(64 * 1024 * 1024, 100_000),
-    clock: systemClock,
+    clock: testClock,
     logger: silentLogger,
     observer: silentObserver,
     settings: SETTINGS,

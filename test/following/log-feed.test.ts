@@ -1,10 +1,9 @@
 import { beforeEach, expect, it } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
 import type { GetResult, RangeRequest, WatchRequest } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { trim } from "../../src/stored/trim.js";
 import { resolveFromStore } from "../../src/writing/resolve.js";
-import { anAppend, aWriter, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { anAppend, aWriter, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLog, appendTo, aSubscriber } from "./followers.js";
 
@@ -40,7 +39,7 @@ class OddStore extends MemoryKvStore {
 
 let store: OddStore;
 beforeEach(() => {
-  store = new OddStore({ clock: systemClock, rangeBytesMax: 600 });
+  store = new OddStore({ clock: testClock, rangeBytesMax: 600 });
 });
 
 it("answers from the past that come far apart are not taken for a head that went back for good", async () => {

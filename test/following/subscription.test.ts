@@ -4,7 +4,6 @@ import type { Start } from "../../src/following/start-position.js";
 import { FloorSchema, HeadSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import type { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import type { Log } from "../../src/log/log.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import {
   BeyondHeadError,
   CursorNotFoundError,
@@ -20,7 +19,7 @@ import {
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeHead } from "../../src/stored/decode.js";
 import { trim } from "../../src/stored/trim.js";
-import { anAppend, aWriter, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { anAppend, aWriter, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLog, appendTo, aSubscriber, RecordingSink } from "./followers.js";
 
@@ -33,7 +32,7 @@ let network: FaultyKvStore;
 let primary: Log;
 let standby: Log;
 beforeEach(() => {
-  inner = new MemoryKvStore({ clock: systemClock });
+  inner = new MemoryKvStore({ clock: testClock });
   network = new FaultyKvStore(inner);
   primary = aLog(inner);
   standby = aLog(network);

@@ -2,9 +2,8 @@ import { create } from "@bufbuild/protobuf";
 import { expect, it } from "vitest";
 import { GetLeaderRequestSchema, LeadershipMode } from "../../src/gen/oplog/v1/leadership_pb.js";
 import { LeadershipService } from "../../src/grpc/leadership-service.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { inTime, useFakeTime } from "../log/support.js";
+import { inTime, testClock, useFakeTime } from "../log/support.js";
 import { Side } from "../promotion/side.js";
 
 useFakeTime();
@@ -16,7 +15,7 @@ function getLeader({ logs, campaigns }: Side) {
 }
 
 it("GetLeader tells, at the sidecar of the leader, that it prepares itself, and from when on it leads", async () => {
-  const store = new MemoryKvStore({ clock: systemClock });
+  const store = new MemoryKvStore({ clock: testClock });
   const [here, there] = [new Side("a", store), new Side("b", store)];
   expect(await getLeader(here)).toMatchObject({ preparing: false, vacant: false });
   const candidate = here.enter("a", { needsHandshake: true });
@@ -33,7 +32,7 @@ it("GetLeader tells, at the sidecar of the leader, that it prepares itself, and 
 });
 
 it("GetLeader tells nobody to be preparing where the candidate has given up before it was ready", async () => {
-  const side = new Side("a", new MemoryKvStore({ clock: systemClock }));
+  const side = new Side("a", new MemoryKvStore({ clock: testClock }));
   const candidate = side.enter("a", { needsHandshake: true });
   await candidate.hears("prepare");
   await candidate.resign();

@@ -4,14 +4,13 @@ import { describe, expect, it } from "vitest";
 import { RenewObjectLeasesRequestSchema } from "../../src/gen/oplog/v1/standby_pb.js";
 import { renewObjectLeases } from "../../src/grpc/lease-renewal.js";
 import type { Log } from "../../src/log/log.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { LEASE_MS_MAX } from "../../src/oplog/entries.js";
 import { NotPrimaryError, type OplogError } from "../../src/oplog/errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { View } from "../../src/standby/view.js";
 import { aLog } from "../following/followers.js";
-import { anAppend, appendedOf, inTime, until, useFakeTime } from "../log/support.js";
+import { anAppend, appendedOf, inTime, testClock, until, useFakeTime } from "../log/support.js";
 import { put } from "../standby/support.js";
 
 useFakeTime();
@@ -27,9 +26,9 @@ interface Asked {
 }
 
 async function aLeasedView(objectLeaseDefaultMs: number | undefined) {
-  const log = aLog(new MemoryKvStore({ clock: systemClock }));
+  const log = aLog(new MemoryKvStore({ clock: testClock }));
   const observer = { applied: () => undefined, keyOrderViolated: () => undefined, phase: () => undefined };
-  const parts = { openLog: () => log, clock: systemClock, logger: silentLogger, observer, headPollMs: 1000 };
+  const parts = { openLog: () => log, clock: testClock, logger: silentLogger, observer, headPollMs: 1000 };
   const view = new View({ ...parts, objectLeaseDefaultMs }, "log");
   void view.run(NEVER);
   await append(log, "a");
@@ -43,7 +42,7 @@ async function aLeasedView(objectLeaseDefaultMs: number | undefined) {
     log,
     view,
     renew,
-    leftMs: (key: string) => view.leases.endOf(view.state.leaseOf(Buffer.from(key))!) - Date.now(),
+    leftMs: (key: string) => view.leases.endOf(view.state.leaseOf(Buffer.from(key))!) - testClock.wallMs(),
   };
 }
 

@@ -11,12 +11,11 @@ import {
 } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { AnsweringCall } from "../../src/grpc/call.js";
 import { OpLogService } from "../../src/grpc/oplog-service.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { Views } from "../../src/standby/views.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
-import { inTime, passTime, until, useFakeTime } from "../log/support.js";
+import { inTime, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { LIMITS } from "../oplog/entries-support.js";
 import { Side, TTL_MS } from "../promotion/side.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
@@ -26,20 +25,20 @@ useFakeTime();
 let inner: MemoryKvStore;
 let store: FaultyKvStore;
 beforeEach(() => {
-  inner = new MemoryKvStore({ clock: systemClock });
+  inner = new MemoryKvStore({ clock: testClock });
   store = new FaultyKvStore(inner);
 });
 
 function serviceOf({ logs }: Side): OpLogService {
   const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
   const openLog = () => logs.get("log");
-  const common = { clock: systemClock, logger: silentLogger, objectLeaseDefaultMs: undefined };
+  const common = { clock: testClock, logger: silentLogger, objectLeaseDefaultMs: undefined };
   const health = { kind: "memory", isReachable: true, version: "", error: "", unreachableMs: 0 };
   return new OpLogService({
     logs,
     views: new Views({ ...common, openLog, observer, headPollMs: 1000 }, []),
     limits: LIMITS,
-    clock: systemClock,
+    clock: testClock,
     sidecar: () => ({ id: "s", version: "1", startedWallMs: 0, isShuttingDown: false, store: health }),
     budget: new QueueBudget(1000, 10),
     subscriberBytesMax: 1000,

@@ -1,6 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Log } from "../../src/log/log.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { ShuttingDownError } from "../../src/oplog/errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { silentObserver } from "../../src/oplog/observer.js";
@@ -9,14 +8,14 @@ import { QueueBudget } from "../../src/writing/append-item.js";
 import { aLog, appendTo, aSubscriber } from "../following/followers.js";
 import { Side } from "../promotion/side.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
-import { anAppend, anIdentity, appendedOf, inTime, passTime, until, useFakeTime } from "./support.js";
+import { anAppend, anIdentity, appendedOf, inTime, passTime, testClock, until, useFakeTime } from "./support.js";
 
 useFakeTime();
 
 let inner: MemoryKvStore;
 let store: FaultyKvStore;
 beforeEach(() => {
-  inner = new MemoryKvStore({ clock: systemClock });
+  inner = new MemoryKvStore({ clock: testClock });
   store = new FaultyKvStore(inner);
 });
 

@@ -1,6 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { TermSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { NotPrimaryError, OplogError } from "../../src/oplog/errors.js";
 import { StoreError, type TxnRequest, type TxnResult } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
@@ -18,6 +17,7 @@ import {
   passTime,
   readAtRest,
   type TestWriter,
+  testClock,
 } from "./support.js";
 
 const keys = keysOf();
@@ -204,7 +204,7 @@ export interface Verdict {
 /** Two sidecars and three clients for so many steps, then peace; tells what was violated. */
 export async function rivalry(seed: number, steps: number): Promise<Verdict> {
   const dice = new Dice(seed);
-  const store = new ArbiterStore({ clock: systemClock });
+  const store = new ArbiterStore({ clock: testClock });
   const history = new History();
   const contenders = ["a", "b"].map((name) => new Contender(name, store, dice));
   const clients = ["u", "v", "w"].map((writerId) => new Client(writerId, history));

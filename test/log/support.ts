@@ -1,10 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { fromBinary } from "@bufbuild/protobuf";
-import { afterEach, beforeEach, vi } from "vitest";
+import { afterEach, beforeEach } from "vitest";
 import { Codec } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { type Entry, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { BatchSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
-import { systemClock } from "../../src/oplog/clock.js";
+import { type Clock, systemClock } from "../../src/oplog/clock.js";
 import { contentCrc32c } from "../../src/oplog/entries.js";
 import { LogKeys } from "../../src/oplog/keys.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
@@ -16,21 +16,43 @@ import { type Claim, claimTerm, type Identity } from "../../src/writing/claim.js
 import { LogWriter, type WriterSettings } from "../../src/writing/log-writer.js";
 import { restoreWindow } from "../../src/writing/window-restore.js";
 import { type EntryInit, validated } from "../oplog/entries-support.js";
+import { VirtualTime } from "../support/virtual-time.js";
 
 export const PREFIX = "/oplog";
 export const keysOf = (log = "log") => new LogKeys(PREFIX, log);
 
-/** Time stands still between the steps of a test; `systemClock` and every timer follow it. */
+/** Undefined: the time of a test is that of the world. */
+let fakeTime: VirtualTime | undefined;
+
+/** The time of the running test, whichever that is. */
+export const testClock: Clock = {
+  wallMs: () => (fakeTime?.clock ?? systemClock).wallMs(),
+  monotonicMs: () => (fakeTime?.clock ?? systemClock).monotonicMs(),
+  setTimer: (...timer) => (fakeTime?.clock ?? systemClock).setTimer(...timer),
+  yieldTurn: () => (fakeTime?.clock ?? systemClock).yieldTurn(),
+  random: () => Math.random(),
+};
+
+/** Time stands still between the steps of a test, for all that has `testClock`. */
 export function useFakeTime(): void {
   beforeEach(() => {
-    vi.useFakeTimers({ now: 1_700_000_000_000 });
+    fakeTime = new VirtualTime();
   });
-  afterEach(() => {
-    vi.useRealTimers();
-  });
+  afterEach(useRealTime);
 }
 
-export const passTime = (ms: number) => vi.advanceTimersByTimeAsync(ms);
+/** For the rest of a test. */
+export function useRealTime(): void {
+  fakeTime = undefined;
+}
+
+/** Throws in a test without fake time. */
+export function theFakeTime(): VirtualTime {
+  if (fakeTime === undefined) throw new Error("the time of this test is that of the world");
+  return fakeTime;
+}
+
+export const passTime = (ms: number) => theFakeTime().pass(ms);
 
 /** Lets time pass until the promise has settled; fails after `withinMs` of it. */
 export async function inTime<T>(promise: Promise<T>, withinMs = 120_000): Promise<T> {
@@ -182,7 +204,7 @@ export async function aWriter(store: KvStore, shape: WriterShape = {}): Promise<
     claim,
     window: await restoreWindow(store, keys, claim.head),
     budget,
-    clock: systemClock,
+    clock: testClock,
     logger: silentLogger,
     observer: silentObserver,
     settings: {

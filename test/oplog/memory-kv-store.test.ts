@@ -8,20 +8,15 @@ import {
 } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { WatchRecorder } from "../stores/watch-recorder.js";
+import { VirtualTime } from "../support/virtual-time.js";
 import { waitFor, within } from "../support/wait.js";
-
-class SetClock {
-  nowMs = 0;
-  readonly wallMs = () => 1_700_000_000_000 + this.nowMs;
-  readonly monotonicMs = () => this.nowMs;
-}
 
 function put(store: KvStore, key: string, value: Uint8Array = Buffer.from("x"), leaseId = 0n) {
   return store.txn({ compares: [], writes: [{ kind: "put", key, value, leaseId }] });
 }
 
 test("the first revision is 1, and transactions that change nothing take none", async () => {
-  const store = new MemoryKvStore({ clock: new SetClock() });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock });
   expect((await store.get("a")).revision).toBe(0n);
   expect((await put(store, "a")).revision).toBe(1n);
   await store.txn({ compares: [], writes: [{ kind: "delete", key: "absent" }] });
@@ -30,17 +25,17 @@ test("the first revision is 1, and transactions that change nothing take none", 
 });
 
 test("a lease runs out exactly when its TTL has passed on the clock", async () => {
-  const clock = new SetClock();
-  const store = new MemoryKvStore({ clock });
+  const time = new VirtualTime();
+  const store = new MemoryKvStore({ clock: time.clock });
   const { leaseId } = await store.grantLease(1_000);
   await put(store, "a", Buffer.from("x"), leaseId);
-  clock.nowMs = 999;
+  time.nowMs = 999;
   expect(await store.leaseTimeLeft(leaseId)).toBe(1);
   await store.keepLeaseAlive(leaseId);
-  clock.nowMs = 1_998;
+  time.nowMs = 1_998;
   expect(await store.leaseTimeLeft(leaseId)).toBe(1);
   expect((await store.get("a")).pair?.leaseId).toBe(leaseId);
-  clock.nowMs = 1_999;
+  time.nowMs = 1_999;
   const { pair, revision } = await store.get("a");
   expect(pair).toBeUndefined();
   expect(revision).toBe(2n);
@@ -49,26 +44,26 @@ test("a lease runs out exactly when its TTL has passed on the clock", async () =
 });
 
 test("expireLeases deletes without a call, so that watches see it", async () => {
-  const clock = new SetClock();
-  const store = new MemoryKvStore({ clock });
+  const time = new VirtualTime();
+  const store = new MemoryKvStore({ clock: time.clock });
   const { leaseId } = await store.grantLease(1_000);
   await put(store, "a", Buffer.from("x"), leaseId);
   const watch = await WatchRecorder.start(store, { from: "a", to: "b", startRevision: 2n });
-  clock.nowMs = 1_000;
+  time.nowMs = 1_000;
   store.expireLeases();
   expect(await watch.waitForEvents(1)).toEqual([{ kind: "delete", key: "a", modRevision: 2n }]);
   await watch.stop();
 });
 
 test("a TTL that is no positive whole number is refused", async () => {
-  const store = new MemoryKvStore({ clock: new SetClock() });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock });
   for (const ttlMs of [0, -1, 1.5, Number.NaN]) {
     await expect(store.grantLease(ttlMs)).rejects.toThrow(StoreRefusedError);
   }
 });
 
 test("keys that are empty, too long or not ASCII are refused", async () => {
-  const store = new MemoryKvStore({ clock: new SetClock() });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock });
   for (const key of ["", "x".repeat(1_025), "clé"]) {
     await expect(put(store, key)).rejects.toThrow(StoreRefusedError);
     await expect(store.get(key)).rejects.toThrow(StoreRefusedError);
@@ -76,7 +71,7 @@ test("keys that are empty, too long or not ASCII are refused", async () => {
 });
 
 test("a range is cut at its bytes", async () => {
-  const store = new MemoryKvStore({ clock: new SetClock(), rangeBytesMax: 100 });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock, rangeBytesMax: 100 });
   for (const key of ["a", "b", "c"]) await put(store, key, Buffer.alloc(60));
   const first = await store.range({ from: "a", to: "z", limit: 10 });
   expect(first.pairs.map((pair) => pair.key)).toEqual(["a", "b"]);
@@ -87,7 +82,7 @@ test("a range is cut at its bytes", async () => {
 });
 
 test("a watch that the history has outrun is lost, and the memory stays bounded", async () => {
-  const store = new MemoryKvStore({ clock: new SetClock(), historyBytesMax: 10_000 });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock, historyBytesMax: 10_000 });
   await put(store, "a");
   let isReading = false;
   let proceed = () => {};
@@ -116,7 +111,7 @@ test("a watch that the history has outrun is lost, and the memory stays bounded"
 });
 
 test("a quiet watch keeps up with a history that turns over", async () => {
-  const store = new MemoryKvStore({ clock: new SetClock(), historyBytesMax: 10_000 });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock, historyBytesMax: 10_000 });
   const watch = await WatchRecorder.start(store, { from: "b", to: "c", startRevision: 1n });
   for (let index = 0; index < 300; index++) await put(store, "a", Buffer.alloc(1_000));
   await put(store, "b");
@@ -125,7 +120,7 @@ test("a quiet watch keeps up with a history that turns over", async () => {
 });
 
 test("a watch that lags behind a compaction learns of it", async () => {
-  const store = new MemoryKvStore({ clock: new SetClock() });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock });
   for (let index = 0; index < 3; index++) await put(store, "a");
   const iterator = store.watch({ from: "a", to: "z", startRevision: 1n }, new AbortController().signal);
   await iterator.next();

@@ -1,5 +1,4 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
 import type { TxnRequest } from "../../src/oplog/kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
@@ -7,7 +6,7 @@ import { Campaign } from "../../src/promotion/campaign.js";
 import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
 import { resolveFromStore } from "../../src/writing/resolve.js";
 import { aLog } from "../following/followers.js";
-import { anAppend, appendedOf, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { anAppend, appendedOf, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
@@ -16,7 +15,7 @@ const keys = keysOf();
 const TTL_MS = 3000;
 let store: FaultyKvStore;
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
 });
 
 const isClaim = ({ writes }: TxnRequest) => writes.some((write) => write.kind === "put" && write.key === keys.term);
@@ -29,7 +28,7 @@ function aCampaign(shape: Partial<Candidate> = {}, takes: (message: CampaignMess
     log,
     view: undefined,
     eviction: undefined,
-    clock: systemClock,
+    clock: testClock,
     logger: silentLogger,
     observer: { promoted() {}, lost() {}, handedOver() {} },
     candidate: {

@@ -2,8 +2,8 @@ import { OplogError } from "../../src/oplog/errors.js";
 import type { OpenCampaign } from "../../src/promotion/campaigns.js";
 import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
 import type { Dice } from "../log/support.js";
+import type { VirtualTime } from "../support/virtual-time.js";
 import type { SimulatedSidecar } from "./sidecar.js";
-import type { VirtualTime } from "./virtual-time.js";
 
 export const LOG = "log";
 
@@ -57,7 +57,7 @@ export class Candidacy {
     private readonly time: VirtualTime,
     private readonly dice: Dice,
   ) {
-    this.open = time.on(sidecar, () => sidecar.campaigns.enter(LOG, candidate, (message) => this.hear(message)));
+    this.open = sidecar.campaigns.enter(LOG, candidate, (message) => this.hear(message));
     const end = (outcome: unknown) => this.end(outcome);
     this.open.ended.then(end, end);
     if (candidate.aliveWithinMs !== undefined) this.keepAlive(candidate.aliveWithinMs);

@@ -4,11 +4,11 @@ import type { Candidate } from "../../src/promotion/messages.js";
 import type { AppendOutcome } from "../../src/writing/append-item.js";
 import { resolveFromStore } from "../../src/writing/resolve.js";
 import { type AppendBuilder, anAppend, Dice, keysOf, readAtRest } from "../log/support.js";
+import { VirtualTime } from "../support/virtual-time.js";
 import { type AskedHandOver, Candidacy, LOG } from "./candidate.js";
 import { Chronicle, type Reign } from "./chronicle.js";
 import { FAIR, type Weather } from "./network.js";
 import { isRefusedByLeadership, SimulatedSidecar } from "./sidecar.js";
-import { VirtualTime } from "./virtual-time.js";
 
 const keys = keysOf(LOG);
 const TTL_MS_MAX = 3000;
@@ -38,7 +38,7 @@ export interface Verdict {
 
 /** Sidecars and candidates that contend for one log, by a seed. */
 export class Contest {
-  readonly time = new VirtualTime();
+  readonly time: VirtualTime;
   private readonly dice: Dice;
   private readonly store: MemoryKvStore;
   readonly chronicle: Chronicle;
@@ -61,18 +61,18 @@ export class Contest {
   private births = 0;
 
   constructor(readonly seed: number) {
-    this.dice = new Dice(seed);
-    const { dice, time } = this;
+    const dice = new Dice(seed);
+    const time = new VirtualTime(() => dice.roll());
+    this.dice = dice;
+    this.time = time;
     this.store = new MemoryKvStore({ clock: time.clock });
     this.chronicle = new Chronicle(keys, () => time.nowMs);
     this.hasViews = dice.chance(0.3);
     this.withTokens = dice.chance(0.1);
     this.ids = Array.from({ length: 2 + dice.below(3) }, (_, index) => `c${index}`);
-    time.install(() => dice.roll());
     this.sidecars = Array.from({ length: 2 + dice.below(2) }, () => this.aSidecar());
   }
 
-  /** Always ends with the timers of the process as they were. */
   async play(steps: number): Promise<Verdict> {
     const { time, store } = this;
     const over = new AbortController();
@@ -90,7 +90,6 @@ export class Contest {
     } finally {
       over.abort();
       await following;
-      time.uninstall();
     }
     return this.verdict();
   }
@@ -195,9 +194,7 @@ export class Contest {
   private claimByToken(sidecar: SimulatedSidecar): void {
     if (!sidecar.canHear) return;
     const token = ++this.token;
-    const claim = this.time.on(sidecar, () =>
-      sidecar.logs.get(LOG).primary.claimByToken(token, { id: "t", endpoint: "" }),
-    );
+    const claim = sidecar.logs.get(LOG).primary.claimByToken(token, { id: "t", endpoint: "" });
     claim.catch((error: unknown) => {
       if (!(error instanceof OplogError)) this.violations.push(`ClaimTerm: ${String(error)}`);
     });
@@ -213,43 +210,41 @@ export class Contest {
       asked.outcome = outcome;
       asked.untilMs = this.time.nowMs;
     };
-    this.time
-      .on(sidecar, () => sidecar.campaigns.handOver(LOG, target, timeoutMs))
-      .then(
-        ({ term: taken, finalSequenceId }) => {
-          close("ok");
-          const { reigns } = this.chronicle;
-          const reign = reigns.find((each) => each.term === taken);
-          // Told late, it may be a further term of the target.
-          const since = reigns.filter((each) => each.term > term && each.term <= taken);
-          const isNext = ({ nonce }: Reign) => since.every((each) => each.nonce === nonce);
-          if (reign?.id !== target) this.violations.push(`handed over to "${target}", ${taken} is of "${reign?.id}"`);
-          else if (since[0]?.final !== finalSequenceId && isNext(reign)) {
-            this.violations.push(`handed over after ${finalSequenceId}, the term before ended with ${since[0]?.final}`);
+    sidecar.campaigns.handOver(LOG, target, timeoutMs).then(
+      ({ term: taken, finalSequenceId }) => {
+        close("ok");
+        const { reigns } = this.chronicle;
+        const reign = reigns.find((each) => each.term === taken);
+        // Told late, it may be a further term of the target.
+        const since = reigns.filter((each) => each.term > term && each.term <= taken);
+        const isNext = ({ nonce }: Reign) => since.every((each) => each.nonce === nonce);
+        if (reign?.id !== target) this.violations.push(`handed over to "${target}", ${taken} is of "${reign?.id}"`);
+        else if (since[0]?.final !== finalSequenceId && isNext(reign)) {
+          this.violations.push(`handed over after ${finalSequenceId}, the term before ended with ${since[0]?.final}`);
+        }
+      },
+      (error: unknown) => {
+        close(error instanceof OplogError ? error.reason : String(error));
+        if (!(error instanceof OplogError)) this.violations.push(`HandOver: ${String(error)}`);
+        else if (asked.outcome === "NOT_PRIMARY") {
+          const { primary, term: claimed } = error.facts as { primary?: string; term?: bigint };
+          const { reign } = this.chronicle;
+          const { leading } = leader.open?.campaign ?? {};
+          // A claim by token is known to the hand-over before the leader has settled what is in flight.
+          const isKnown = (claimed ?? 0n) <= term;
+          const isStill = leading?.claim.term === term && !leading.isOver && leading.writer.end === undefined;
+          const isLeadingStill = isKnown && reign?.term === term && isStill;
+          if (isLeadingStill) {
+            this.violations.push(`HandOver: ${error.message}, though ${leader.name} leads ${term} still`);
           }
-        },
-        (error: unknown) => {
-          close(error instanceof OplogError ? error.reason : String(error));
-          if (!(error instanceof OplogError)) this.violations.push(`HandOver: ${String(error)}`);
-          else if (asked.outcome === "NOT_PRIMARY") {
-            const { primary, term: claimed } = error.facts as { primary?: string; term?: bigint };
-            const { reign } = this.chronicle;
-            const { leading } = leader.open?.campaign ?? {};
-            // A claim by token is known to the hand-over before the leader has settled what is in flight.
-            const isKnown = (claimed ?? 0n) <= term;
-            const isStill = leading?.claim.term === term && !leading.isOver && leading.writer.end === undefined;
-            const isLeadingStill = isKnown && reign?.term === term && isStill;
-            if (isLeadingStill) {
-              this.violations.push(`HandOver: ${error.message}, though ${leader.name} leads ${term} still`);
-            }
-            const own = this.chronicle.reigns.find((each) => each.term === term);
-            const isSince = (claimed ?? 0n) > (own?.next?.term ?? 0n);
-            if (own?.next?.id === target && own.next.isInvited && primary === leader.candidate.id && !isSince) {
-              this.violations.push(`HandOver to "${target}", which has taken ${own.next.term}: ${error.message}`);
-            }
+          const own = this.chronicle.reigns.find((each) => each.term === term);
+          const isSince = (claimed ?? 0n) > (own?.next?.term ?? 0n);
+          if (own?.next?.id === target && own.next.isInvited && primary === leader.candidate.id && !isSince) {
+            this.violations.push(`HandOver to "${target}", which has taken ${own.next.term}: ${error.message}`);
           }
-        },
-      );
+        }
+      },
+    );
   }
 
   private sendPlain(): void {

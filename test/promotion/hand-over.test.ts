@@ -1,9 +1,8 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { Metrics } from "../../src/telemetry/metrics.js";
 import { campaignObserver } from "../../src/telemetry/observers.js";
-import { appendedOf, errorOf, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { appendedOf, errorOf, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLogger, refusalOf, Side, type SideShape } from "./side.js";
 
@@ -16,7 +15,7 @@ let inner: MemoryKvStore;
 let store: FaultyKvStore;
 let targetStore: FaultyKvStore;
 beforeEach(() => {
-  inner = new MemoryKvStore({ clock: systemClock });
+  inner = new MemoryKvStore({ clock: testClock });
   store = new FaultyKvStore(inner);
   targetStore = new FaultyKvStore(inner);
 });

@@ -1,9 +1,8 @@
 import { getEventListeners } from "node:events";
-import { beforeEach, describe, expect, it, vi } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
+import { beforeEach, describe, expect, it } from "vitest";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { LeaseKeeper } from "../../src/promotion/lease-keeper.js";
-import { inTime, passTime, useFakeTime } from "../log/support.js";
+import { inTime, passTime, testClock, theFakeTime, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
@@ -11,11 +10,11 @@ useFakeTime();
 const TTL_MS = 3000;
 let store: FaultyKvStore;
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
 });
 
 async function aKeeper() {
-  const keeper = await LeaseKeeper.grant(store, systemClock, TTL_MS);
+  const keeper = await LeaseKeeper.grant(store, testClock, TTL_MS);
   let renewals = 0;
   const done = keeper.run(() => {
     renewals++;
@@ -40,7 +39,7 @@ describe("a lease that is kept", () => {
     const until = keeper.validUntilMs;
     await inTime(done);
     expect(keeper.lost.reason).toBe("store unreachable");
-    expect(systemClock.monotonicMs()).toBeGreaterThanOrEqual(until);
+    expect(testClock.monotonicMs()).toBeGreaterThanOrEqual(until);
     store.comeBack();
     expect(await store.leaseTimeLeft(keeper.leaseId)).toBeGreaterThan(0);
   });
@@ -70,7 +69,7 @@ describe("a lease that is kept", () => {
     await inTime(done);
     expect(await store.leaseTimeLeft(keeper.leaseId)).toBeUndefined();
     expect(keeper.lost.aborted).toBe(false);
-    expect(vi.getTimerCount()).toBe(0);
+    expect(theFakeTime().timers).toBe(0);
     expect(getEventListeners(keeper.lost, "abort")).toHaveLength(0);
   });
 });

@@ -1,10 +1,9 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import { CandidateEntrySchema } from "../../src/gen/oplog/store/v1/store_pb.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { CandidateExistsError } from "../../src/oplog/errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { type Entrant, Side, TTL_MS } from "./side.js";
 
@@ -14,7 +13,7 @@ const keys = keysOf();
 let inner: MemoryKvStore;
 let store: FaultyKvStore;
 beforeEach(() => {
-  inner = new MemoryKvStore({ clock: systemClock });
+  inner = new MemoryKvStore({ clock: testClock });
   store = new FaultyKvStore(inner);
 });
 
@@ -70,12 +69,12 @@ describe("a candidate that is elsewhere already", () => {
 
   it("is not outdone by a namesake, which is refused once it is seen to live", async () => {
     const { leader, first, entry, second } = await withNamesake();
-    const enteredMs = systemClock.monotonicMs();
+    const enteredMs = testClock.monotonicMs();
     const refusal = await inTime(second.ended);
     expect(refusal).toBeInstanceOf(CandidateExistsError);
     expect((refusal as Error).message).toContain('"w" is campaigning for log "log" with endpoint a:7070');
-    expect(systemClock.monotonicMs() - enteredMs).toBeGreaterThan(TTL_MS / 2);
-    expect(systemClock.monotonicMs() - enteredMs).toBeLessThan(2 * TTL_MS + 2000);
+    expect(testClock.monotonicMs() - enteredMs).toBeGreaterThan(TTL_MS / 2);
+    expect(testClock.monotonicMs() - enteredMs).toBeLessThan(2 * TTL_MS + 2000);
     expect(second.kinds).toEqual(["waiting"]);
     expect(await entryOf("w")).toEqual(entry);
     await endOf(leader, first);

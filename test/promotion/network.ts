@@ -15,7 +15,7 @@ import {
 } from "../../src/oplog/kv-store.js";
 import { linkSignals, sleep } from "../../src/oplog/timing.js";
 import type { Dice } from "../log/support.js";
-import type { Machine, VirtualTime } from "./virtual-time.js";
+import type { Machine, VirtualTime } from "../support/virtual-time.js";
 
 /** How likely each fault is, per call. */
 export interface Weather {
@@ -95,12 +95,13 @@ export class Network implements KvStore {
     const broken = new AbortController();
     const { signal: both, unlink } = linkSignals(signal, broken.signal);
     this.breaking.add(broken);
+    const clock = this.time.clockOf(this.machine);
     const isDeaf = this.dice.chance(this.weather.deafWatch);
     try {
-      await sleep(this.latencyMs(), both);
+      await sleep(clock, this.latencyMs(), both);
       if (this.isAway) throw new WatchLostError("the store is away");
       for await (const batch of this.store.watch(request, both)) {
-        await sleep(this.latencyMs(), both);
+        await sleep(clock, this.latencyMs(), both);
         if (both.aborted) break;
         if (isDeaf && batch.events.length > 0) continue;
         yield batch;
@@ -121,14 +122,14 @@ export class Network implements KvStore {
     const { time, machine, dice, weather } = this;
     return new Promise<T>((resolve, reject) => {
       let isLate = false;
-      const deadline = setTimeout(() => {
+      const deadline = time.clockOf(machine).setTimer(options?.deadlineMs ?? DEADLINE_MS, () => {
         isLate = true;
         reject(new StoreUnreachableError("no answer within the deadline"));
-      }, options?.deadlineMs ?? DEADLINE_MS);
+      });
       const answer = (settle: () => void) => {
         if (isLate) return;
         time.at(machine, this.latencyMs(), () => {
-          clearTimeout(deadline);
+          deadline.cancel();
           settle();
         });
       };

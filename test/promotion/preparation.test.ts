@@ -1,7 +1,6 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { appendedOf, inTime, keysOf, until, useFakeTime } from "../log/support.js";
+import { appendedOf, inTime, keysOf, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLogger, type Entrant, refusalOf, Side } from "./side.js";
 
@@ -11,7 +10,7 @@ const keys = keysOf();
 let inner: MemoryKvStore;
 let store: FaultyKvStore;
 beforeEach(() => {
-  inner = new MemoryKvStore({ clock: systemClock });
+  inner = new MemoryKvStore({ clock: testClock });
   store = new FaultyKvStore(inner);
 });
 

@@ -1,7 +1,6 @@
 import type { LogParts } from "../../src/log/contract.js";
 import type { Log } from "../../src/log/log.js";
 import { Logs } from "../../src/log/logs.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
 import { type Logger, silentLogger } from "../../src/oplog/logger.js";
 import type { CampaignObserver } from "../../src/promotion/campaign.js";
@@ -11,7 +10,7 @@ import { ObjectEviction } from "../../src/standby/eviction.js";
 import type { View } from "../../src/standby/view.js";
 import { Views } from "../../src/standby/views.js";
 import { logParts } from "../following/followers.js";
-import { anAppend, anIdentity, inTime, type TestAppend, until } from "../log/support.js";
+import { anAppend, anIdentity, inTime, type TestAppend, testClock, until } from "../log/support.js";
 import { type EntryInit, LIMITS } from "../oplog/entries-support.js";
 
 export const TTL_MS = 3000;
@@ -106,7 +105,7 @@ export class Side {
       observer: own = unobserved,
     } = shape;
     const logs = new Logs(logParts(store, { identity: anIdentity(name), ...log }), 10);
-    const common = { clock: systemClock, logger: silentLogger };
+    const common = { clock: testClock, logger: silentLogger };
     const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
     const openLog = (each: string) => logs.get(each);
     const views = new Views(

@@ -8,9 +8,9 @@ import type { View } from "../../src/standby/view.js";
 import { Views } from "../../src/standby/views.js";
 import { logParts } from "../following/followers.js";
 import { type AppendBuilder, anIdentity, type Dice, SETTINGS, type TestAppend } from "../log/support.js";
+import type { Machine, VirtualTime } from "../support/virtual-time.js";
 import { LOG } from "./candidate.js";
 import { FAIR, Network, type Weather } from "./network.js";
-import type { Machine, VirtualTime } from "./virtual-time.js";
 
 export interface SidecarShape {
   readonly hasView: boolean;
@@ -46,14 +46,14 @@ export class SimulatedSidecar implements Machine {
     readonly finals: Map<bigint, bigint>,
   ) {
     this.network = new Network(store, time, dice, this);
+    const clock = time.clockOf(this);
     const parts = logParts(this.network, {
       identity: anIdentity(name),
-      clock: time.clock,
+      clock,
       settings: { ...SETTINGS, record: { ...SETTINGS.record, entriesMax: 6 }, writeDeadlineMs: shape.writeDeadlineMs },
       signal: this.stop.signal,
       onBroken: (error) => void this.broken.push(error),
     });
-    const { clock } = time;
     this.logs = new Logs(parts, 10);
     const openLog = (log: string) => this.logs.get(log);
     const viewObserver = { applied() {}, keyOrderViolated() {}, phase() {} };
@@ -77,7 +77,7 @@ export class SimulatedSidecar implements Machine {
       evictionOf: (view) =>
         new ObjectEviction({ view, clock, limits: LIMITS, logger: silentLogger, observer: { evicted() {} } }),
     });
-    this.viewing = time.on(this, () => this.views.run(this.stop.signal));
+    this.viewing = this.views.run(this.stop.signal);
     this.viewing.catch((error: unknown) => void this.broken.push(error));
   }
 
@@ -133,12 +133,10 @@ export class SimulatedSidecar implements Machine {
   }
 
   async end(): Promise<void> {
-    await this.time.on(this, async () => {
-      this.stop.abort();
-      await this.viewing;
-      await this.logs.drain();
-      await this.logs.close();
-    });
+    this.stop.abort();
+    await this.viewing;
+    await this.logs.drain();
+    await this.logs.close();
   }
 }
 

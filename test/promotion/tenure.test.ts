@@ -6,13 +6,23 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { CampaignRequestSchema } from "../../src/gen/oplog/v1/leadership_pb.js";
 import { CampaignStream } from "../../src/grpc/campaign-stream.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { type CallOptions, StoreUnreachableError, type TxnRequest } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { sleep } from "../../src/oplog/timing.js";
 import { LeaseKeeper } from "../../src/promotion/lease-keeper.js";
 import { resolveFromStore } from "../../src/writing/resolve.js";
-import { appendedOf, errorOf, inTime, keysOf, passTime, SETTINGS, until, useFakeTime } from "../log/support.js";
+import {
+  appendedOf,
+  errorOf,
+  inTime,
+  keysOf,
+  passTime,
+  SETTINGS,
+  testClock,
+  until,
+  useFakeTime,
+  useRealTime,
+} from "../log/support.js";
 import { leased } from "../standby/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { waitFor } from "../support/wait.js";
@@ -24,7 +34,7 @@ const keys = keysOf();
 let inner: MemoryKvStore;
 let store: FaultyKvStore;
 beforeEach(() => {
-  inner = new MemoryKvStore({ clock: systemClock });
+  inner = new MemoryKvStore({ clock: testClock });
   store = new FaultyKvStore(inner);
 });
 
@@ -124,7 +134,7 @@ describe("a further term of the same leadership", () => {
     expect(await inTime(leader.ended)).toMatchObject({ reason: "not ready" });
     expect(leader.terms).toHaveLength(1);
     await other.hears("leading");
-    expect(systemClock.monotonicMs()).toBeGreaterThanOrEqual(leader.promisedUntilMs);
+    expect(testClock.monotonicMs()).toBeGreaterThanOrEqual(leader.promisedUntilMs);
     await other.resign();
   });
 });
@@ -143,7 +153,7 @@ class MuteLeases extends FaultyKvStore {
 }
 
 async function unanswered({ deadlineMs = 10_000 }: CallOptions = {}): Promise<never> {
-  await sleep(deadlineMs);
+  await sleep(testClock, deadlineMs);
   throw new StoreUnreachableError("no answer within the deadline");
 }
 
@@ -152,7 +162,7 @@ it("is told that the store is unreachable at once when its promise has run out",
   const leader = await new Side("a", mute).leader("a");
   mute.isMute = true;
   const { promisedUntilMs } = leader;
-  await passTime(promisedUntilMs - systemClock.monotonicMs() + 50);
+  await passTime(promisedUntilMs - testClock.monotonicMs() + 50);
   expect(leader.told.at(-1)).toMatchObject({ kind: "lost", lost: { reason: "store unreachable" } });
   expect(await inTime(leader.ended)).toMatchObject({ reason: "store unreachable" });
 });
@@ -165,9 +175,9 @@ it("after a data loss nobody else leads before the promise has run out", async (
   await inner.txn({ compares: [], writes: [{ kind: "delete", key: keys.head }] });
   expect(errorOf(await side.append())).toBeInstanceOf(Error);
   const { promisedUntilMs } = leader;
-  expect(promisedUntilMs).toBeGreaterThan(systemClock.monotonicMs());
+  expect(promisedUntilMs).toBeGreaterThan(testClock.monotonicMs());
   await until(() => other.kinds.includes("leading") || other.end !== undefined, "the other one to lead");
-  expect(systemClock.monotonicMs()).toBeGreaterThanOrEqual(promisedUntilMs);
+  expect(testClock.monotonicMs()).toBeGreaterThanOrEqual(promisedUntilMs);
   expect(leader.promisedUntilMs).toBe(promisedUntilMs);
   expect(leader.end).toBeInstanceOf(Error);
   await other.resign();
@@ -179,12 +189,13 @@ describe("Resign", () => {
     await side.leader("a");
     store.failLeases();
     // The lease runs on in the store.
-    const keepAlive = setInterval(
-      () => void inner.get(keys.leader).then(({ pair }) => pair && inner.keepLeaseAlive(pair.leaseId)),
-      500,
-    );
+    const keepAlive = async () => {
+      const { pair } = await inner.get(keys.leader);
+      if (pair !== undefined) await inner.keepLeaseAlive(pair.leaseId);
+      testClock.setTimer(500, () => void keepAlive());
+    };
+    await keepAlive();
     expect(await refusalOf(side.campaigns.resign("log"))).toMatchObject({ reason: "STORE_UNREACHABLE" });
-    clearInterval(keepAlive);
     expect((await inner.get(keys.leader)).pair).toBeDefined();
   });
 
@@ -224,7 +235,7 @@ describe("a sidecar that stops", () => {
 });
 
 it("does not call a master silent that was heard while the sidecar stood still", async () => {
-  vi.useRealTimers();
+  useRealTime();
   const entrant = new Side("a", store).enter("a", { aliveWithinMs: 200 });
   let heard = 0;
   const connected = new Promise<Socket>((resolve) => {

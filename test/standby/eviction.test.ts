@@ -1,7 +1,6 @@
-import { beforeEach, describe, expect, it, vi } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import type { Log } from "../../src/log/log.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { ObjectEviction } from "../../src/standby/eviction.js";
@@ -11,7 +10,18 @@ import { Views } from "../../src/standby/views.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
 import type { LogWriter } from "../../src/writing/log-writer.js";
 import { aLog, appendTo } from "../following/followers.js";
-import { anAppend, appendedOf, inTime, keysOf, passTime, readAtRest, until, useFakeTime } from "../log/support.js";
+import {
+  anAppend,
+  appendedOf,
+  inTime,
+  keysOf,
+  passTime,
+  readAtRest,
+  testClock,
+  theFakeTime,
+  until,
+  useFakeTime,
+} from "../log/support.js";
 import { LIMITS } from "../oplog/entries-support.js";
 import { hex, leased, type Operation, put, remove } from "./support.js";
 
@@ -27,7 +37,7 @@ let log: Log;
 let budget: QueueBudget;
 
 beforeEach(() => {
-  store = new MemoryKvStore({ clock: systemClock });
+  store = new MemoryKvStore({ clock: testClock });
   budget = new QueueBudget(64 * 1024 * 1024, 1000);
   log = aLog(store, { budget });
 });
@@ -37,7 +47,7 @@ const keysIn = ({ state }: { state: View["state"] }) => [...state.scan()].map(({
 
 async function aView(of: Log, objectLeaseDefaultMs: number | undefined): Promise<View> {
   const observer = { applied: () => undefined, keyOrderViolated: () => undefined, phase: () => undefined };
-  const parts = { openLog: () => of, clock: systemClock, logger: silentLogger, observer, headPollMs: 1000 };
+  const parts = { openLog: () => of, clock: testClock, logger: silentLogger, observer, headPollMs: 1000 };
   const views = new Views({ ...parts, objectLeaseDefaultMs }, ["log"]);
   void views.run(new AbortController().signal);
   const view = views.get("log");
@@ -72,7 +82,7 @@ async function leading(shape: Shape = {}) {
   const again = () => new ObjectEviction(parts);
   const parts = {
     view: over<EvictedView>(view, shape.view?.(view) ?? {}),
-    clock: systemClock,
+    clock: testClock,
     logger: { ...silentLogger, info: note as never, warn: note as never },
     observer: {
       evicted: (_: string, objects: number) => {
@@ -333,7 +343,7 @@ describe("a look at all objects", () => {
         keysWhere: (shard, isWanted) => {
           if (shard === 0) {
             scan.looks++;
-            vi.advanceTimersByTime(lookMs);
+            theFakeTime().passBusy(lookMs);
           }
           return real.state.keysWhere(shard, isWanted);
         },
@@ -405,7 +415,7 @@ describe("a clock that steps ahead an hour", () => {
     const { view } = await leading();
     await append(put("before"), leased("short", 5000));
     await passTime(2000);
-    vi.setSystemTime(Date.now() + HOUR_MS);
+    theFakeTime().setWall(testClock.wallMs() + HOUR_MS);
     await append(put("since"));
     await passTime(2500);
     expect(keysIn(view)).toEqual(["before", "inherited", "short", "since"]);
@@ -423,7 +433,7 @@ describe("a clock that goes back an hour", () => {
     await append(put("before"));
     const { view } = await leading();
     await passTime(2000);
-    vi.setSystemTime(Date.now() - HOUR_MS);
+    theFakeTime().setWall(testClock.wallMs() - HOUR_MS);
     await append(leased("own", 10_000), put("default"));
     await passTime(9500);
     expect(keysIn(view)).toEqual(["before", "default", "own"]);
@@ -441,7 +451,7 @@ describe("a clock that goes back an hour", () => {
     await append(leased("before", 10 * HOUR_MS));
     const { view } = await leading();
     await passTime(2 * HOUR_MS);
-    vi.setSystemTime(Date.now() - HOUR_MS);
+    theFakeTime().setWall(testClock.wallMs() - HOUR_MS);
     await append(operation);
     await passTime(lastsMs - 500);
     expect(keysIn(view)).toEqual(["before", "new"]);

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import type { Clock } from "../../src/oplog/clock.js";
+import { type Clock, systemClock } from "../../src/oplog/clock.js";
 import {
   BEGINNING,
   type LifeEvent,
@@ -174,7 +174,7 @@ describe("the record of a life", () => {
     sight = { isReached: false, applied: 0n, head: 0n, headAgeMs: 0 };
     told = [];
     logged = [];
-    const clock: Clock = { wallMs: () => 1_700_000_000_000 + nowMs, monotonicMs: () => nowMs };
+    const clock: Clock = { ...systemClock, wallMs: () => 1_700_000_000_000 + nowMs, monotonicMs: () => nowMs };
     const log = (facts: object) => void logged.push({ ...facts });
     record = new LifeRecord({
       log: "orders",

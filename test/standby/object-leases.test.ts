@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Clock } from "../../src/oplog/clock.js";
+import { type Clock, systemClock } from "../../src/oplog/clock.js";
 import { ObjectLeases } from "../../src/standby/object-leases.js";
 import { aState, event, hex, leased, type Operation, put, TIMESTAMP_MS } from "./support.js";
 
@@ -20,7 +20,7 @@ function aLeasedState(defaultMs: number | undefined, ...operations: Operation[])
       this.steppedMs += ms;
     },
   };
-  const clock: Clock = { wallMs: () => wall.ms, monotonicMs: () => wall.ms - wall.steppedMs };
+  const clock: Clock = { ...systemClock, wallMs: () => wall.ms, monotonicMs: () => wall.ms - wall.steppedMs };
   const leases = new ObjectLeases(log.state, clock, defaultMs);
   return { ...log, leases, wall, endOf: (key: string) => leases.endOf(log.state.leaseOf(Buffer.from(key))!) };
 }

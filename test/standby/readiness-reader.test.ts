@@ -2,14 +2,13 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import { LeaderLeaseSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import type { Log } from "../../src/log/log.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { InvalidArgumentError, NoViewError } from "../../src/oplog/errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { ReadinessReader } from "../../src/standby/readiness-reader.js";
 import { Views } from "../../src/standby/views.js";
 import { aLog, appendTo } from "../following/followers.js";
-import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { anAppend, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
@@ -25,7 +24,7 @@ let log: Log;
 let primary: Log;
 
 beforeEach(() => {
-  memory = new MemoryKvStore({ clock: systemClock });
+  memory = new MemoryKvStore({ clock: testClock });
   store = new FaultyKvStore(memory);
   log = aLog(store, { headPollMs: HEAD_POLL_MS });
   primary = aLog(memory);
@@ -35,7 +34,7 @@ async function aStandby() {
   const views = new Views(
     {
       openLog: () => log,
-      clock: systemClock,
+      clock: testClock,
       logger: silentLogger,
       observer: { applied() {}, keyOrderViolated() {}, phase() {} },
       headPollMs: HEAD_POLL_MS,
@@ -45,7 +44,7 @@ async function aStandby() {
   const gone = new AbortController();
   const ended = views.run(gone.signal);
   const view = views.get("log");
-  const parts = { views, store, keyPrefix: "/oplog", clock: systemClock, storeUnreachableMs: () => 0 };
+  const parts = { views, store, keyPrefix: "/oplog", clock: testClock, storeUnreachableMs: () => 0 };
   const reader = new ReadinessReader(parts);
   return {
     view,
@@ -192,7 +191,7 @@ describe("the readiness of a view", () => {
     const { view, read, follows, leave } = await aStandby();
     await follows();
     store.dropWatchEvents();
-    const elsewhere = new MemoryKvStore({ clock: systemClock });
+    const elsewhere = new MemoryKvStore({ clock: testClock });
     await appendTo(aLog(elsewhere), anAppend().of(2));
     const { pair: foreign } = await elsewhere.get(keys.head);
     await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value: foreign!.value }] });

@@ -1,7 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Log } from "../../src/log/log.js";
 import { batchFrame } from "../../src/oplog/batch-frame.js";
-import { systemClock } from "../../src/oplog/clock.js";
 import { NoViewError, StoreUnavailableError, ViewFailedError } from "../../src/oplog/errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
@@ -9,7 +8,7 @@ import { sleep } from "../../src/oplog/timing.js";
 import { Views } from "../../src/standby/views.js";
 import { trim } from "../../src/stored/trim.js";
 import { aLog, appendTo } from "../following/followers.js";
-import { anAppend, inTime, keysOf, passTime, until, useFakeTime } from "../log/support.js";
+import { anAppend, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { batchOf, hex, Model, type Operation, put } from "./support.js";
 
@@ -24,7 +23,7 @@ let primary: Log;
 let model: Model;
 
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
   log = aLog(store, { headPollMs: HEAD_POLL_MS });
   primary = aLog(store);
   model = new Model();
@@ -41,7 +40,7 @@ function aView() {
   const views = new Views(
     {
       openLog: () => log,
-      clock: systemClock,
+      clock: testClock,
       logger: silentLogger,
       observer: {
         applied: (_, sequenceId, keys) => Object.assign(told, { applied: sequenceId, keys }),
@@ -214,9 +213,9 @@ describe("a view that is to be promoted", () => {
 
   it("looks at the store afresh, and is ready once the final entry has been applied", async () => {
     const { view, leave, ended } = await aViewBehind();
-    const startedMs = systemClock.monotonicMs();
+    const startedMs = testClock.monotonicMs();
     await inTime(view.promote(2n, forever));
-    expect(systemClock.monotonicMs() - startedMs).toBeLessThan(HEAD_POLL_MS / 10);
+    expect(testClock.monotonicMs() - startedMs).toBeLessThan(HEAD_POLL_MS / 10);
     expect(view).toMatchObject({ phase: "promoting", state: { applied: 2 } });
     view.promoted();
     expect(view.phase).toBe("promoted");
@@ -240,9 +239,9 @@ describe("a view that is to be promoted", () => {
     const { view, leave, ended } = aView();
     await passTime(60_000);
     store.comeBack();
-    const startedMs = systemClock.monotonicMs();
+    const startedMs = testClock.monotonicMs();
     await inTime(view.promote(1n, forever));
-    expect(systemClock.monotonicMs() - startedMs).toBeLessThan(HEAD_POLL_MS / 10);
+    expect(testClock.monotonicMs() - startedMs).toBeLessThan(HEAD_POLL_MS / 10);
     leave();
     await inTime(ended);
   });
@@ -312,7 +311,7 @@ describe("waiting for an entry to be applied", () => {
 
   it("ends when the view fails", async () => {
     log.subscribe = async () => {
-      await sleep(100, new AbortController().signal);
+      await sleep(testClock, 100, new AbortController().signal);
       throw new TypeError("a defect");
     };
     const { view, ended } = aView();

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { open as openLmdb } from "lmdb";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { systemClock } from "../../src/oplog/clock.js";
 import { StoreRefusedError, StoreUnreachableError, WatchLostError } from "../../src/oplog/kv-store.js";
 import { EmbeddedKvStore } from "../../src/stores/embedded/embedded-kv-store.js";
 import { DataDirectoryInUseError } from "../../src/stores/embedded/ownership.js";
@@ -228,7 +229,7 @@ describe("durability", () => {
 describe("leases", () => {
   test("start their TTL again when the store is opened", async () => {
     let nowMs = 0;
-    const clock = { wallMs: () => nowMs, monotonicMs: () => nowMs };
+    const clock = { ...systemClock, wallMs: () => nowMs, monotonicMs: () => nowMs };
     const first = await EmbeddedKvStore.open({ directory: temp.path, clock });
     const { leaseId } = await first.grantLease(60_000);
     await write(first, put("/leased", "x", leaseId));

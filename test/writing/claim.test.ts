@@ -1,18 +1,17 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
 import { DataLossError, NotPrimaryError } from "../../src/oplog/errors.js";
 import { StoreUnreachableError } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeHead, decodeTerm } from "../../src/stored/decode.js";
 import { claimTerm, type Ground } from "../../src/writing/claim.js";
-import { anIdentity, keysOf } from "../log/support.js";
+import { anIdentity, keysOf, testClock } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 const keys = keysOf();
 const BY_APPEND: Ground = { kind: "append", heldTerm: 0n };
 let store: FaultyKvStore;
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
 });
 const storedTerm = async () => decodeTerm((await store.get(keys.term)).pair);
 

@@ -1,5 +1,4 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
 import {
   NotPrimaryError,
   OperationIdUsedError,
@@ -19,6 +18,7 @@ import {
   passTime,
   readAtRest,
   SETTINGS,
+  testClock,
   until,
   useFakeTime,
 } from "../log/support.js";
@@ -29,7 +29,7 @@ useFakeTime();
 const keys = keysOf();
 let store: FaultyKvStore;
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
 });
 
 const aPrimary = () => aLog(store, { settings: { ...SETTINGS, writeDeadlineMs: 200 } }).primary;

@@ -1,5 +1,4 @@
-import { beforeEach, describe, expect, it, vi } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
+import { beforeEach, describe, expect, it } from "vitest";
 import {
   DataLossError,
   ExpectedSequenceMismatchError,
@@ -27,6 +26,8 @@ import {
   keysOf,
   passTime,
   readAtRest,
+  testClock,
+  theFakeTime,
   useFakeTime,
 } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
@@ -36,7 +37,7 @@ useFakeTime();
 const keys = keysOf();
 let store: FaultyKvStore;
 beforeEach(() => {
-  store = new FaultyKvStore(new MemoryKvStore({ clock: systemClock }));
+  store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
 });
 
 const payloads = async () =>
@@ -102,7 +103,7 @@ describe("group commit", () => {
     const wall = [5000, 3000, 7000];
     const { append } = await aWriter(store, {});
     for (const timeMs of wall) {
-      vi.setSystemTime(timeMs);
+      theFakeTime().setWall(timeMs);
       await inTime(append(anAppend()).outcome);
     }
     const records = await readAtRest(store, keys);

@@ -1,10 +1,9 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../../src/oplog/clock.js";
 import type { KeyValue } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeHead } from "../../src/stored/decode.js";
 import { restoreWindow, WindowReader } from "../../src/writing/window-restore.js";
-import { anAppend, anIdentity, appendedOf, aWriter, inTime, keysOf, useFakeTime } from "../log/support.js";
+import { anAppend, anIdentity, appendedOf, aWriter, inTime, keysOf, testClock, useFakeTime } from "../log/support.js";
 
 useFakeTime();
 
@@ -12,7 +11,7 @@ const keys = keysOf();
 let store: MemoryKvStore;
 let reader: WindowReader;
 beforeEach(() => {
-  store = new MemoryKvStore({ clock: systemClock });
+  store = new MemoryKvStore({ clock: testClock });
   reader = new WindowReader(store, keys);
 });
 
