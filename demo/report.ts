@@ -28,6 +28,8 @@ export interface DemoReport {
   readonly operations: number;
   /** Operations. */
   readonly acknowledged: number;
+  /** Operations in the log without an acknowledgement: the fault came between the two. */
+  readonly unanswered: number;
   readonly lastAcknowledged: number;
   /** Operations that were acknowledged as new though they had been before. */
   readonly acknowledgedTwice: number;
@@ -86,6 +88,7 @@ export function reportOf(run: Run): DemoReport {
     requests: run.requests,
     operations: whole.operations,
     acknowledged: acknowledged.reduce((sum, each) => sum + operationsOf(each), 0),
+    unanswered: Math.max(0, whole.operations - distinct(acknowledged)),
     lastAcknowledged,
     acknowledgedTwice: twice(acknowledged),
     fault: run.fault,
@@ -126,6 +129,17 @@ function operationsOf({ firstSequenceId, lastSequenceId }: Acknowledged): number
   return lastSequenceId - firstSequenceId + 1;
 }
 
+function distinct(acknowledged: readonly Acknowledged[]): number {
+  const inOrder = [...acknowledged].sort((one, other) => one.firstSequenceId - other.firstSequenceId);
+  let upTo = 0;
+  let count = 0;
+  for (const { firstSequenceId, lastSequenceId } of inOrder) {
+    count += Math.max(0, lastSequenceId - Math.max(upTo, firstSequenceId - 1));
+    upTo = Math.max(upTo, lastSequenceId);
+  }
+  return count;
+}
+
 /** Whoever acknowledged them. */
 function twice(acknowledged: readonly Acknowledged[]): number {
   const fresh = acknowledged.filter(({ isDuplicate }) => !isDuplicate);
@@ -153,6 +167,14 @@ export function formatReport(report: DemoReport): string {
     ["store", report.store],
     ["trace", report.trace],
     ["acknowledged", `${count(report.acknowledged)} operations of ${count(report.requests)} requests`],
+    ...(report.unanswered === 0
+      ? []
+      : [
+          ["", `${count(report.unanswered)} more are in the log; the fault came before their answer`] as [
+            string,
+            string,
+          ],
+        ]),
     ...(report.lastAcknowledged === report.operations
       ? []
       : [["", `up to ${count(report.lastAcknowledged)} of ${count(report.operations)}`] as [string, string]]),
@@ -168,10 +190,11 @@ export function formatReport(report: DemoReport): string {
     ],
     ...standbys.map(({ received, skipped, reconnects, failure }, index): [string, string] => [
       `standby ${index + 1}`,
-      `${count(received)} received, ${skipped} skipped, ${reconnects} reconnects${failure === undefined ? "" : `; ${failure}`}`,
+      `${count(received)} received${received === report.operations ? ", the whole log" : ""}, ${skipped} skipped, ` +
+        `${reconnects} reconnects${failure === undefined ? "" : `; ${failure}`}`,
     ]),
-    ["lost", count(report.lost)],
-    ["duplicated", count(report.duplicated)],
+    ["lost", `${count(report.lost)} that were acknowledged and a standby did not receive`],
+    ["duplicated", `${count(report.duplicated)} that a standby received twice`],
     ...(report.acknowledgedTwice === 0 ? [] : [["acked twice", count(report.acknowledgedTwice)] as [string, string]]),
     ["hash equal", report.hashEqual ? `yes  ${report.expectedHash}` : `NO  expected ${report.expectedHash}`],
     ...(report.hashEqual ? [] : standbys.map(({ hash }, index): [string, string] => [`  standby ${index + 1}`, hash])),

@@ -59,7 +59,8 @@ export class Oplogd {
 /** Compiles the sources unless that has been done since they changed. */
 export async function ensureBuilt(tell: (message: string) => void): Promise<void> {
   if (existsSync(PROGRAM) && statSync(PROGRAM).mtimeMs >= newestSourceMs()) return;
-  tell(`${existsSync(PROGRAM) ? "the build is older than the sources" : "there is no build yet"}: npm run build`);
+  const because = existsSync(PROGRAM) ? "the sources have changed" : "there is no build yet";
+  tell(`building oplogd first, as \`npm run build\` does: ${because}`);
   const build = promisify(execFile)("npm", ["run", "build"], { cwd: ROOT, shell: process.platform === "win32" });
   await build.catch((error: { stdout?: string }) => {
     // The compiler says on stdout what is wrong.

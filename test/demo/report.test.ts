@@ -46,6 +46,21 @@ describe("a run of the demo", () => {
     expect(formatReport(report)).not.toContain("NO");
   });
 
+  it("explains why a standby has received more than was acknowledged", () => {
+    const report = reportOf({
+      ...RUN,
+      acknowledged: [acknowledged(1, 4), acknowledged(7, 10), acknowledged(7, 8, true)],
+    });
+    expect(report.unanswered).toBe(2);
+    const text = formatReport(report);
+    expect(text).toMatch(/^ +2 more are in the log; the fault came before their answer$/m);
+    expect(text).toMatch(/^standby 1 +10 received, the whole log, 0 skipped/m);
+    expect(text).toMatch(/^lost +0 that were acknowledged and a standby did not receive$/m);
+    expect(formatReport(reportOf({ ...RUN, acknowledged: [acknowledged(1, 10)] }))).not.toContain(
+      "more are in the log",
+    );
+  });
+
   it.each<[string, Partial<Run>]>([
     ["of no operations", { whole: { ...RUN.whole, operations: 0 }, acknowledged: [] }],
     ["of which only half was acknowledged", { acknowledged: [acknowledged(1, 5)] }],
