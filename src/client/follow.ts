@@ -83,27 +83,31 @@ export function isTransient(error: OplogRpcError): boolean {
 class Position {
   private next: bigint | undefined;
   private previousTerm: bigint;
+  private previousChain: Uint8Array | undefined;
   private logId: Uint8Array | undefined;
 
   constructor(private readonly initial: FollowRequest) {
     this.next = initial.start?.case === "fromSequenceId" ? initial.start.value : undefined;
     this.previousTerm = initial.previousTerm ?? 0n;
+    this.previousChain = initial.previousChain;
     this.logId = initial.logId;
   }
 
   request(): FollowRequest {
-    const { next, previousTerm, logId } = this;
+    const { next, previousTerm, previousChain = new Uint8Array(), logId } = this;
+    const start = { case: "fromSequenceId", value: next ?? 0n } as const;
     return {
       ...this.initial,
-      ...(next === undefined ? {} : { start: { case: "fromSequenceId", value: next } as const, previousTerm }),
+      ...(next === undefined ? {} : { start, previousTerm, previousChain }),
       ...(logId === undefined ? {} : { logId }),
     };
   }
 
   advance(frame: FollowEvent): void {
     if (frame.case === "batch") {
-      this.require(frame.value.firstSequenceId);
-      this.moveTo(frame.value.lastSequenceId + 1n, lastTerm(frame.value));
+      const { firstSequenceId, lastSequenceId, lastChain } = frame.value;
+      this.require(firstSequenceId);
+      this.moveTo(lastSequenceId + 1n, lastTerm(frame.value), lastChain);
     } else if (frame.case === "caughtUp") {
       this.moveTo(frame.value.headSequenceId + 1n);
     } else if (frame.case === "snapshotEnd") {
@@ -111,7 +115,8 @@ class Position {
     } else if (frame.case === "heartbeat") {
       if (frame.value.logId.length > 0) this.logId = frame.value.logId;
       // 0 says nothing of where the stream starts: from_head is not known until CaughtUp.
-      if (frame.value.sentSequenceId > 0n) this.moveTo(frame.value.sentSequenceId + 1n);
+      const { sentSequenceId, sentTerm, sentChain } = frame.value;
+      if (sentSequenceId > 0n) this.moveTo(sentSequenceId + 1n, sentTerm, sentChain);
     }
   }
 
@@ -122,15 +127,17 @@ class Position {
     }
   }
 
-  private moveTo(next: bigint, previousTerm = 0n): void {
+  private moveTo(next: bigint, previousTerm = 0n, previousChain?: Uint8Array): void {
     if (this.next !== undefined && next <= this.next) return;
     this.next = next;
     this.previousTerm = previousTerm;
+    this.previousChain = previousChain;
   }
 }
 
-/** Term of the entry that the next one follows; 0 = not known, because a filter left it out. */
+/** Term of the entry that the next one follows; 0 = not known: an older sidecar, and a filter has left the entry out. */
 function lastTerm(batch: Batch): bigint {
+  if (batch.lastTerm !== 0n) return batch.lastTerm;
   const last = batch.entries.at(-1);
   return last?.sequenceId === batch.lastSequenceId ? last.term : 0n;
 }

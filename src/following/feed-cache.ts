@@ -20,9 +20,9 @@ export class FeedCache {
   constructor(private readonly bytesMax: number) {}
 
   /** Takes only what is listed: a writer's run carries more, which must not live as long as the cache. */
-  push({ first, last, term, timestampMs, body, frame }: CommittedRun): void {
-    const framed = frame === undefined ? frameRun({ first, last, body }) : { body, frame };
-    const run = this.kept({ first, last, term, timestampMs, body: framed.body, frame: framed.frame });
+  push({ first, last, term, chain, previousChain, timestampMs, body, frame }: CommittedRun): void {
+    const listed = { first, last, term, chain, previousChain, timestampMs, body };
+    const run = this.kept(frame === undefined ? frameRun(listed) : { ...listed, frame });
     this.runs.push(run);
     this.bytes += bytesOf(run);
     while (this.bytes > this.bytesMax && this.oldest < this.runs.length - 1) {
@@ -61,7 +61,7 @@ export class FeedCache {
     const frame = this.copies.copy(run.frame);
     const bodyAt = run.body.byteOffset - run.frame.byteOffset;
     const body = frame.subarray(bodyAt, bodyAt + run.body.length);
-    return { first: run.first, last: run.last, term: run.term, timestampMs: run.timestampMs, body, frame };
+    return { ...run, body, frame };
   }
 }
 

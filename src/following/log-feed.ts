@@ -1,14 +1,29 @@
 import { runFrom } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, LogReplacedError, type OplogError, TrimmedError } from "../oplog/errors.js";
+import {
+  DataLossError,
+  HistoryDivergedError,
+  LogReplacedError,
+  type OplogError,
+  TrimmedError,
+} from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type GetResult, type KvStore, StoreError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
-import type { CommittedRun } from "../oplog/record.js";
+import { type CommittedRun, chainOf, isOtherChain } from "../oplog/record.js";
 import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
-import { decodeFloor, HoleWatch, holeAt, openRecord, openRun, readFloor, readHistory } from "../stored/history.js";
+import {
+  decodeFloor,
+  HoleWatch,
+  holeAt,
+  openRecord,
+  openRun,
+  readFloor,
+  readHistory,
+  requireContinued,
+} from "../stored/history.js";
 import type { LeaderView, Primary } from "../stored/primary.js";
 import { FeedCache, type FramedRun } from "./feed-cache.js";
 
@@ -35,12 +50,15 @@ const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
  *
  * Invariant: the runs handed on are contiguous; `last` is the id of the newest. The watch is never trusted to be
  * complete: what it brings must fit, the head it brings must have been reached, and the head is polled besides, since a
- * lost tail leaves no hole to see. Whatever does not fit is read from the store again.
+ * lost tail leaves no hole to see. Whatever does not fit is read from the store again. Each run must continue the chain of
+ * the one before, and so must the head: one that does not is of another history, and the feed ends there.
  */
 export class LogFeed {
   readonly change = new Change();
   /** Id of the newest run; before the first reading 0n. */
   last = 0n;
+  /** Of that entry; "" = not known. */
+  lastChain = "";
   /** The highest id known to be durable; above `last` while a gap is being closed. */
   head = 0n;
   floor = 1n;
@@ -51,6 +69,7 @@ export class LogFeed {
   /** Ids that are missing while later ones have been seen. */
   gap: { readonly first: bigint; readonly last: bigint } | undefined;
   private readonly cache: FeedCache;
+  private headChain = "";
   private isSynced = false;
   private confirmedMs = 0;
   private broughtMs = 0;
@@ -173,6 +192,7 @@ export class LogFeed {
     this.noteFloor(decodeFloor(floor.pair).sequenceId);
     if (!this.isSynced) {
       this.last = this.head;
+      this.lastChain = this.headChain;
       this.isSynced = true;
     } else if (this.head > this.last) {
       await this.fill();
@@ -216,7 +236,7 @@ export class LogFeed {
   private async fill(): Promise<void> {
     const { store, keys } = this.parts;
     try {
-      for await (const run of readHistory(store, keys, this.last + 1n, this.logId)) {
+      for await (const run of readHistory(store, keys, this.last + 1n, this.logId, this.lastChain)) {
         this.accept(run);
         this.change.notify();
       }
@@ -228,6 +248,7 @@ export class LogFeed {
       this.noteFloor((await readFloor(store, keys)).sequenceId);
       this.cache.clear();
       this.last = this.floor - 1n;
+      this.lastChain = "";
       await this.fill();
       return;
     }
@@ -236,8 +257,10 @@ export class LogFeed {
 
   private accept(run: CommittedRun): void {
     if (run.last <= this.last) return;
+    requireContinued(this.parts.keys, run, this.last, this.lastChain);
     this.cache.push(runFrom(run, this.last + 1n));
     this.last = run.last;
+    this.lastChain = run.chain;
     if (run.last > this.head) this.moveHead(run.last);
     if (this.gap !== undefined && this.last >= this.gap.last) this.gap = undefined;
   }
@@ -294,6 +317,11 @@ export class LogFeed {
         `the head went back from ${lastBefore} to ${head.lastSequenceId}`,
       );
     }
+    const chain = chainOf(head.recordNonce);
+    if (head.lastSequenceId === this.last && isOtherChain(chain, this.lastChain)) {
+      throw new HistoryDivergedError(keys.log, this.last, this.lastChain, chain);
+    }
+    this.headChain = chain;
     if (head.lastSequenceId > this.head) this.moveHead(head.lastSequenceId);
   }
 
@@ -321,7 +349,7 @@ export class LogFeed {
 
   private noteFailure(error: unknown): void {
     const { keys, logger, observer } = this.parts;
-    if (error instanceof LogReplacedError) {
+    if (error instanceof LogReplacedError || error instanceof HistoryDivergedError) {
       this.breakFor(error);
     } else if (error instanceof DataLossError) {
       this.noteHole(error);

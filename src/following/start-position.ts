@@ -1,5 +1,6 @@
 import {
   BeyondHeadError,
+  HistoryDivergedError,
   LogReplacedError,
   NotOfferedError,
   TermDivergedError,
@@ -7,35 +8,45 @@ import {
 } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { chainOf, isOtherChain, type Origin, UNKNOWN_ORIGIN } from "../oplog/record.js";
 import { readCursor } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";
-import { readFloor, readHeader, readTerm } from "../stored/history.js";
+import { readFloor, readHeader, readOrigin } from "../stored/history.js";
 import type { LogFeed } from "./log-feed.js";
 
 export type Start =
   | { readonly kind: "beginning" }
-  /** `previousTerm` 0n = not checked. */
-  | { readonly kind: "sequence"; readonly from: bigint; readonly previousTerm: bigint }
+  /** `previous`: of the entry before it; what is not known is not checked. */
+  | { readonly kind: "sequence"; readonly from: bigint; readonly previous: Origin }
   | { readonly kind: "head" }
   | { readonly kind: "time"; readonly timestampMs: bigint }
   | { readonly kind: "cursor"; readonly consumer: string }
   | { readonly kind: "snapshot" };
 
-/** The first id that a subscriber is to receive. Throws OplogError for a place that does not exist. */
-export async function resolveStart(store: KvStore, keys: LogKeys, feed: LogFeed, start: Start): Promise<bigint> {
+/** Where a subscriber starts. */
+export interface Place {
+  /** The first id that it is to receive. */
+  readonly next: bigint;
+  /** Of the entry before, as far as it is known. */
+  readonly previous: Origin;
+}
+
+/** Throws OplogError for a place that does not exist, or is of another history. */
+export async function resolveStart(store: KvStore, keys: LogKeys, feed: LogFeed, start: Start): Promise<Place> {
   switch (start.kind) {
     case "beginning":
-      return (await readFloor(store, keys)).sequenceId;
+      return { next: (await readFloor(store, keys)).sequenceId, previous: UNKNOWN_ORIGIN };
     case "head":
-      return (await storedHead(store, keys, feed)) + 1n;
+      return afterHead(store, keys, feed);
     case "sequence":
-      return requireReadable(store, keys, feed, start.from, start.previousTerm);
+      return requireReadable(store, keys, feed, start.from, start.previous);
     case "cursor": {
-      const { appliedSequenceId } = await readCursor(store, keys, start.consumer);
-      return requireReadable(store, keys, feed, appliedSequenceId + 1n, 0n);
+      const { appliedSequenceId, appliedChain } = await readCursor(store, keys, start.consumer);
+      const previous = { term: 0n, chain: chainOf(appliedChain) };
+      return requireReadable(store, keys, feed, appliedSequenceId + 1n, previous);
     }
     case "time":
-      return findTime(store, keys, feed, start.timestampMs);
+      return { next: await findTime(store, keys, feed, start.timestampMs), previous: UNKNOWN_ORIGIN };
     case "snapshot":
       throw new NotOfferedError("from_snapshot", "true");
   }
@@ -51,17 +62,22 @@ async function requireReadable(
   keys: LogKeys,
   feed: LogFeed,
   from: bigint,
-  previousTerm: bigint,
-): Promise<bigint> {
+  previous: Origin,
+): Promise<Place> {
   // The feed may be a moment behind what the subscriber has seen through another sidecar.
   if (from > feed.head + 1n) await requireStored(store, keys, feed, from - 1n);
   const floor = await readFloor(store, keys);
   if (from < floor.sequenceId) throw new TrimmedError(from, floor.sequenceId);
-  if (previousTerm !== 0n && from > 1n) {
-    const term = from === floor.sequenceId ? floor.previousTerm : await termOf(store, keys, feed, from - 1n);
-    if (term !== 0n && term !== previousTerm) throw new TermDivergedError(from - 1n, previousTerm, term);
+  if (from === 1n || (previous.term === 0n && previous.chain === "")) return { next: from, previous };
+  const { term: readTerm, chain } = await originOf(store, keys, feed, from - 1n);
+  const term = readTerm === 0n && from === floor.sequenceId ? floor.previousTerm : readTerm;
+  if (isOtherChain(chain, previous.chain)) {
+    throw new HistoryDivergedError(keys.log, from - 1n, previous.chain, chain);
   }
-  return from;
+  if (previous.term !== 0n && term !== 0n && term !== previous.term) {
+    throw new TermDivergedError(from - 1n, previous.term, term);
+  }
+  return { next: from, previous: { term, chain: chain === "" ? previous.chain : chain } };
 }
 
 async function requireStored(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint): Promise<void> {
@@ -75,9 +91,23 @@ async function storedHead(store: KvStore, keys: LogKeys, feed: LogFeed): Promise
   return head > feed.head ? head : feed.head;
 }
 
-/** 0n when the record is gone. */
-async function termOf(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint): Promise<bigint> {
-  return feed.find(id)?.term ?? (await readTerm(store, keys, id, feed.logId));
+async function afterHead(store: KvStore, keys: LogKeys, feed: LogFeed): Promise<Place> {
+  const { pair } = await store.get(keys.head);
+  const head = pair && decodeHead(pair);
+  if (head !== undefined && head.lastSequenceId >= feed.head) {
+    return { next: head.lastSequenceId + 1n, previous: { term: head.term, chain: chainOf(head.recordNonce) } };
+  }
+  return { next: feed.head + 1n, previous: originIn(feed, feed.head) ?? UNKNOWN_ORIGIN };
+}
+
+async function originOf(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint): Promise<Origin> {
+  return originIn(feed, id) ?? (await readOrigin(store, keys, id, feed.logId));
+}
+
+/** Without what else the run holds: it may be kept for as long as the subscriber stays. */
+function originIn(feed: LogFeed, id: bigint): Origin | undefined {
+  const run = feed.find(id);
+  return run && { term: run.term, chain: run.chain };
 }
 
 /** Bisects over ids: timestamps never decrease along a log. All entries of a record have the same one. */

@@ -1,14 +1,15 @@
-import { batchFrame, type EntryFilter, filterBody, runFrom, splitRun } from "../oplog/batch-frame.js";
+import { batchFrame, type Coverage, type EntryFilter, filterBody, runFrom, splitRun } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, ShuttingDownError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
-import type { EntryRun } from "../oplog/record.js";
+import { type EntryRun, type Origin, UNKNOWN_ORIGIN } from "../oplog/record.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
 import { HoleWatch, holeAt, readHistory } from "../stored/history.js";
 import type { LeaderView } from "../stored/primary.js";
 import type { LogFeed } from "./log-feed.js";
+import type { Place } from "./start-position.js";
 
 export interface SubscriptionOptions {
   readonly consumer: string;
@@ -21,14 +22,20 @@ export interface SubscriptionOptions {
 
 /** Where frames go. Each call resolves when there is room for the next; a sink whose peer is gone resolves at once. */
 export interface FrameSink {
-  batch(frame: Buffer): Promise<void>;
+  batch(frame: Buffer, coverage: Coverage): Promise<void>;
   notice(notice: Notice): Promise<void>;
   readonly bufferedBytes: number;
   readonly hasRoom: boolean;
 }
 
 export type Notice =
-  | { readonly kind: "heartbeat"; readonly head: bigint; readonly floor: bigint; readonly sent: bigint }
+  | {
+      readonly kind: "heartbeat";
+      readonly head: bigint;
+      readonly floor: bigint;
+      readonly sent: bigint;
+      readonly sentOrigin: Origin;
+    }
   | { readonly kind: "caught up"; readonly head: bigint }
   | { readonly kind: "fell behind"; readonly next: bigint; readonly head: bigint }
   | { readonly kind: "leader changed"; readonly leader: LeaderView }
@@ -55,7 +62,8 @@ const RETRY_MAX_MS = 1000;
  * Sends one subscriber everything from `next` on. It pulls: live frames from the feed, where they have been serialised
  * once for all, older ones from the store. So what it holds is bounded by its sink, however slow that is.
  *
- * Invariant: the frames sent cover contiguous ids; `next` is the first one not covered.
+ * Invariant: the frames sent cover contiguous ids; `next` is the first one not covered, `previous` tells of the last one
+ * that is.
  */
 export class Subscription {
   private phaseNow: "catching up" | "live" = "catching up";
@@ -63,13 +71,17 @@ export class Subscription {
   private gapNoticed = 0n;
   private isDraining = false;
   private atHeadMs: number;
+  private next: bigint;
+  private previous: Origin;
   readonly connectedWallMs: number;
 
   constructor(
     private readonly parts: SubscriptionParts,
     readonly options: SubscriptionOptions,
-    private next: bigint,
+    start: Place,
   ) {
+    this.next = start.next;
+    this.previous = start.previous;
     this.leaderTerm = parts.feed.leader.term;
     this.atHeadMs = parts.clock.monotonicMs();
     this.connectedWallMs = parts.clock.wallMs();
@@ -139,8 +151,8 @@ export class Subscription {
       if (assembler !== undefined) {
         await assembler.add(runFrom(run, assembler.next));
       } else if (filter === undefined && run.first === this.next && run.body.length <= batchBytesMax) {
-        await sink.batch(run.frame);
-        this.advance(run.first, run.last, run.frame.length);
+        await sink.batch(run.frame, run);
+        this.advance(run, run.frame.length);
       } else {
         const single = this.assembler(0);
         await single.add(runFrom(run, this.next));
@@ -159,7 +171,7 @@ export class Subscription {
       const assembler = this.assembler(Math.min(HISTORY_FRAME_BYTES, this.options.batchBytesMax));
       const from = this.next;
       try {
-        for await (const run of readHistory(store, keys, this.next, feed.logId)) {
+        for await (const run of readHistory(store, keys, this.next, feed.logId, this.previous.chain)) {
           await assembler.add(runFrom(run, assembler.next));
           if (signal.aborted || feed.find(assembler.next) !== undefined) break;
         }
@@ -182,14 +194,16 @@ export class Subscription {
 
   private assembler(targetBytes: number): FrameAssembler {
     const { batchBytesMax, filter } = this.options;
-    return new FrameAssembler(this.next, targetBytes, batchBytesMax, filter, async (frame, first, last) => {
-      await this.parts.sink.batch(frame);
-      this.advance(first, last, frame.length);
+    return new FrameAssembler(this.next, targetBytes, batchBytesMax, filter, async (frame, coverage) => {
+      await this.parts.sink.batch(frame, coverage);
+      this.advance(coverage, frame.length);
     });
   }
 
-  private advance(first: bigint, last: bigint, bytes: number): void {
+  private advance(coverage: Coverage, bytes: number): void {
+    const { first, last, term, chain } = coverage;
     this.next = last + 1n;
+    this.previous = { term, chain };
     this.parts.observer.delivered(this.parts.keys.log, Number(last - first) + 1, bytes);
   }
 
@@ -232,7 +246,8 @@ export class Subscription {
 
   private async heartbeat(): Promise<void> {
     const { feed, sink } = this.parts;
-    await sink.notice({ kind: "heartbeat", head: feed.head, floor: feed.floor, sent: this.next - 1n });
+    const { next, previous: sentOrigin } = this;
+    await sink.notice({ kind: "heartbeat", head: feed.head, floor: feed.floor, sent: next - 1n, sentOrigin });
   }
 }
 
@@ -241,6 +256,7 @@ class FrameAssembler {
   private bodies: Buffer[] = [];
   private bytes = 0;
   private first: bigint;
+  private newest: Origin = UNKNOWN_ORIGIN;
   next: bigint;
 
   constructor(
@@ -248,7 +264,7 @@ class FrameAssembler {
     private readonly targetBytes: number,
     private readonly bytesMax: number,
     private readonly filter: EntryFilter | undefined,
-    private readonly send: (frame: Buffer, first: bigint, last: bigint) => Promise<void>,
+    private readonly send: (frame: Buffer, coverage: Coverage) => Promise<void>,
   ) {
     this.first = next;
     this.next = next;
@@ -261,6 +277,7 @@ class FrameAssembler {
       if (body.length > 0) this.bodies.push(body);
       this.bytes += body.length;
       this.next = part.last + 1n;
+      this.newest = part;
       const covered = this.next - this.first;
       if (this.bytes >= this.targetBytes && this.bytes > 0) await this.flush();
       else if (this.filter !== undefined && covered >= COVERED_ENTRIES_MAX) await this.flush();
@@ -269,11 +286,12 @@ class FrameAssembler {
 
   async flush(): Promise<void> {
     if (this.next === this.first) return;
-    const frame = batchFrame(this.bodies, this.first, this.next - 1n);
-    const { first, next } = this;
+    const { term, chain } = this.newest;
+    const coverage = { first: this.first, last: this.next - 1n, term, chain };
+    const frame = batchFrame(this.bodies, coverage);
     this.bodies = [];
     this.bytes = 0;
-    this.first = next;
-    await this.send(frame, first, next - 1n);
+    this.first = this.next;
+    await this.send(frame, coverage);
   }
 }

@@ -22,12 +22,15 @@ import type { EntryFilter } from "../oplog/batch-frame.js";
 import { KEY_BYTES_MAX } from "../oplog/entries.js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
+import { chainOf } from "../oplog/record.js";
 import type { View } from "../standby/view.js";
 import type { LogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
 import type { Appended } from "../writing/append-item.js";
 import { PHASES } from "./readiness.js";
 
+/** A chain has 16; a client hands back what it was told. */
+const CHAIN_BYTES_MAX = 64;
 const BATCH_BYTES_MIN = 4 * 1024;
 const BATCH_BYTES_DEFAULT = 1024 * 1024;
 export const BATCH_BYTES_MAX = 3 * 1024 * 1024;
@@ -49,7 +52,13 @@ export function toAppendResponse(appended: Appended, demand?: StandbyDemand, sta
 }
 
 /** In a oneof a flag that is false is present all the same, and must not mean what true means. */
-export function toStart({ start, previousTerm }: SubscribeRequest): Start {
+export function toStart({ start, previousTerm, previousChain }: SubscribeRequest): Start {
+  if (previousChain.length > CHAIN_BYTES_MAX) {
+    throw new InvalidArgumentError("previous_chain", `${previousChain.length} bytes, the limit is ${CHAIN_BYTES_MAX}`, {
+      received: previousChain.length,
+      limit: CHAIN_BYTES_MAX,
+    });
+  }
   switch (start.case) {
     case undefined:
       return { kind: "beginning" };
@@ -62,7 +71,11 @@ export function toStart({ start, previousTerm }: SubscribeRequest): Start {
       return { kind: start.value ? "snapshot" : "beginning" };
     case "fromSequenceId":
       if (start.value === 0n) throw new InvalidArgumentError("from_sequence_id", "0; the first entry has id 1");
-      return { kind: "sequence", from: start.value, previousTerm };
+      return {
+        kind: "sequence",
+        from: start.value,
+        previous: { term: previousTerm, chain: chainOf(previousChain) },
+      };
     case "fromTime":
       return { kind: "time", timestampMs: start.value.seconds * 1000n + BigInt(Math.ceil(start.value.nanos / 1e6)) };
     case "fromCursor":
@@ -143,6 +156,8 @@ function frameOf(notice: Notice, { log, wallMs, view }: HeartbeatContext) {
         timeMs: BigInt(wallMs),
         logId: logId ?? new Uint8Array(),
         headAgeMs: BigInt(headAgeMs),
+        sentTerm: notice.sentOrigin.term,
+        sentChain: Buffer.from(notice.sentOrigin.chain, "hex"),
       };
       if (view === undefined) return { case: "heartbeat" as const, value: heartbeat };
       const sidecar = {

@@ -255,6 +255,19 @@ export class TermDivergedError extends OplogError {
   }
 }
 
+/** The store has another history than the one that was seen or handed back. `yours`, `current`: chains, in hex. */
+export class HistoryDivergedError extends OplogError {
+  constructor(log: string, sequenceId: bigint, yours: string, current: string) {
+    super(
+      "FAILED_PRECONDITION",
+      "HISTORY_DIVERGED",
+      `log "${log}" has another history: entry ${sequenceId} has chain ${current} in the store and ${yours} was seen before. ` +
+        "Was the store restored from a backup? What came after that backup is lost; start again from the beginning",
+      { log, sequence_id: sequenceId, yours, current },
+    );
+  }
+}
+
 export class LogReplacedError extends OplogError {
   constructor(yours: string, current: string) {
     super(

@@ -19,7 +19,7 @@ const TAG_TERM = 0x10;
 const TAG_TIMESTAMP_MS = 0x18;
 
 /** More than the fields around the entries of a frame ever take. */
-export const FRAME_ROOM_BYTES = 32;
+export const FRAME_ROOM_BYTES = 64;
 
 /** A record that cannot be what a writer stored. */
 export class RecordDamagedError extends Error {
@@ -29,8 +29,21 @@ export class RecordDamagedError extends Error {
   }
 }
 
-/** Entries `first` to `last` as they go over the wire: for each the tag 0x0a, its length, its bytes. */
-export interface EntryRun {
+/** To which history an entry belongs. */
+export interface Origin {
+  /** Of the record that holds the entry; 0n = not known. */
+  readonly term: bigint;
+  /**
+   * The nonce of that record, in hex; "" = not known. Each record names the one before it, so two logs that have the same
+   * chain at an id are the same up to there.
+   */
+  readonly chain: string;
+}
+
+export const UNKNOWN_ORIGIN: Origin = { term: 0n, chain: "" };
+
+/** Entries `first` to `last` as they go over the wire: for each the tag 0x0a, its length, its bytes. All of one record. */
+export interface EntryRun extends Origin {
   readonly first: bigint;
   readonly last: bigint;
   readonly body: Buffer;
@@ -38,8 +51,9 @@ export interface EntryRun {
 
 /** A run of entries under one term. */
 export interface CommittedRun extends EntryRun {
-  readonly term: bigint;
   readonly timestampMs: bigint;
+  /** Of the record before; "" = not known. */
+  readonly previousChain: string;
   /** The SubscribeResponse with all of it, if it has been made already. */
   readonly frame?: Buffer;
 }
@@ -111,6 +125,16 @@ export function encodeRecord(
   record.set(stored, headerStart + headerBytes.length);
   record.writeUInt32LE(crc32c(record.subarray(HEADER_AT)), CRC_AT);
   return record;
+}
+
+/** A nonce as it is told and compared: a string holds no buffer alive. */
+export function chainOf(nonce: Uint8Array): string {
+  return Buffer.from(nonce.buffer, nonce.byteOffset, nonce.byteLength).toString("hex");
+}
+
+/** What is not known contradicts nothing. */
+export function isOtherChain(a: string, b: string): boolean {
+  return a !== b && a !== "" && b !== "";
 }
 
 /** A record at rest whose checksum has been verified. */

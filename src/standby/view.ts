@@ -48,6 +48,8 @@ export class View {
   readonly state = new StandbyState((violation) => this.noteViolation(violation));
   /** Identity of the log that has been applied; empty = nothing yet. */
   logId: Uint8Array = new Uint8Array();
+  /** Of the last entry that has been applied; "" = not known. */
+  appliedChain = "";
   readonly leases: ObjectLeases;
   private readonly life: LifeRecord;
   private readonly rate = new ApplyRate();
@@ -219,12 +221,13 @@ export class View {
     const { state } = this;
     this.log = this.parts.openLog(this.name);
     const from = BigInt(state.applied + 1);
+    const previous = { term: BigInt(state.appliedTerm), chain: this.appliedChain };
     await this.log.subscribe(
       OPTIONS,
-      { kind: "sequence", from, previousTerm: BigInt(state.appliedTerm) },
+      { kind: "sequence", from, previous },
       this.logId,
       {
-        batch: (frame) => this.apply(frame),
+        batch: (frame, { chain }) => this.apply(frame, chain),
         notice: async () => undefined,
         bufferedBytes: 0,
         hasRoom: true,
@@ -233,7 +236,7 @@ export class View {
     );
   }
 
-  private async apply(frame: Buffer): Promise<void> {
+  private async apply(frame: Buffer, chain: string): Promise<void> {
     const { state, name } = this;
     // Before the first entry is applied, so that the first load is seen from its beginning.
     this.life.look();
@@ -241,6 +244,7 @@ export class View {
     const response = new WireReader(frame);
     response.tag();
     state.apply(frame.subarray(response.span(), response.position));
+    this.appliedChain = chain;
     this.parts.observer.applied(name, state.applied, state.keys, state.bytes);
     this.change.notify();
     await this.parts.clock.yieldTurn();

@@ -1,10 +1,20 @@
 import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, TrimmedError } from "../oplog/errors.js";
+import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore, RangeResult } from "../oplog/kv-store.js";
-import { type CommittedRun, decodeRecord, openBody, RecordDamagedError, type StoredRecord } from "../oplog/record.js";
-import { decodeState } from "./decode.js";
+import {
+  type CommittedRun,
+  chainOf,
+  decodeRecord,
+  isOtherChain,
+  type Origin,
+  openBody,
+  RecordDamagedError,
+  type StoredRecord,
+  UNKNOWN_ORIGIN,
+} from "../oplog/record.js";
+import { decodeHead, decodeState } from "./decode.js";
 
 /** Bytes that a page aims at; a page of the store is bounded by count alone. */
 const PAGE_BYTES = 1024 * 1024;
@@ -37,15 +47,37 @@ export function decodeFloor(pair: KeyValue | undefined): Floor {
   return { sequenceId, previousTerm };
 }
 
-/** The term of an entry; 0n when it is gone. */
-export async function readTerm(
+/** To which history an entry belongs, as far as the store still tells: of a trimmed one the record after it may. */
+export async function readOrigin(
   store: KvStore,
   keys: LogKeys,
   id: bigint,
   logId: Uint8Array | undefined,
-): Promise<bigint> {
+): Promise<Origin> {
   const header = await readHeader(store, keys, id, logId);
-  return header !== undefined && header.firstSequenceId <= id ? header.term : 0n;
+  if (header === undefined) return readHeadOrigin(store, keys, id);
+  if (header.firstSequenceId <= id) return { term: header.term, chain: chainOf(header.nonce) };
+  if (header.firstSequenceId === id + 1n) return { term: 0n, chain: chainOf(header.previousNonce) };
+  return UNKNOWN_ORIGIN;
+}
+
+/** All records may have been trimmed. */
+async function readHeadOrigin(store: KvStore, keys: LogKeys, id: bigint): Promise<Origin> {
+  const { pair } = await store.get(keys.head);
+  const head = pair && decodeHead(pair);
+  return head?.lastSequenceId === id ? { term: head.term, chain: chainOf(head.recordNonce) } : UNKNOWN_ORIGIN;
+}
+
+/** Throws HistoryDivergedError when the run shows that the entry `last` is not the one that was seen. */
+export function requireContinued(
+  keys: LogKeys,
+  run: Pick<CommittedRun, "first" | "last" | "chain" | "previousChain">,
+  last: bigint,
+  lastChain: string,
+): void {
+  const isHolding = run.first <= last && run.last >= last;
+  const current = isHolding ? run.chain : run.first === last + 1n ? run.previousChain : "";
+  if (isOtherChain(current, lastChain)) throw new HistoryDivergedError(keys.log, last, lastChain, current);
 }
 
 /** The header of the record that holds this id, or of the next one there is. */
@@ -74,9 +106,10 @@ export function openRecord(keys: LogKeys, pair: KeyValue, logId: Uint8Array | un
 }
 
 export function openRun(keys: LogKeys, record: StoredRecord): CommittedRun {
-  const { firstSequenceId: first, lastSequenceId: last, term, timestampMs } = record.header;
+  const { firstSequenceId: first, lastSequenceId: last, term, timestampMs, nonce, previousNonce } = record.header;
+  const chain = chainOf(nonce);
   try {
-    return { first, last, term, timestampMs, body: openBody(record) };
+    return { first, last, term, chain, previousChain: chainOf(previousNonce), timestampMs, body: openBody(record) };
   } catch (error) {
     if (error instanceof RecordDamagedError) throw new DataLossError(keys.log, first, error.message);
     throw error;
@@ -118,16 +151,19 @@ export interface HistoryEnd {
 }
 
 /**
- * Every run from `next` on, contiguous, as far as the store has any. Trimmed ids throw TrimmedError. A hole that is
- * still there when the floor has been read, and each time the reading is repeated by the caller, is the store's own.
+ * Every run from `from` on, contiguous and chained, as far as the store has any. `previousChain` is that of the entry
+ * before; a run that does not continue what came before it throws HistoryDivergedError. Trimmed ids throw TrimmedError. A
+ * hole that is still there when the floor has been read, and each time the reading is repeated by the caller, is the store's own.
  */
 export async function* readHistory(
   store: KvStore,
   keys: LogKeys,
   from: bigint,
   logId: Uint8Array | undefined,
+  previousChain = "",
 ): AsyncGenerator<CommittedRun, HistoryEnd> {
   let next = from;
+  let chain = previousChain;
   let revision = 0n;
   for await (const page of readPages(store, keys, from)) {
     for (const pair of page.pairs) {
@@ -137,8 +173,11 @@ export async function* readHistory(
       if (next > from && first < next) {
         throw new DataLossError(keys.log, first, `records overlap: ${first}..${last} where ${next} comes next`);
       }
-      yield openRun(keys, record);
+      const run = openRun(keys, record);
+      requireContinued(keys, run, next - 1n, chain);
+      yield run;
       next = last + 1n;
+      chain = run.chain;
     }
     revision = page.revision;
   }

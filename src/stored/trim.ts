@@ -4,7 +4,7 @@ import { BeyondHeadError, LogNotFoundError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { decodeHead } from "./decode.js";
-import { decodeFloor, readTerm } from "./history.js";
+import { decodeFloor, readOrigin } from "./history.js";
 
 const DROP_RECORDS_MAX = 1000;
 
@@ -25,7 +25,7 @@ export async function trim(store: KvStore, keys: LogKeys, floor: bigint): Promis
         FloorSchema,
         create(FloorSchema, {
           sequenceId: floor,
-          previousTerm: await readTerm(store, keys, floor - 1n, head.logId),
+          previousTerm: (await readOrigin(store, keys, floor - 1n, head.logId)).term,
         }),
       );
       const result = await store.txn({

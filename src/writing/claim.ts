@@ -5,6 +5,7 @@ import { LeadershipByTokenError, NotPrimaryError, StaleTokenError } from "../opl
 import type { LogKeys } from "../oplog/keys.js";
 import type { Compare, KvStore, Write } from "../oplog/kv-store.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { readOrigin } from "../stored/history.js";
 import { type Primary, primaryOf } from "../stored/primary.js";
 
 export interface Identity {
@@ -175,6 +176,13 @@ function requireGround(current: Term, primary: Primary, { id, instance }: Identi
   if (current.elected || (!isOurs && (isTaken || current.token !== 0n))) throw notPrimary(primary);
 }
 
+/** The head of a version that did not chain records: its last record tells, unless it has been trimmed. */
+async function chained(store: KvStore, keys: LogKeys, head: Head): Promise<Head> {
+  if (head.lastSequenceId === 0n || head.recordNonce.length > 0) return head;
+  const { chain } = await readOrigin(store, keys, head.lastSequenceId, head.logId);
+  return { ...head, recordNonce: Buffer.from(chain, "hex") };
+}
+
 /**
  * The head as no older writer can change it any more, or undefined when a fence does not hold. A read alone may be
  * answered from the past (etcd #20418), so the head is put again as it was read: that succeeds only on the newest.
@@ -191,7 +199,7 @@ async function confirmHead(
       writes: [{ kind: "put", key: keys.head, value: pair.value }],
       readOnFailure: [keys.head, ...fences.map(({ key }) => key)],
     });
-    if (result.succeeded) return { head: decodeHead(pair), headRevision: result.revision };
+    if (result.succeeded) return { head: await chained(store, keys, decodeHead(pair)), headRevision: result.revision };
     const [head, ...fenced] = result.reads;
     if (fences.some(({ modRevision }, index) => fenced[index]?.modRevision !== modRevision)) return undefined;
     pair = head;

@@ -10,7 +10,7 @@ import { frameInPlace } from "../oplog/batch-frame.js";
 import type { Entries } from "../oplog/entries.js";
 import { ExpectedSequenceMismatchError, OplogError, StaleTermError } from "../oplog/errors.js";
 import type { Operation, OperationWindow } from "../oplog/operation-window.js";
-import { type CommittedRun, encodeRecord, stampEntries } from "../oplog/record.js";
+import { type CommittedRun, chainOf, encodeRecord, stampEntries } from "../oplog/record.js";
 import type { Appended, AppendItem, AppendOutcome } from "./append-item.js";
 
 export interface RecordLimits {
@@ -98,8 +98,17 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
   window.endRecord(bytes);
 
   const body = stampEntries(taken, first, term, Number(timestampMs));
-  const run = { first, last, term, timestampMs, body, frame: frameInPlace(body, first, last) };
   const { nonce } = context;
+  const origin = { term, chain: chainOf(nonce) };
+  const run = {
+    first,
+    last,
+    ...origin,
+    previousChain: chainOf(head.recordNonce),
+    timestampMs,
+    body,
+    frame: frameInPlace(body, { first, last, ...origin }),
+  };
   const value = encodeRecord(
     {
       logId: head.logId,
@@ -109,6 +118,7 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
       term,
       timestampMs,
       operations: [...operations.values()],
+      previousNonce: head.recordNonce,
     },
     body,
     context.codec,
@@ -118,6 +128,7 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
     lastSequenceId: last,
     term,
     nonce,
+    recordNonce: nonce,
     timestampMs,
     windowFromSequenceId: window.windowFrom(last),
   });

@@ -11,6 +11,7 @@ import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import type { SubscribeResponse } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { frame } from "./scripted-sidecar.js";
 
+const CHAIN = new Uint8Array(16).fill(3);
 const LOG_ID = new Uint8Array([7, 7]);
 
 describe("follow", () => {
@@ -45,6 +46,22 @@ describe("follow", () => {
     await take(sidecar, { log: "l", start: { case: "fromHead", value: true } }, 3);
 
     expect(sidecar.requests[1]).toMatchObject({ start: { case: "fromSequenceId", value: 42n }, previousTerm: 0n });
+  });
+
+  it.each([
+    [
+      "a batch that the filter has emptied",
+      "batch",
+      { firstSequenceId: 1n, lastSequenceId: 9n, lastTerm: 5n, lastChain: CHAIN },
+    ],
+    ["a heartbeat", "heartbeat", { sentSequenceId: 9n, sentTerm: 5n, sentChain: CHAIN }],
+  ] as const)("hands back the term and the chain that %s told", async (_, kind, value) => {
+    const told = frame({ case: kind, value } as Parameters<typeof frame>[0]);
+    const sidecar = script([told, broken], [batch(10n, 10n)]);
+
+    await take(sidecar, { log: "l", start: { case: "fromHead", value: true } }, 3);
+
+    expect(sidecar.requests[1]).toMatchObject({ start: { value: 10n }, previousTerm: 5n, previousChain: CHAIN });
   });
 
   it("does not claim the term of an entry that the filter left out", async () => {

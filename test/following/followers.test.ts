@@ -2,6 +2,7 @@ import { expect, it } from "vitest";
 import { type Entry, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import type { Log } from "../../src/log/log.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
 import { anAppend, Dice, keysOf, passTime, readAtRest, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLog, appendTo, aSubscriber, flawsOf, RecordingSink, type Subscriber } from "./followers.js";
@@ -26,7 +27,7 @@ function aFollower(log: Log, dice: Dice, head: bigint): Follower {
   const filter = dice.chance(0.3) ? FILTER : undefined;
   const from = dice.chance(0.5) ? 1n + BigInt(dice.below(Number(head) + 1)) : 1n;
   const subscriber = aSubscriber(log, {
-    start: from === 1n ? { kind: "beginning" } : { kind: "sequence", from, previousTerm: 0n },
+    start: from === 1n ? { kind: "beginning" } : { kind: "sequence", from, previous: UNKNOWN_ORIGIN },
     sink: new RecordingSink(delay),
     filter,
     batchBytesMax: BATCH_BYTES_MAX,

@@ -8,6 +8,7 @@ import { Log } from "../../src/log/log.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { silentObserver } from "../../src/oplog/observer.js";
+import { chainOf, type Origin } from "../../src/oplog/record.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
 import { type AppendBuilder, anIdentity, appendedOf, inTime, PREFIX, SETTINGS, testClock } from "../log/support.js";
 
@@ -58,6 +59,7 @@ export interface ReceivedBatch {
   readonly last: bigint;
   readonly bytes: number;
   readonly entries: Entry[];
+  readonly lastOrigin: Origin;
 }
 
 /** Takes frames as fast as it is told to, and decodes them. */
@@ -88,8 +90,8 @@ export class RecordingSink implements FrameSink {
   async batch(frame: Buffer): Promise<void> {
     const { frame: content } = fromBinary(SubscribeResponseSchema, frame);
     if (content.case !== "batch") throw new Error(`a frame of ${content.case}`);
-    const { entries, firstSequenceId: first, lastSequenceId: last } = content.value;
-    this.batches.push({ first, last, bytes: frame.length, entries });
+    const { entries, firstSequenceId: first, lastSequenceId: last, lastTerm: term, lastChain } = content.value;
+    this.batches.push({ first, last, bytes: frame.length, entries, lastOrigin: { term, chain: chainOf(lastChain) } });
     await this.take(frame.length);
   }
 

@@ -69,7 +69,11 @@ describe("a subscriber starts", () => {
     await append(5);
   });
   const startedMs = 1_700_000_000_000n;
-  const sequence = (from: bigint, previousTerm = 0n): Start => ({ kind: "sequence", from, previousTerm });
+  const sequence = (from: bigint, previousTerm = 0n): Start => ({
+    kind: "sequence",
+    from,
+    previous: { term: previousTerm, chain: "" },
+  });
   const time = (timestampMs: bigint): Start => ({ kind: "time", timestampMs });
 
   it.each<[string, Start, bigint[]]>([

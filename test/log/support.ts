@@ -245,14 +245,15 @@ export interface RecordAtRest {
 }
 
 /**
- * Everything at rest, with what must always hold checked: ids contiguous from `from`, terms and times never falling,
- * headers and entries of one mind, and the head at the last record.
+ * Everything at rest, with what must always hold checked: ids contiguous from `from`, terms and times never falling, each
+ * record chained to the one before, headers and entries of one mind, and the head at the last record.
  */
 export async function readAtRest(store: KvStore, keys: LogKeys, from = 1n): Promise<RecordAtRest[]> {
   const records: RecordAtRest[] = [];
   let next = from;
   let term = 0n;
   let timeMs = 0n;
+  let nonce: Uint8Array | undefined;
   for (let start = keys.recordsFrom; ; ) {
     const page = await store.range({ from: start, to: keys.recordsTo, limit: 1000 });
     for (const { key, value } of page.pairs) {
@@ -267,12 +268,14 @@ export async function readAtRest(store: KvStore, keys: LogKeys, from = 1n): Prom
         ids.every((id, index) => id === header.firstSequenceId + BigInt(index)) &&
         header.term >= term &&
         header.timestampMs >= timeMs &&
+        (nonce === undefined || Buffer.compare(header.previousNonce, nonce) === 0) &&
         entries.every((entry) => entry.term === header.term && entry.timestampMs === header.timestampMs);
       if (!isSound)
         throw new Error(`after ${next - 1n}: ${key} holds ${ids} of term ${header.term}, the last was ${term}`);
       next = header.lastSequenceId + 1n;
       term = header.term;
       timeMs = header.timestampMs;
+      nonce = header.nonce;
       records.push({
         first: header.firstSequenceId,
         last: header.lastSequenceId,

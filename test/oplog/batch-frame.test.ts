@@ -7,8 +7,11 @@ import { batchFrame, filterBody, frameRun, runFrom, splitRun } from "../../src/o
 import { type EntryRun, stampEntries } from "../../src/oplog/record.js";
 import { anyEntry, anyId, type EntryInit, validated } from "./entries-support.js";
 
+const ORIGIN = { term: 5n, chain: "00ff".repeat(8) };
+
 function runOf(entries: readonly EntryInit[], first: bigint): EntryRun {
-  return { first, last: first + BigInt(entries.length) - 1n, body: stampEntries([validated(entries)], first, 5n, 77) };
+  const last = first + BigInt(entries.length) - 1n;
+  return { first, last, ...ORIGIN, body: stampEntries([validated(entries)], first, ORIGIN.term, 77) };
 }
 
 function batchIn(frame: Buffer): Batch {
@@ -26,16 +29,18 @@ describe("a frame", () => {
   it("decodes to the entries of its bodies and the ids it covers", () => {
     fc.assert(
       fc.property(anyRun, (run) => {
-        const batch = batchIn(batchFrame([run.body, run.body], run.first, run.last));
-        expect(batch).toMatchObject({ firstSequenceId: run.first, lastSequenceId: run.last });
+        const batch = batchIn(batchFrame([run.body, run.body], run));
+        expect(batch).toMatchObject({ firstSequenceId: run.first, lastSequenceId: run.last, lastTerm: 5n });
+        expect(Buffer.from(batch.lastChain).toString("hex")).toBe(ORIGIN.chain);
         expect(batch.entries).toEqual([...entriesIn(run.body), ...entriesIn(run.body)]);
       }),
     );
   });
 
-  it("without entries still covers its ids", () => {
-    const batch = batchIn(batchFrame([], 3n, 1_000_000n));
-    expect(batch).toMatchObject({ entries: [], firstSequenceId: 3n, lastSequenceId: 1_000_000n });
+  it("without entries still covers its ids, and tells to which history the last one belongs", () => {
+    const batch = batchIn(batchFrame([], { first: 3n, last: 1_000_000n, ...ORIGIN }));
+    expect(batch).toMatchObject({ entries: [], firstSequenceId: 3n, lastSequenceId: 1_000_000n, lastTerm: 5n });
+    expect(Buffer.from(batch.lastChain).toString("hex")).toBe(ORIGIN.chain);
   });
 
   it("of a run holds the run's body as a view, byte for byte", () => {

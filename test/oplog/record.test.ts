@@ -24,6 +24,7 @@ const HEADER = {
   term: 3n,
   timestampMs: 1_700_000_000_123n,
   operations: [],
+  previousNonce: Buffer.from("1f1e1d1c1b1a19181716151413121110", "hex"),
 };
 const ENTRIES: EntryInit[] = [
   { opType: OpType.PUT_END, key: "object/1", payload: Buffer.from("value") },

@@ -173,7 +173,10 @@ describe("a view", () => {
   });
 
   it("stops at a hole, with its numbers", async () => {
-    log.subscribe = (_options, _start, _logId, sink) => sink.batch(batchFrame([batchOf([put("a")], 2)], 2n, 2n));
+    log.subscribe = (_options, _start, _logId, sink) => {
+      const coverage = { first: 2n, last: 2n, term: 1n, chain: "" };
+      return sink.batch(batchFrame([batchOf([put("a")], 2)], coverage), coverage);
+    };
     const { views, ended } = aView();
     await inTime(ended);
     expect(() => views.get("log")).toThrow(/stopped at 0: entry 1 comes next, and 2 came/);

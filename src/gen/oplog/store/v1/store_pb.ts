@@ -23,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/store/v1/store.proto.
  */
 export const file_oplog_store_v1_store: GenFile = /*@__PURE__*/
-  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEi9gEKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByKxAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBCKmAQoKV3JpdGVyTWFyaxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgASgEEhkKEWZpcnN0X3NlcXVlbmNlX2lkGAMgASgEEhgKEGxhc3Rfc2VxdWVuY2VfaWQYBCABKAQSFgoOY29udGVudF9jcmMzMmMYBSABKAcSDAoEdGVybRgGIAEoBBIUCgx0aW1lc3RhbXBfbXMYByABKAQiZAoEVGVybRIMCgR0ZXJtGAEgASgEEg0KBW93bmVyGAIgASgJEhAKCGVuZHBvaW50GAMgASgJEg0KBW5vbmNlGAQgASgMEg0KBXRva2VuGAUgASgEEg8KB2VsZWN0ZWQYBiABKAgiSAoLTGVhZGVyTGVhc2USCgoCaWQYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSDAoEdGVybRgDIAEoBBINCgVub25jZRgEIAEoDCJNCglTdWNjZXNzb3ISCgoCaWQYASABKAkSHgoRZmluYWxfc2VxdWVuY2VfaWQYAiABKARIAIgBAUIUChJfZmluYWxfc2VxdWVuY2VfaWQiXAoOQ2FuZGlkYXRlRW50cnkSCgoCaWQYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSDQoFbm9uY2UYAyABKAwSHQoVcHJlcGFyZWRfZm9yX3JldmlzaW9uGAQgASgDIjMKBUZsb29yEhMKC3NlcXVlbmNlX2lkGAEgASgEEhUKDXByZXZpb3VzX3Rlcm0YAiABKAQiiwEKBkN1cnNvchIcChRyZWNlaXZlZF9zZXF1ZW5jZV9pZBgBIAEoBBIbChNmbHVzaGVkX3NlcXVlbmNlX2lkGAIgASgEEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYAyABKAQSEgoKc3RhdGVfaGFzaBgEIAEoDBIVCg11cGRhdGVkX2F0X21zGAUgASgEKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
+  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLHAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwipgEKCldyaXRlck1hcmsSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAEoBBIZChFmaXJzdF9zZXF1ZW5jZV9pZBgDIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAQgASgEEhYKDmNvbnRlbnRfY3JjMzJjGAUgASgHEgwKBHRlcm0YBiABKAQSFAoMdGltZXN0YW1wX21zGAcgASgEImQKBFRlcm0SDAoEdGVybRgBIAEoBBINCgVvd25lchgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRINCgVub25jZRgEIAEoDBINCgV0b2tlbhgFIAEoBBIPCgdlbGVjdGVkGAYgASgIIkgKC0xlYWRlckxlYXNlEgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEgwKBHRlcm0YAyABKAQSDQoFbm9uY2UYBCABKAwiTQoJU3VjY2Vzc29yEgoKAmlkGAEgASgJEh4KEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgESACIAQFCFAoSX2ZpbmFsX3NlcXVlbmNlX2lkIlwKDkNhbmRpZGF0ZUVudHJ5EgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg0KBW5vbmNlGAMgASgMEh0KFXByZXBhcmVkX2Zvcl9yZXZpc2lvbhgEIAEoAyIzCgVGbG9vchITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcmV2aW91c190ZXJtGAIgASgEIqIBCgZDdXJzb3ISHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYASABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAMgASgEEhIKCnN0YXRlX2hhc2gYBCABKAwSFQoNdXBkYXRlZF9hdF9tcxgFIAEoBBIVCg1hcHBsaWVkX2NoYWluGAYgASgMKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
 
 /**
  * A record at rest is: one byte format version (1); four bytes CRC32C, little endian, of all that follows; the length
@@ -87,6 +87,15 @@ export type RecordHeader = Message<"oplog.store.v1.RecordHeader"> & {
    * @generated from field: repeated oplog.store.v1.WriterOperations operations = 9;
    */
   operations: WriterOperations[];
+
+  /**
+   * Nonce of the record before: it chains the records. A nonce is never used for two records, so two logs that have the
+   * same one at some id are the same up to there. Empty: this is the first record, or the one before was not known
+   * because it was written before records were chained.
+   *
+   * @generated from field: bytes previous_nonce = 10;
+   */
+  previousNonce: Uint8Array;
 };
 
 /**
@@ -167,7 +176,7 @@ export type Head = Message<"oplog.store.v1.Head"> & {
   term: bigint;
 
   /**
-   * Nonce of the last record, or of the barrier that was put after it.
+   * Nonce of the last record, or of the barrier that was put after it. See record_nonce.
    *
    * @generated from field: bytes nonce = 4;
    */
@@ -189,6 +198,14 @@ export type Head = Message<"oplog.store.v1.Head"> & {
    * @generated from field: uint64 window_from_sequence_id = 7;
    */
   windowFromSequenceId: bigint;
+
+  /**
+   * Nonce of the last record, whatever barriers came after it. Empty: the log is empty, or its last record was written
+   * before records were chained, and then the record itself tells.
+   *
+   * @generated from field: bytes record_nonce = 8;
+   */
+  recordNonce: Uint8Array;
 };
 
 /**
@@ -454,6 +471,13 @@ export type Cursor = Message<"oplog.store.v1.Cursor"> & {
    * @generated from field: uint64 updated_at_ms = 5;
    */
   updatedAtMs: bigint;
+
+  /**
+   * Nonce of the record that holds the applied entry. Empty: not known.
+   *
+   * @generated from field: bytes applied_chain = 6;
+   */
+  appliedChain: Uint8Array;
 };
 
 /**
