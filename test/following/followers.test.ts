@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { type Entry, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import type { Log } from "../../src/log/log.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
+import { FRAME_ROOM_BYTES, UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
 import { anAppend, Dice, keysOf, passTime, readAtRest, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLog, appendTo, aSubscriber, flawsOf, RecordingSink, type Subscriber } from "./followers.js";
@@ -104,7 +104,7 @@ async function schedule(seed: number) {
       ...flawsOf(subscriber, first, atRest, passes),
       ...(outcome === undefined ? [] : [`ended: ${outcome}`]),
       ...subscriber.sink.batches
-        .filter(({ bytes, entries }) => bytes > BATCH_BYTES_MAX + 20 && entries.length > 1)
+        .filter(({ bytes, entries }) => bytes > BATCH_BYTES_MAX + FRAME_ROOM_BYTES && entries.length > 1)
         .map(({ bytes }) => `a frame of ${bytes} bytes`),
     ].map((flaw) => `subscriber ${index}: ${flaw}`);
   });

@@ -6,7 +6,7 @@ import { HistoryDivergedError } from "../../src/oplog/errors.js";
 import { type Origin, UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
 import { readOrigin } from "../../src/stored/history.js";
 import { trim } from "../../src/stored/trim.js";
-import { anAppend, inTime, keysOf, readAtRest, until, useFakeTime } from "../log/support.js";
+import { anAppend, inTime, keysOf, readAtRest, testClock, until, useFakeTime } from "../log/support.js";
 import { type Backup, RestorableKvStore } from "../support/restorable-kv-store.js";
 import { aLog, appendTo, aSubscriber, type Subscriber } from "./followers.js";
 
@@ -17,7 +17,7 @@ let store: RestorableKvStore;
 /** A sidecar that stays away while the store is put back and goes on. */
 let away: Log;
 beforeEach(() => {
-  store = new RestorableKvStore();
+  store = new RestorableKvStore(testClock);
   away = aLog(store);
 });
 

@@ -164,7 +164,7 @@ describe("a subscriber", () => {
     await append(2);
     const { sink } = aSubscriber(standby, { heartbeatMs: 500 });
     await until(() => sink.noticed.includes("caught up"), "live");
-    expect(sink.notices[0]).toEqual({ kind: "heartbeat", head: 2n, floor: 1n, sent: 0n });
+    expect(sink.notices[0]).toMatchObject({ kind: "heartbeat", head: 2n, floor: 1n, sent: 0n });
     const heartbeats = () => sink.notices.filter(({ kind }) => kind === "heartbeat");
     const before = heartbeats().length;
     await passTime(5000);

@@ -82,6 +82,12 @@ describe("a record", () => {
     expect(openBody(decodeRecord(Buffer.from(GOLDEN, "hex"))).equals(SMALL_BODY)).toBe(true);
   });
 
+  it("written before records were chained can be read", () => {
+    const record = decodeRecord(Buffer.from(GOLDEN_UNCHAINED, "hex"));
+    expect(record.header.previousNonce).toHaveLength(0);
+    expect(openBody(record).equals(SMALL_BODY)).toBe(true);
+  });
+
   it("compressed by an earlier version can be read", () => {
     expect(openBody(decodeRecord(Buffer.from(GOLDEN_LZ4, "hex"))).equals(LARGE_BODY)).toBe(true);
   });
@@ -160,10 +166,12 @@ describe("a body", () => {
 });
 
 /** Format 1: version, CRC32C, length of the header, header, body. A change here orphans every log in the field. */
-const GOLDEN =
+const GOLDEN_UNCHAINED =
   "01d3c43d2c4a0a1000112233445566778899aabbccddeeff12100f0e0d0c0b0a0908070605040302010018072008280330fb" +
   "d095ffbc31380140394a130a0277311201291a01002201022a04efbeadde0a1e20012a086f626a6563742f31320576616c75" +
   "650807100318fbd095ffbc310a1720032a086f626a6563742f320808100318fbd095ffbc31";
+const GOLDEN =
+  "01efe482175c0a1000112233445566778899aabbccddeeff12100f0e0d0c0b0a0908070605040302010018072008280330fbd095ffbc31380140394a130a0277311201291a01002201022a04efbeadde52101f1e1d1c1b1a191817161514131211100a1e20012a086f626a6563742f31320576616c75650807100318fbd095ffbc310a1720032a086f626a6563742f320808100318fbd095ffbc31";
 const GOLDEN_LZ4 =
   "012d701ee8360a1000112233445566778899aabbccddeeff12100f0e0d0c0b0a0908070605040302010018072008280330fb" +
   "d095ffbc31380240861004224d1860408242000000ff070aea0f20012a086f626a6563742f3132d00f6c7a34200400ffffff" +

@@ -4,6 +4,7 @@ import { batchFrame } from "../../src/oplog/batch-frame.js";
 import { NoViewError, StoreUnavailableError, ViewFailedError } from "../../src/oplog/errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
 import { sleep } from "../../src/oplog/timing.js";
 import { Views } from "../../src/standby/views.js";
 import { trim } from "../../src/stored/trim.js";
@@ -140,9 +141,9 @@ describe("a view", () => {
     passing.abort();
     await until(() => froms.length === 3, "the third attempt");
     expect(froms).toEqual([
-      { kind: "sequence", from: 1n, previousTerm: 0n },
-      { kind: "sequence", from: 1n, previousTerm: 0n },
-      { kind: "sequence", from: 2n, previousTerm: 1n },
+      { kind: "sequence", from: 1n, previous: UNKNOWN_ORIGIN },
+      { kind: "sequence", from: 1n, previous: UNKNOWN_ORIGIN },
+      { kind: "sequence", from: 2n, previous: { term: 1n, chain: expect.stringMatching(/^[0-9a-f]{32}$/) } },
     ]);
     await append(put("a", "2"));
     await until(() => view.state.applied === 2, "the view to go on");

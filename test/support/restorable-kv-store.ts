@@ -1,4 +1,4 @@
-import { systemClock } from "../../src/oplog/clock.js";
+import type { Clock } from "../../src/oplog/clock.js";
 import {
   type CallOptions,
   type KeyValue,
@@ -18,10 +18,11 @@ export type Backup = readonly KeyValue[];
 export class RestorableKvStore implements KvStore {
   readonly kind = "memory";
   readonly txnBytesMax: number;
-  private inner = new MemoryKvStore({ clock: systemClock });
+  private inner: MemoryKvStore;
   private era = new AbortController();
 
-  constructor() {
+  constructor(private readonly clock: Clock) {
+    this.inner = new MemoryKvStore({ clock });
     this.txnBytesMax = this.inner.txnBytesMax;
   }
 
@@ -37,7 +38,7 @@ export class RestorableKvStore implements KvStore {
 
   /** Whatever is kept by a lease is gone, as it is soon after a restore. */
   async restore(backup: Backup): Promise<void> {
-    const restored = new MemoryKvStore({ clock: systemClock });
+    const restored = new MemoryKvStore({ clock: this.clock });
     const kept = backup.filter(({ leaseId }) => leaseId === 0n);
     for (const { key, value } of kept.toSorted((a, b) => Number(a.modRevision - b.modRevision))) {
       await restored.txn({ compares: [], writes: [{ kind: "put", key, value }] });
