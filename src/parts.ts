@@ -116,14 +116,19 @@ export function assemble(
     logs,
     views,
     endpoint: () => identity.endpoint,
-    evictionOf: (view) =>
-      new ObjectEviction({
-        view,
-        limits,
-        clock: systemClock,
-        logger: childLogger(logger, "standby"),
-        observer: evictionObserver(metrics),
-      }),
+    evictionOf: (log) => {
+      const view = views.find(log);
+      return (
+        view &&
+        new ObjectEviction({
+          view,
+          limits,
+          clock: systemClock,
+          logger: childLogger(logger, "standby"),
+          observer: evictionObserver(metrics),
+        })
+      );
+    },
     clock: systemClock,
     logger: childLogger(logger, "promotion"),
     observer: campaignObserver(metrics),
@@ -149,7 +154,6 @@ export function assemble(
         clock: systemClock,
         storeUnreachableMs,
       }),
-      clock: systemClock,
       leadingTerm: (log) => campaigns.leadingTerm(log),
       draining,
     }),

@@ -3,6 +3,7 @@ import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import { LogNotFoundError, OplogError, TooManyError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
+import { wholeRange } from "../oplog/kv-pages.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { CURSORS_MAX, decodeCursor, type StoredCursor } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";
@@ -118,12 +119,7 @@ export class CursorWriter {
 
   private async requireRoom(): Promise<void> {
     const { store, keys } = this.parts;
-    const { pairs } = await store.range({
-      from: keys.cursorsFrom,
-      to: keys.cursorsTo,
-      limit: CURSORS_MAX,
-      keysOnly: true,
-    });
+    const { pairs } = await wholeRange(store, { from: keys.cursorsFrom, to: keys.cursorsTo, keysOnly: true });
     if (pairs.length >= CURSORS_MAX) throw new TooManyError("cursors of this log", CURSORS_MAX);
   }
 }

@@ -23,7 +23,7 @@ import { KEY_BYTES_MAX } from "../oplog/entries.js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
 import { chainOf } from "../oplog/record.js";
-import type { View } from "../standby/view.js";
+import type { LogView } from "../standby/log-view.js";
 import type { LogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
 import type { Appended } from "../writing/append-item.js";
@@ -217,7 +217,7 @@ export function toSidecarStatus({ id, version, startedWallMs, isShuttingDown, st
   });
 }
 
-export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, view: View | undefined) {
+export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, view: LogView | undefined) {
   const writer = log.primary.writer?.status;
   return create(LogStatusSchema, {
     log: log.name,
@@ -266,12 +266,12 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
   });
 }
 
-function toStandbyStatus({ phase, history, state }: View) {
+function toStandbyStatus({ phase, history, applied, keys }: LogView) {
   const since = history.at(-1)?.atWallMs;
   return {
     phase: PHASES[phase],
-    appliedSequenceId: BigInt(state.applied),
-    keys: BigInt(state.keys),
+    appliedSequenceId: BigInt(applied),
+    keys: BigInt(keys),
     ...(since === undefined ? {} : { since: timestampFromMs(since) }),
   };
 }

@@ -1,7 +1,7 @@
 import type { RenewObjectLeasesRequest } from "../gen/oplog/v1/standby_pb.js";
 import { KEY_BYTES_MAX, LEASE_MS_MAX } from "../oplog/entries.js";
 import { InvalidArgumentError, NoObjectLeasesError, StaleTermError, ViewBehindError } from "../oplog/errors.js";
-import type { View } from "../standby/view.js";
+import type { LogView } from "../standby/log-view.js";
 import { durationMs } from "./convert.js";
 
 const KEYS_MAX = 10_000;
@@ -13,22 +13,22 @@ const APPLY_MS_MAX = 1000;
  * acknowledged before counts. Answers the keys that are not held. Throws OplogError.
  */
 export async function renewObjectLeases(
-  view: View,
+  view: LogView,
   request: RenewObjectLeasesRequest,
   leadingTerm: () => Promise<bigint>,
   signal: AbortSignal,
 ): Promise<string[]> {
-  const { defaultMs } = view.leases;
+  const defaultMs = view.leaseDefaultMs;
   if (defaultMs === undefined) throw new NoObjectLeasesError(view.name);
   requireKeys(request.keys);
   const leaseMs = durationMs("lease", request.lease, defaultMs, 1, LEASE_MS_MAX);
   requireTerm(request.term, await leadingTerm());
   const { head } = view;
   if (!(await view.awaitApplied(Number(head), signal, APPLY_MS_MAX))) {
-    throw new ViewBehindError(view.name, view.state.applied, head);
+    throw new ViewBehindError(view.name, view.applied, head);
   }
   requireTerm(request.term, await leadingTerm());
-  return view.leases.renew(request.keys, leaseMs);
+  return view.reader.renewLeases(request.keys, leaseMs);
 }
 
 /** Throws InvalidArgumentError. `field`: as it is to be named. */

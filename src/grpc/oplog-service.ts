@@ -26,7 +26,7 @@ import type { AppendLimits } from "../oplog/entries.js";
 import { InvalidArgumentError, LogNotFoundError } from "../oplog/errors.js";
 import { requireConsumerName, requireLogName } from "../oplog/keys.js";
 import { linkSignals, sleep } from "../oplog/timing.js";
-import type { Views } from "../standby/views.js";
+import type { LogViews } from "../standby/log-view.js";
 import type { QueueBudget } from "../writing/append-item.js";
 import { requireOperation } from "./append-request.js";
 import { AppendStreamSession } from "./append-stream.js";
@@ -47,7 +47,7 @@ import { UnaryAppends } from "./unary-append.js";
 
 export interface OpLogServiceParts {
   readonly logs: Logs;
-  readonly views: Views;
+  readonly views: LogViews;
   readonly limits: AppendLimits;
   readonly clock: Clock;
   readonly sidecar: () => SidecarState;

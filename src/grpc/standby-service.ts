@@ -11,23 +11,18 @@ import {
   type ScanStateRequest,
   ScanStateResponseSchema,
 } from "../gen/oplog/v1/standby_pb.js";
-import type { Clock } from "../oplog/clock.js";
 import { ShuttingDownError } from "../oplog/errors.js";
 import { linkSignals } from "../oplog/timing.js";
-import type { ObjectLeases } from "../standby/object-leases.js";
+import type { LogView, LogViews, ScanEnd, ViewEntry } from "../standby/log-view.js";
 import type { ReadinessReader } from "../standby/readiness-reader.js";
-import type { StateEntry } from "../standby/standby-state.js";
-import type { View } from "../standby/view.js";
-import type { Views } from "../standby/views.js";
 import type { AnsweringCall } from "./call.js";
 import { renewObjectLeases, requireKey } from "./lease-renewal.js";
 import { PHASES, toReadiness } from "./readiness.js";
 import type { StreamWriter } from "./stream-writer.js";
 
 export interface StandbyServiceParts {
-  readonly views: Views;
+  readonly views: LogViews;
   readonly readiness: ReadinessReader;
-  readonly clock: Clock;
   /** The term under which a candidate at this sidecar leads the log. Rejects with OplogError: who leads instead. */
   readonly leadingTerm: (log: string) => Promise<bigint>;
   /** Aborts when the sidecar is about to stop. */
@@ -36,8 +31,7 @@ export interface StandbyServiceParts {
 
 const FRAME_BYTES = 64 * 1024;
 const SCAN_BYTES_MAX = 1024 * 1024;
-/** What an entry is counted with beyond its key and payload. */
-const ENTRY_BYTES = 40;
+const END_BYTES = 64;
 
 /** oplog.v1.StandbyService. Each method throws OplogError for what the client is to be told. */
 export class StandbyService {
@@ -45,25 +39,24 @@ export class StandbyService {
 
   async getEntry({ log, key }: GetEntryRequest): Promise<MessageInitShape<typeof GetEntryResponseSchema>> {
     const bytes = requireKey("key", Buffer.from(key));
-    const { state, leases } = this.parts.views.get(log);
-    const entry = state.get(bytes);
+    const { entry, applied } = await this.parts.views.get(log).reader.get(bytes);
     return {
-      appliedSequenceId: BigInt(state.applied),
-      ...(entry === undefined ? {} : { entry: toEntry(entry, leases) }),
+      appliedSequenceId: BigInt(applied),
+      ...(entry === undefined ? {} : { entry: toEntry(entry) }),
     };
   }
 
   async getStateHash({ log }: GetStateHashRequest): Promise<MessageInitShape<typeof GetStateHashResponseSchema>> {
     const view = this.parts.views.get(log);
-    const { state } = view;
+    const { stateHash, applied, keys, bytes, keyOrderViolations } = await view.reader.summary();
     return {
-      stateHash: state.stateHash,
-      appliedSequenceId: BigInt(state.applied),
+      stateHash,
+      appliedSequenceId: BigInt(applied),
       headSequenceId: view.head,
       phase: PHASES[view.phase],
-      keys: BigInt(state.keys),
-      bytes: BigInt(state.bytes),
-      keyOrderViolations: BigInt(state.keyOrderViolations),
+      keys: BigInt(keys),
+      bytes: BigInt(bytes),
+      keyOrderViolations: BigInt(keyOrderViolations),
     };
   }
 
@@ -81,11 +74,11 @@ export class StandbyService {
   }
 
   async scanState({ log }: ScanStateRequest, call: AnsweringCall): Promise<void> {
-    const { views, clock, draining } = this.parts;
+    const { views, draining } = this.parts;
     const view = views.get(log);
     const { signal, unlink } = linkSignals(call.signal, draining);
     try {
-      await scan(view, call.writer(SCAN_BYTES_MAX), clock, signal);
+      await scan(view, call.writer(SCAN_BYTES_MAX), signal);
       if (draining.aborted) throw new ShuttingDownError();
     } finally {
       unlink();
@@ -93,42 +86,34 @@ export class StandbyService {
   }
 }
 
-async function scan(view: View, writer: StreamWriter, clock: Clock, signal: AbortSignal): Promise<void> {
-  const { state, leases } = view;
-  const startSequenceId = BigInt(state.applied);
-  let entries: ReturnType<typeof toEntry>[] = [];
-  let bytes = 0;
-  const flush = async () => {
-    if (entries.length === 0) return;
-    const frame = { case: "entries" as const, value: { entries } };
-    await writer.write(create(ScanStateResponseSchema, { frame }), bytes);
-    entries = [];
-    bytes = 0;
-  };
-  for (const entry of state.scan()) {
-    const entryBytes = ENTRY_BYTES + entry.key.length + entry.payload.length;
-    if (bytes + entryBytes > FRAME_BYTES) {
-      await flush();
-      await clock.yieldTurn();
-      if (signal.aborted) return;
-      view.requireWorking();
+async function scan({ reader }: LogView, writer: StreamWriter, signal: AbortSignal): Promise<void> {
+  const parts = reader.scan(FRAME_BYTES, signal);
+  for (;;) {
+    const { done, value } = await parts.next();
+    if (done) {
+      if (value !== undefined)
+        await writer.write(create(ScanStateResponseSchema, { frame: toScanEnd(value) }), END_BYTES);
+      return;
     }
-    entries.push(toEntry(entry, leases));
-    bytes += entryBytes;
+    const bytes = value.reduce((sum, { key, payload }) => sum + key.length + payload.length, 0);
+    const frame = { case: "entries" as const, value: { entries: value.map(toEntry) } };
+    await writer.write(create(ScanStateResponseSchema, { frame }), bytes);
   }
-  const end = { startSequenceId, endSequenceId: BigInt(state.applied), stateHash: state.stateHash };
-  await flush();
-  await writer.write(create(ScanStateResponseSchema, { frame: { case: "end", value: end } }), ENTRY_BYTES);
 }
 
-function toEntry(entry: StateEntry, leases: ObjectLeases) {
-  const { key, payload, sequenceId, keySequenceId, timestampMs } = entry;
+function toScanEnd({ start, end }: ScanEnd) {
+  const { applied, stateHash } = end;
+  const value = { startSequenceId: BigInt(start), endSequenceId: BigInt(applied), stateHash };
+  return { case: "end" as const, value };
+}
+
+function toEntry({ key, payload, sequenceId, keySequenceId, timestampMs, leaseUntilMs }: ViewEntry) {
   return {
     key: key.toString(),
     payload,
     sequenceId: BigInt(sequenceId),
     keySequenceId,
     timestampMs: BigInt(timestampMs),
-    leaseUntilMs: BigInt(leases.endOf(entry)),
+    leaseUntilMs: BigInt(leaseUntilMs),
   };
 }

@@ -9,6 +9,7 @@ import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1
 import type { Timer } from "../oplog/clock.js";
 import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
+import { wholeRange } from "../oplog/kv-pages.js";
 import { StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import { decodeState } from "../stored/decode.js";
@@ -28,7 +29,6 @@ import { LastKnown } from "./last-known.js";
 /** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
 const FEED_IDLE_MS = 5000;
 const FEED_READY_MS_MAX = 5000;
-const CANDIDATES_TOLD_MAX = 1000;
 const LEADERSHIP_REREAD_MS = 5000;
 
 /** One log in this sidecar: its writer, its feed, its subscriptions. */
@@ -189,7 +189,7 @@ export class Log implements ServedLog {
   /** Who campaigns for it, at whichever sidecar. */
   readCandidates(): Promise<CandidateEntry[]> {
     const { candidatesFrom: from, candidatesTo: to } = this.keys;
-    const read = this.parts.store.range({ from, to, limit: CANDIDATES_TOLD_MAX });
+    const read = wholeRange(this.parts.store, { from, to });
     return this.throughStore(read.then(({ pairs }) => pairs.map((pair) => decodeState(CandidateEntrySchema, pair))));
   }
 

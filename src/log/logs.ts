@@ -1,5 +1,6 @@
 import { ShuttingDownError, TooManyError } from "../oplog/errors.js";
 import { LogKeys, logListing, requireLogName } from "../oplog/keys.js";
+import { firstOf, keyAfter } from "../oplog/kv-pages.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { throughStore } from "../stored/store-failures.js";
 import type { LogParts } from "./contract.js";
@@ -53,11 +54,11 @@ export class Logs {
     const { store, keyPrefix } = this.parts;
     const logs: LogSummary[] = [];
     for (let from = start; ; ) {
-      const { pairs } = await store.range({ from, to: logListing.to(keyPrefix), limit: 1, keysOnly: true });
-      if (pairs[0] === undefined) return { logs, isLast: true };
+      const first = await firstOf(store, { from, to: logListing.to(keyPrefix), keysOnly: true });
+      if (first === undefined) return { logs, isLast: true };
       if (logs.length >= limit) return { logs, isLast: false };
-      const name = logListing.logOf(keyPrefix, pairs[0].key);
-      from = name === undefined ? `${pairs[0].key}\0` : logListing.after(keyPrefix, name);
+      const name = logListing.logOf(keyPrefix, first.key);
+      from = name === undefined ? keyAfter(first.key) : logListing.after(keyPrefix, name);
       if (name !== undefined) logs.push(...(await this.summary(name)));
     }
   }

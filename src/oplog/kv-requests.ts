@@ -1,8 +1,8 @@
-import { type RangeRequest, StoreRefusedError, type TxnRequest, type WatchRequest, type Write } from "./kv-store.js";
+import { type PageRequest, StoreRefusedError, type TxnRequest, type WatchRequest, type Write } from "./kv-store.js";
 
 /** What a store refuses before it looks at its data; shared, so that no adapter is more lenient than the next. */
 
-export const RANGE_LIMIT_MAX = 10_000;
+export const PAGE_PAIRS_MAX = 10_000;
 export const KEY_BYTES_MAX = 1_024;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: all of ASCII; the least key after k is k and a zero byte.
 const ASCII = /^[\x00-\x7f]+$/;
@@ -15,11 +15,14 @@ export function requireKey(key: string): void {
   }
 }
 
-export function requireRange({ from, to, limit }: RangeRequest): void {
+export function requirePage({ from, to, limit, bytesMax }: PageRequest): void {
   requireKey(from);
   requireKey(to);
-  if (!Number.isInteger(limit) || limit < 1 || limit > RANGE_LIMIT_MAX) {
-    throw new StoreRefusedError(`range limit ${limit}: it must be 1 to ${RANGE_LIMIT_MAX}`);
+  if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_PAIRS_MAX) {
+    throw new StoreRefusedError(`a page of at most ${limit} pairs: it must be 1 to ${PAGE_PAIRS_MAX}`);
+  }
+  if (!Number.isInteger(bytesMax) || bytesMax < 1) {
+    throw new StoreRefusedError(`a page of at most ${bytesMax} bytes: it must be a whole number of at least 1`);
   }
 }
 

@@ -16,10 +16,11 @@ export interface KvStore {
   get(key: string, options?: CallOptions): Promise<GetResult>;
 
   /**
-   * Up to `limit` pairs in key order, as of `revision`. All pages of a paged read may have different revisions. The
-   * store may return fewer than `limit` to bound the bytes of an answer, but at least one if there is one; `more` tells.
+   * The first pairs of [from, to) in key order, as of `revision`: at most `limit`, and at most `bytesMax` bytes of keys
+   * and values unless the first pair alone is larger. The store may return fewer, but at least one if there is one. Only
+   * `more` tells whether that was all: whoever wants all of a range uses `pagesOf` (kv-pages.ts).
    */
-  range(request: RangeRequest, options?: CallOptions): Promise<RangeResult>;
+  page(request: PageRequest, options?: CallOptions): Promise<Page>;
 
   /**
    * All writes or none, if every compare holds at one point in time. A successful one is durable when it resolves.
@@ -74,15 +75,17 @@ export interface GetResult {
   readonly revision: bigint;
 }
 
-export interface RangeRequest {
+export interface PageRequest {
   readonly from: string;
   readonly to: string;
   /** 1 to 10,000. */
   readonly limit: number;
+  /** At least 1. */
+  readonly bytesMax: number;
   readonly keysOnly?: boolean;
 }
 
-export interface RangeResult {
+export interface Page {
   readonly pairs: KeyValue[];
   /** There are further pairs after the last one returned. */
   readonly more: boolean;

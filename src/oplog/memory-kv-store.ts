@@ -1,12 +1,12 @@
 import type { Clock } from "./clock.js";
-import { requireKey, requireRange, requireTxn } from "./kv-requests.js";
+import { requireKey, requirePage, requireTxn } from "./kv-requests.js";
 import {
   type GetResult,
   type KeyValue,
   type KvStore,
   type Lease,
-  type RangeRequest,
-  type RangeResult,
+  type Page,
+  type PageRequest,
   type StoreInfo,
   StoreUnreachableError,
   type TxnRequest,
@@ -22,8 +22,8 @@ import { WatchHistory } from "./watch-history.js";
 export interface MemoryKvStoreOptions {
   readonly clock: Clock;
   readonly txnBytesMax?: number;
-  /** A range stops after this many bytes of values. */
-  readonly rangeBytesMax?: number;
+  /** No page holds more bytes of keys and values, whatever is asked for. */
+  readonly pageBytesMax?: number;
   readonly historyBytesMax?: number;
 }
 
@@ -35,7 +35,7 @@ export interface MemoryKvStoreOptions {
 export class MemoryKvStore implements KvStore {
   readonly kind = "memory";
   readonly txnBytesMax: number;
-  private readonly rangeBytesMax: number;
+  private readonly pageBytesMax: number;
   private readonly pairs = new Map<string, KeyValue>();
   /** The keys of `pairs`, sorted. */
   private keys: string[] = [];
@@ -47,7 +47,7 @@ export class MemoryKvStore implements KvStore {
 
   constructor(options: MemoryKvStoreOptions) {
     this.txnBytesMax = options.txnBytesMax ?? 1_536 * 1_024;
-    this.rangeBytesMax = options.rangeBytesMax ?? 4 * 1_024 * 1_024;
+    this.pageBytesMax = options.pageBytesMax ?? Number.POSITIVE_INFINITY;
     this.leases = new LeaseTable(options.clock);
     this.history = new WatchHistory(this.revision, options.historyBytesMax ?? 256 * 1_024 * 1_024);
   }
@@ -58,16 +58,19 @@ export class MemoryKvStore implements KvStore {
     return { pair: this.read(key), revision: this.revision };
   }
 
-  async range(request: RangeRequest): Promise<RangeResult> {
+  async page(request: PageRequest): Promise<Page> {
     this.enter();
-    requireRange(request);
+    requirePage(request);
     const end = this.indexOf(request.to);
     const pairs: KeyValue[] = [];
+    const bytesMax = Math.min(request.bytesMax, this.pageBytesMax);
     let index = this.indexOf(request.from);
-    for (let bytes = 0; index < end && pairs.length < request.limit && bytes < this.rangeBytesMax; index++) {
-      const pair = this.read(this.keys[index]!)!;
-      bytes += pair.value.length;
-      pairs.push(request.keysOnly ? { ...pair, value: Buffer.alloc(0) } : pair);
+    for (let bytes = 0; index < end && pairs.length < request.limit; index++) {
+      const read = this.read(this.keys[index]!)!;
+      const pair = request.keysOnly ? { ...read, value: Buffer.alloc(0) } : read;
+      bytes += pair.key.length + pair.value.length;
+      if (pairs.length > 0 && bytes > bytesMax) break;
+      pairs.push(pair);
     }
     return { pairs, more: index < end, revision: this.revision };
   }

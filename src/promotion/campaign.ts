@@ -5,7 +5,7 @@ import type { KvStore } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import { linkSignals } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
-import type { View } from "../standby/view.js";
+import type { LogView } from "../standby/log-view.js";
 import { watchLeadership } from "../stored/leader-watch.js";
 import type { Leadership } from "../stored/leadership.js";
 import { primaryOf } from "../stored/primary.js";
@@ -31,7 +31,7 @@ export interface CampaignParts {
   readonly store: KvStore;
   readonly log: Log;
   /** That this sidecar keeps of the log. */
-  readonly view: View | undefined;
+  readonly view: LogView | undefined;
   /** Of that view. */
   readonly eviction: ObjectEviction | undefined;
   readonly clock: Clock;

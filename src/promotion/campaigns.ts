@@ -11,8 +11,7 @@ import {
   TooManyError,
 } from "../oplog/errors.js";
 import type { ObjectEviction } from "../standby/eviction.js";
-import type { View } from "../standby/view.js";
-import type { Views } from "../standby/views.js";
+import type { LogViews } from "../standby/log-view.js";
 import { primaryOf } from "../stored/primary.js";
 import { Campaign, type CampaignParts } from "./campaign.js";
 import type { HandedOver } from "./hand-over.js";
@@ -22,8 +21,9 @@ import type { CampaignMessage, Candidate, Lost } from "./messages.js";
 
 export interface CampaignsParts extends Omit<CampaignParts, "log" | "view" | "eviction" | "candidate" | "send"> {
   readonly logs: Logs;
-  readonly views: Views;
-  readonly evictionOf: (view: View) => ObjectEviction;
+  readonly views: LogViews;
+  /** Of a log that has a view. */
+  readonly evictionOf: (log: string) => ObjectEviction | undefined;
   /** Where this sidecar is reached. */
   readonly endpoint: () => string;
 }
@@ -63,7 +63,7 @@ export class Campaigns {
     if (others.has(candidate.id)) throw new CandidateExistsError(logName, candidate.id);
     if (others.size >= CANDIDATES_MAX) throw new TooManyError("candidates of the log", CANDIDATES_MAX);
     const view = views.find(logName)?.requireWorking();
-    const eviction = view && this.parts.evictionOf(view);
+    const eviction = this.parts.evictionOf(logName);
     const campaign = new Campaign({ ...this.parts, log, view, eviction, candidate, send });
     const release = log.retain();
     const ended = campaign.run().finally(() => {

@@ -1,7 +1,7 @@
 import type { Clock } from "../oplog/clock.js";
-import { BeyondHeadError, StateDivergedError } from "../oplog/errors.js";
+import { BeyondHeadError, StateDivergedError, ViewFailedError } from "../oplog/errors.js";
 import { Change, linkSignals } from "../oplog/timing.js";
-import type { View } from "../standby/view.js";
+import type { LogView } from "../standby/log-view.js";
 import type { Candidate } from "./messages.js";
 
 /** What a candidate says of itself. */
@@ -23,7 +23,7 @@ export interface PreparationParts {
   readonly clock: Clock;
   readonly candidate: Candidate;
   /** That this sidecar keeps of the log. */
-  readonly view: View | undefined;
+  readonly view: LogView | undefined;
 }
 
 /** Brings candidate and view to the last entry of the terms before: both have applied exactly that, or nobody leads. */
@@ -89,7 +89,7 @@ export class Preparation {
         if (failure !== undefined) throw failure;
         const ready = this.answerTo(term, final);
         if (isApplied && (ready !== undefined || !candidate.needsHandshake)) {
-          this.requireSameState(ready, final);
+          await this.requireSameState(ready, final);
           return { kind: "ready" };
         }
         if (signal.aborted) return { kind: "given up" };
@@ -106,7 +106,7 @@ export class Preparation {
 
   private isPast(final: bigint): boolean {
     const { view } = this.parts;
-    return (this.newest?.applied ?? 0n) > final || (view !== undefined && BigInt(view.state.applied) > final);
+    return (this.newest?.applied ?? 0n) > final || (view !== undefined && BigInt(view.applied) > final);
   }
 
   private answerTo(term: bigint, final: bigint): Readiness | undefined {
@@ -117,10 +117,13 @@ export class Preparation {
     return newest.applied < final ? undefined : newest;
   }
 
-  private requireSameState(ready: Readiness | undefined, final: bigint): void {
+  private async requireSameState(ready: Readiness | undefined, final: bigint): Promise<void> {
     const { view, candidate } = this.parts;
     if (view === undefined || ready === undefined || ready.stateHash.length === 0) return;
-    const current = view.state.stateHash;
+    const { applied, stateHash: current } = await view.reader.summary();
+    if (BigInt(applied) > final) {
+      throw new ViewFailedError(view.name, applied, `what came before the new term ends at ${final}`);
+    }
     if (Buffer.compare(current, ready.stateHash) === 0) return;
     const yours = Buffer.from(ready.stateHash).toString("hex");
     throw new StateDivergedError(candidate.id, final, yours, current.toString("hex"));
@@ -134,7 +137,7 @@ export class Preparation {
       unasked === 0 ? "" : ` (${unasked} that came before Prepare ${unasked === 1 ? "does" : "do"} not count)`;
     const problems = [
       ...(candidate.needsHandshake && ready === undefined ? [`${answer} where ${final} is the last${early}`] : []),
-      ...(isApplied ? [] : [`the view of this sidecar had applied ${view?.state.applied} of ${final}`]),
+      ...(isApplied ? [] : [`the view of this sidecar had applied ${view?.applied} of ${final}`]),
     ];
     return `${problems.join(", and ")}, within ${candidate.readyTimeoutMs} ms`;
   }

@@ -3,7 +3,7 @@ import { NotPrimaryError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import { Backoff, limitTime, linkSignals, sleep } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
-import type { View } from "../standby/view.js";
+import type { LogView } from "../standby/log-view.js";
 import { readLeadership } from "../stored/leadership.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
@@ -15,7 +15,7 @@ import type { Lost, PromotionTimes } from "./messages.js";
 import type { Promises } from "./promises.js";
 
 export interface TenureParts extends Omit<LeaderParts, "promisedLeftMs"> {
-  readonly view: View | undefined;
+  readonly view: LogView | undefined;
   readonly eviction: ObjectEviction | undefined;
   readonly candidacy: Candidacy;
   readonly promises: Promises;
@@ -106,7 +106,7 @@ export class Tenure {
     }
     if (resigning.aborted || silent.aborted || keeper.lost.aborted) return undefined;
     await this.promisesRunOut();
-    const message = `after a stall the view of this sidecar had only applied ${view.state.applied} of ${head.lastSequenceId}`;
+    const message = `after a stall the view of this sidecar had only applied ${view.applied} of ${head.lastSequenceId}`;
     return { reason: "not ready", message };
   }
 

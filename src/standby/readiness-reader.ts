@@ -4,12 +4,11 @@ import { LogKeys, requireLogName } from "../oplog/keys.js";
 import { type CallOptions, type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../stored/readiness-reads.js";
 import type { PhaseChange } from "./life-record.js";
+import type { LogView, LogViews } from "./log-view.js";
 import { type Assessment, assess, type ReadinessFacts } from "./readiness.js";
-import type { View } from "./view.js";
-import type { Views } from "./views.js";
 
 export interface ReadinessParts {
-  readonly views: Views;
+  readonly views: LogViews;
   readonly store: KvStore;
   readonly keyPrefix: string;
   readonly clock: Clock;
@@ -28,7 +27,7 @@ const ARRIVAL_MS_MAX = 250;
 /** Finds out how near the views are to being led. Asks the store each time; changes nothing. */
 export class ReadinessReader {
   /** Of each view whose watch was silent when it was last asked for: up to where it had brought, and since when that is known. */
-  private readonly silences = new Map<View, { readonly delivered: bigint; readonly sinceMs: number }>();
+  private readonly silences = new Map<LogView, { readonly delivered: bigint; readonly sinceMs: number }>();
 
   constructor(private readonly parts: ReadinessParts) {}
 
@@ -41,18 +40,18 @@ export class ReadinessReader {
     return { ...assess(facts), life, applied, head, history: view.history };
   }
 
-  private async facts(view: View, signal: AbortSignal): Promise<ReadinessFacts> {
+  private async facts(view: LogView, signal: AbortSignal): Promise<ReadinessFacts> {
     const { store, keyPrefix } = this.parts;
     const keys = new LogKeys(keyPrefix, view.name);
     const reading = new Reading(this.parts);
-    const appliedBefore = BigInt(view.state.applied);
+    const appliedBefore = BigInt(view.applied);
     const [head, lease, claim] = await Promise.all([
       reading.of((options) => readHead(store, keys, options)),
       reading.of((options) => readLease(store, keys, options)),
       reading.of((options) => readTokenClaim(store, keys, options)),
     ]);
     const silence = head && (await this.silenceUpTo(head.head, view, signal));
-    const next = BigInt(view.state.applied) + 1n;
+    const next = BigInt(view.applied) + 1n;
     const absent = head && (await reading.of((options) => readMissing(store, keys, next, head, options)));
     const { unread } = reading;
     const contradiction = reading.contradiction ?? (head && contradictionOf(view, appliedBefore, head));
@@ -77,7 +76,7 @@ export class ReadinessReader {
   }
 
   /** Gives what there is a moment to arrive, and tells whether the watch has brought nothing of it. */
-  private async silenceUpTo(head: bigint, view: View, signal: AbortSignal): Promise<ReadinessFacts["silence"]> {
+  private async silenceUpTo(head: bigint, view: LogView, signal: AbortSignal): Promise<ReadinessFacts["silence"]> {
     const { clock } = this.parts;
     const askedMs = clock.monotonicMs();
     await view.awaitApplied(Number(head), signal, ARRIVAL_MS_MAX);
@@ -126,7 +125,7 @@ class Reading {
   }
 }
 
-function contradictionOf(view: View, appliedBefore: bigint, { head, logId }: HeadAtRest): string | undefined {
+function contradictionOf(view: LogView, appliedBefore: bigint, { head, logId }: HeadAtRest): string | undefined {
   if (head < appliedBefore) return `the head in the store is ${head}, and ${appliedBefore} has been applied`;
   const isOther = view.logId.length > 0 && Buffer.compare(view.logId, logId) !== 0;
   return isOther ? "the log in the store is another one" : undefined;

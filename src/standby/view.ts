@@ -9,6 +9,8 @@ import { WireError, WireReader } from "../oplog/wire.js";
 import { ApplyRate } from "./apply-rate.js";
 import type { LifeState, Phase, Sight } from "./life-cycle.js";
 import { LifeRecord, type PhaseChange } from "./life-record.js";
+import type { LogView } from "./log-view.js";
+import { MemoryStateReader } from "./memory-state-reader.js";
 import { ObjectLeases } from "./object-leases.js";
 import { type KeyOrderViolation, StandbyState, StateGapError } from "./standby-state.js";
 
@@ -43,14 +45,14 @@ const LOOK_MS_MAX = 250;
 /** A log whose keys are all out of order must not flood the log of the process. */
 const VIOLATION_REPORT_MS = 1000;
 
-/** The state of one log, kept up to date through a subscription inside the sidecar. */
-export class View {
+/** Kept up to date through a subscription inside the sidecar. */
+export class View implements LogView {
   readonly state = new StandbyState((violation) => this.noteViolation(violation));
-  /** Identity of the log that has been applied; empty = nothing yet. */
   logId: Uint8Array = new Uint8Array();
   /** Of the last entry that has been applied; "" = not known. */
   appliedChain = "";
   readonly leases: ObjectLeases;
+  readonly reader: MemoryStateReader;
   private readonly life: LifeRecord;
   private readonly rate = new ApplyRate();
   /** Notified when something has been applied, and when the view stops for good. */
@@ -69,6 +71,13 @@ export class View {
   ) {
     const { clock, logger, observer, headPollMs } = parts;
     this.leases = new ObjectLeases(this.state, clock, parts.objectLeaseDefaultMs);
+    this.reader = new MemoryStateReader({
+      log: name,
+      state: this.state,
+      leases: this.leases,
+      clock,
+      requireWorking: () => void this.requireWorking(),
+    });
     this.headConfirmedMs = clock.monotonicMs();
     this.life = new LifeRecord({
       log: name,
@@ -88,16 +97,26 @@ export class View {
     return this.life.now;
   }
 
-  /** The newest changes of phase, at most 64, oldest first. */
   get history(): readonly PhaseChange[] {
     return this.life.changes;
+  }
+
+  get applied(): number {
+    return this.state.applied;
+  }
+
+  get keys(): number {
+    return this.state.keys;
+  }
+
+  get leaseDefaultMs(): number | undefined {
+    return this.leases.defaultMs;
   }
 
   get head(): bigint {
     return this.sight.head;
   }
 
-  /** How the view and the log stand to each other, as far as is known without asking the store. */
   get sight(): Sight {
     const nowMs = this.parts.clock.monotonicMs();
     const feed = this.log?.feedView;
@@ -114,27 +133,22 @@ export class View {
     return this.log?.feedView;
   }
 
-  /** Entries applied per second at present; undefined = none of late. */
   get appliedPerSecond(): number | undefined {
     return this.rate.perSecond(this.parts.clock.monotonicMs(), this.state.applied);
   }
 
-  /** Throws ViewFailedError once the view has stopped for good: nothing it holds can be relied on. */
   requireWorking(): this {
     const state = this.life.now;
     if (state.kind === "failed") throw new ViewFailedError(this.name, this.state.applied, state.because);
     return this;
   }
 
-  /**
-   * For a candidate here that has won. Resolves as soon as exactly `final`, the last entry of all terms before, has been
-   * applied; the store is looked at afresh for it. Rejects with ViewFailedError when the view has failed, fails, or holds
-   * more than `final`, and with the reason of the signal as soon as that aborts. `promoted` or `demoted` must follow.
-   */
+  /** The store is looked at afresh for it. */
   async promote(final: bigint, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     this.requireWorking();
     this.life.take({ kind: "won", final });
+    this.reader.abandonImages();
     this.log?.resync();
     this.retry.notify();
     for (;;) {
@@ -149,18 +163,15 @@ export class View {
     }
   }
 
-  /** The candidate leads. */
   promoted(): void {
     this.life.take({ kind: "leads" });
   }
 
-  /** The promotion was abandoned, or the leadership is over. */
   demoted(): void {
     this.life.take({ kind: "stepped down" });
     this.life.look();
   }
 
-  /** True as soon as `id` has been applied; false when it has not within that time, or the view fails, or on abort. */
   async awaitApplied(id: number, signal: AbortSignal, timeoutMs: number): Promise<boolean> {
     const { clock } = this.parts;
     const deadlineMs = clock.monotonicMs() + timeoutMs;
@@ -238,6 +249,7 @@ export class View {
 
   private async apply(frame: Buffer, chain: string): Promise<void> {
     const { state, name } = this;
+    await this.reader.untilFree();
     // Before the first entry is applied, so that the first load is seen from its beginning.
     this.life.look();
     this.logId = this.log?.feedView.logId ?? this.logId;

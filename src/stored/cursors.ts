@@ -2,6 +2,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import { CursorNotFoundError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
+import { wholeRange } from "../oplog/kv-pages.js";
 import type { KvStore } from "../oplog/kv-store.js";
 
 export const CURSORS_MAX = 1000;
@@ -26,18 +27,13 @@ export async function readCursor(store: KvStore, keys: LogKeys, consumer: string
 }
 
 export async function readCursors(store: KvStore, keys: LogKeys): Promise<CursorsRead> {
-  const cursors: StoredCursor[] = [];
-  let revision: bigint | undefined;
-  for (let from = keys.cursorsFrom, more = true; more && cursors.length < CURSORS_MAX; ) {
-    const page = await store.range({ from, to: keys.cursorsTo, limit: CURSORS_MAX });
-    revision ??= page.revision;
-    for (const { key, value, modRevision } of page.pairs) {
-      cursors.push({ consumer: consumerOf(keys, key), cursor: decodeCursor(value), modRevision });
-      from = `${key}\0`;
-    }
-    more = page.more;
-  }
-  return { cursors, revision: revision! };
+  const { pairs, revision } = await wholeRange(store, { from: keys.cursorsFrom, to: keys.cursorsTo });
+  const cursors = pairs.map(({ key, value, modRevision }) => ({
+    consumer: consumerOf(keys, key),
+    cursor: decodeCursor(value),
+    modRevision,
+  }));
+  return { cursors, revision };
 }
 
 export function consumerOf(keys: LogKeys, key: string): string {

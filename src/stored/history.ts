@@ -2,7 +2,8 @@ import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import type { KeyValue, KvStore, RangeResult } from "../oplog/kv-store.js";
+import { firstOf, pagesOf } from "../oplog/kv-pages.js";
+import type { KeyValue, KvStore, Page } from "../oplog/kv-store.js";
 import {
   type CommittedRun,
   chainOf,
@@ -16,20 +17,8 @@ import {
 } from "../oplog/record.js";
 import { decodeHead, decodeState } from "./decode.js";
 
-/** Bytes that a page aims at; a page of the store is bounded by count alone. */
-const PAGE_BYTES = 1024 * 1024;
-const PAGE_RECORDS_FIRST = 8;
-/** Also bounds what a page holds if small records are followed by large ones. */
-const PAGE_RECORDS_MAX = 128;
 const HOLE_MS_MIN = 3000;
 const HOLE_READS_MIN = 3;
-
-export interface HistoryPage {
-  readonly pairs: readonly KeyValue[];
-  /** The last page as of `revision`. */
-  readonly isLast: boolean;
-  readonly revision: bigint;
-}
 
 export interface Floor {
   readonly sequenceId: bigint;
@@ -82,8 +71,8 @@ export function requireContinued(
 
 /** The header of the record that holds this id, or of the next one there is. */
 export async function readHeader(store: KvStore, keys: LogKeys, id: bigint, logId: Uint8Array | undefined) {
-  const { pairs } = await store.range({ from: keys.record(id), to: keys.recordsTo, limit: 1 });
-  return pairs[0] === undefined ? undefined : openRecord(keys, pairs[0], logId).header;
+  const pair = await firstOf(store, { from: keys.record(id), to: keys.recordsTo });
+  return pair && openRecord(keys, pair, logId).header;
 }
 
 /** Decodes a record of this log; a damaged or foreign one is DATA_LOSS. */
@@ -116,31 +105,9 @@ export function openRun(keys: LogKeys, record: StoredRecord): CommittedRun {
   }
 }
 
-/**
- * Pages of stored records from the one that holds `from` on, the next one being fetched while one is used. Pages are
- * not pinned to a revision, so compaction cannot break them: records never change, and the last page tells as of which
- * revision it was the last. Ends after that page.
- */
-export async function* readPages(store: KvStore, keys: LogKeys, from: bigint): AsyncGenerator<HistoryPage> {
-  let limit = PAGE_RECORDS_FIRST;
-  let start = keys.record(from);
-  let pending: Promise<RangeResult> | undefined;
-  for (;;) {
-    const page = await (pending ?? store.range({ from: start, to: keys.recordsTo, limit }));
-    pending = undefined;
-    const lastPair = page.pairs.at(-1);
-    if (page.more && lastPair !== undefined) {
-      const bytes = page.pairs.reduce((sum, { value }) => sum + value.length, 0);
-      const fitting = Math.floor(PAGE_BYTES / (bytes / page.pairs.length + 1));
-      limit = Math.max(1, Math.min(fitting, page.pairs.length * 4, PAGE_RECORDS_MAX));
-      start = `${lastPair.key}0`;
-      pending = store.range({ from: start, to: keys.recordsTo, limit });
-      // If the consumer stops early nobody awaits it; a failure then concerns nobody.
-      pending.catch(() => undefined);
-    }
-    yield { pairs: page.pairs, isLast: !page.more, revision: page.revision };
-    if (!page.more) return;
-  }
+/** Pages of stored records from the one that holds `from` on. Records never change. */
+export function readPages(store: KvStore, keys: LogKeys, from: bigint): AsyncGenerator<Page> {
+  return pagesOf(store, { from: keys.record(from), to: keys.recordsTo });
 }
 
 export interface HistoryEnd {

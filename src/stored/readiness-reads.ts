@@ -1,5 +1,6 @@
 import { LeaderLeaseSchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { LogKeys } from "../oplog/keys.js";
+import { firstOf } from "../oplog/kv-pages.js";
 import type { CallOptions, KvStore } from "../oplog/kv-store.js";
 import { decodeHead, decodeState, decodeTerm } from "./decode.js";
 import { openRecord } from "./history.js";
@@ -31,8 +32,8 @@ export async function readMissing(
   options: CallOptions,
 ): Promise<IdRange | undefined> {
   if (from > head) return undefined;
-  const { pairs } = await store.range({ from: keys.record(from), to: keys.recordsTo, limit: 1 }, options);
-  const found = pairs[0] === undefined ? head + 1n : openRecord(keys, pairs[0], logId).header.firstSequenceId;
+  const pair = await firstOf(store, { from: keys.record(from), to: keys.recordsTo }, options);
+  const found = pair === undefined ? head + 1n : openRecord(keys, pair, logId).header.firstSequenceId;
   return found > from ? { first: from, last: found - 1n } : undefined;
 }
 

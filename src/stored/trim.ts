@@ -2,6 +2,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import { BeyondHeadError, LogNotFoundError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
+import { keyAfter, pagesOf } from "../oplog/kv-pages.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { decodeHead } from "./decode.js";
 import { decodeFloor, readOrigin } from "./history.js";
@@ -42,10 +43,17 @@ export async function trim(store: KvStore, keys: LogKeys, floor: bigint): Promis
 
 /** In steps, so that no transaction holds the store up for long. */
 async function dropRecords(store: KvStore, keys: LogKeys, to: string): Promise<void> {
-  for (;;) {
-    const { pairs } = await store.range({ from: keys.recordsFrom, to, limit: DROP_RECORDS_MAX, keysOnly: true });
+  for await (const { pairs } of pagesOf(store, {
+    from: keys.recordsFrom,
+    to,
+    keysOnly: true,
+    pairsMax: DROP_RECORDS_MAX,
+  })) {
     const last = pairs.at(-1);
     if (last === undefined) return;
-    await store.txn({ compares: [], writes: [{ kind: "delete-range", from: keys.recordsFrom, to: `${last.key}0` }] });
+    await store.txn({
+      compares: [],
+      writes: [{ kind: "delete-range", from: keys.recordsFrom, to: keyAfter(last.key) }],
+    });
   }
 }

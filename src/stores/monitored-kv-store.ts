@@ -2,7 +2,7 @@ import type { Clock } from "../oplog/clock.js";
 import {
   type CallOptions,
   type KvStore,
-  type RangeRequest,
+  type PageRequest,
   StoreError,
   type StoreInfo,
   StoreRefusedError,
@@ -63,8 +63,8 @@ export class MonitoredKvStore implements KvStore {
     return this.measured("get", () => this.store.get(key, options));
   }
 
-  range(request: RangeRequest, options?: CallOptions) {
-    return this.measured("range", () => this.store.range(request, options));
+  page(request: PageRequest, options?: CallOptions) {
+    return this.measured("page", () => this.store.page(request, options));
   }
 
   txn(request: TxnRequest, options?: CallOptions) {

@@ -109,7 +109,7 @@ export class Metrics {
   readonly storeReachable = this.gauge("store_reachable", "1 if the store answered when last asked, else 0.");
   readonly storeOperationSeconds = this.histogram(
     "store_operation_duration_seconds",
-    "Calls to the store, by operation (get, range, txn, …) and outcome (ok, or the kind of the failure).",
+    "Calls to the store, by operation (get, page, txn, …) and outcome (ok, or the kind of the failure).",
     STORE_SECONDS,
     ["operation", "outcome"],
   );

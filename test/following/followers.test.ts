@@ -49,7 +49,7 @@ function anyAppend(dice: Dice) {
 /** A primary writes while the network of another sidecar, with its subscribers, breaks in every way there is. */
 async function schedule(seed: number) {
   const dice = new Dice(seed);
-  const inner = new MemoryKvStore({ clock: testClock, rangeBytesMax: 2000, historyBytesMax: 4000 });
+  const inner = new MemoryKvStore({ clock: testClock, pageBytesMax: 2000, historyBytesMax: 4000 });
   const network = new FaultyKvStore(inner);
   const parts = { cacheBytesMax: 1500, headPollMs: 200 };
   const primary = aLog(inner, parts);

@@ -1,5 +1,5 @@
 import { beforeEach, expect, it } from "vitest";
-import type { GetResult, RangeRequest, WatchRequest } from "../../src/oplog/kv-store.js";
+import type { GetResult, PageRequest, WatchRequest } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { trim } from "../../src/stored/trim.js";
 import { resolveFromStore } from "../../src/writing/resolve.js";
@@ -26,9 +26,9 @@ class OddStore extends MemoryKvStore {
     return stale ?? super.get(key);
   }
 
-  override async range(request: RangeRequest) {
+  override async page(request: PageRequest) {
     if (!request.keysOnly && request.to === keys.recordsTo) await this.beforeRange(++this.ranges);
-    return super.range(request);
+    return super.page(request);
   }
 
   override async *watch(request: WatchRequest, signal: AbortSignal) {
@@ -39,7 +39,7 @@ class OddStore extends MemoryKvStore {
 
 let store: OddStore;
 beforeEach(() => {
-  store = new OddStore({ clock: testClock, rangeBytesMax: 600 });
+  store = new OddStore({ clock: testClock, pageBytesMax: 600 });
 });
 
 it("answers from the past that come far apart are not taken for a head that went back for good", async () => {

@@ -255,7 +255,7 @@ export async function readAtRest(store: KvStore, keys: LogKeys, from = 1n): Prom
   let timeMs = 0n;
   let nonce: Uint8Array | undefined;
   for (let start = keys.recordsFrom; ; ) {
-    const page = await store.range({ from: start, to: keys.recordsTo, limit: 1000 });
+    const page = await store.page({ from: start, to: keys.recordsTo, limit: 1000, bytesMax: 1024 * 1024 });
     for (const { key, value } of page.pairs) {
       const record = decodeRecord(value);
       const { header } = record;

@@ -71,12 +71,12 @@ test("keys that are empty, too long or not ASCII are refused", async () => {
 });
 
 test("a range is cut at its bytes", async () => {
-  const store = new MemoryKvStore({ clock: new VirtualTime().clock, rangeBytesMax: 100 });
+  const store = new MemoryKvStore({ clock: new VirtualTime().clock, pageBytesMax: 130 });
   for (const key of ["a", "b", "c"]) await put(store, key, Buffer.alloc(60));
-  const first = await store.range({ from: "a", to: "z", limit: 10 });
+  const first = await store.page({ from: "a", to: "z", limit: 10, bytesMax: 1024 * 1024 });
   expect(first.pairs.map((pair) => pair.key)).toEqual(["a", "b"]);
   expect(first.more).toBe(true);
-  const second = await store.range({ from: "b\0", to: "z", limit: 10 });
+  const second = await store.page({ from: "b\0", to: "z", limit: 10, bytesMax: 1024 * 1024 });
   expect(second.pairs.map((pair) => pair.key)).toEqual(["c"]);
   expect(second.more).toBe(false);
 });

@@ -364,7 +364,12 @@ export class Contest {
     const { chronicle, violations, time } = this;
     // What was promised to the dead lasts no longer than their leases.
     await time.pass(TTL_MS_MAX + 1000);
-    const { pairs } = await this.store.range({ from: keys.leader, to: keys.leadershipTo, limit: 100 });
+    const { pairs } = await this.store.page({
+      from: keys.leader,
+      to: keys.leadershipTo,
+      limit: 100,
+      bytesMax: 1024 * 1024,
+    });
     for (const { key } of pairs) violations.push(`${key} was left`);
     for (const [term, final] of this.finals) {
       if (chronicle.finals.get(term) !== final) {

@@ -3,8 +3,8 @@ import {
   type GetResult,
   type KvStore,
   type Lease,
-  type RangeRequest,
-  type RangeResult,
+  type Page,
+  type PageRequest,
   type StoreInfo,
   StoreUnreachableError,
   type TxnRequest,
@@ -56,8 +56,8 @@ export class Network implements KvStore {
     return this.call(options, () => this.store.get(key));
   }
 
-  range(request: RangeRequest, options?: CallOptions): Promise<RangeResult> {
-    return this.call(options, () => this.store.range(request));
+  page(request: PageRequest, options?: CallOptions): Promise<Page> {
+    return this.call(options, () => this.store.page(request));
   }
 
   txn(request: TxnRequest, options?: CallOptions): Promise<TxnResult> {

@@ -120,7 +120,10 @@ export class Side {
       views,
       observer: own,
       endpoint: () => `${name}:7070`,
-      evictionOf: (view) => new ObjectEviction({ ...common, view, limits: LIMITS, observer: { evicted() {} } }),
+      evictionOf: (each) => {
+        const view = views.find(each);
+        return view && new ObjectEviction({ ...common, view, limits: LIMITS, observer: { evicted() {} } });
+      },
     });
     this.logs = logs;
     this.views = views;

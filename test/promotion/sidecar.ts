@@ -74,8 +74,11 @@ export class SimulatedSidecar implements Machine {
       logs: this.logs,
       views: this.views,
       endpoint: () => `${name}:7070`,
-      evictionOf: (view) =>
-        new ObjectEviction({ view, clock, limits: LIMITS, logger: silentLogger, observer: { evicted() {} } }),
+      evictionOf: (log) => {
+        const view = this.views.find(log);
+        const observer = { evicted() {} };
+        return view && new ObjectEviction({ view, clock, limits: LIMITS, logger: silentLogger, observer });
+      },
     });
     this.viewing = this.views.run(this.stop.signal);
     this.viewing.catch((error: unknown) => void this.broken.push(error));

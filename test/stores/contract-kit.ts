@@ -37,6 +37,12 @@ export async function write(store: KvStore, ...writes: Write[]): Promise<bigint>
 
 /** Keys of the root in the order the store gives them, without the root. */
 export async function keysOf(store: KvStore, root: string): Promise<string[]> {
-  const { pairs } = await store.range({ from: root, to: endOf(root), limit: 10_000, keysOnly: true });
+  const { pairs } = await store.page({
+    from: root,
+    to: endOf(root),
+    limit: 10_000,
+    bytesMax: 1024 * 1024,
+    keysOnly: true,
+  });
   return pairs.map((pair) => pair.key.slice(root.length));
 }

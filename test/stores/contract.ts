@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { pagesOf } from "../../src/oplog/kv-pages.js";
 import { type KvStore, StoreRefusedError, StoreUnreachableError, WatchLostError } from "../../src/oplog/kv-store.js";
 import { within } from "../support/wait.js";
 import { endOf, keysOf, type MakeStore, put, type StoreUnderTest, uniqueRoot, write } from "./contract-kit.js";
@@ -84,7 +85,9 @@ function readContract(store: () => KvStore): void {
     const sorted = ["!", "-", "/", "0", "00", "1", "10", "2", "A", "Z", "_", "a", "a/b", "aa", "b", "~"];
     await write(store(), ...sorted.toReversed().map((name) => put(root + name)));
     const keys = async (from: string, to: string) =>
-      (await store().range({ from, to, limit: 100 })).pairs.map((pair) => pair.key.slice(root.length));
+      (await store().page({ from, to, limit: 100, bytesMax: 1024 * 1024 })).pairs.map((pair) =>
+        pair.key.slice(root.length),
+      );
     expect(await keys(root, endOf(root))).toEqual(sorted);
     expect(await keys(`${root}00`, `${root}a`)).toEqual(["00", "1", "10", "2", "A", "Z", "_"]);
     expect(await keys(`${root}B`, `${root}C`)).toEqual([]);
@@ -95,7 +98,7 @@ function readContract(store: () => KvStore): void {
     const root = uniqueRoot();
     await write(store(), put(`${root}1`), put(`${root}2`), put(`${root}3`));
     const read = async (limit: number) => {
-      const { pairs, more } = await store().range({ from: root, to: endOf(root), limit });
+      const { pairs, more } = await store().page({ from: root, to: endOf(root), limit, bytesMax: 1024 * 1024 });
       return { count: pairs.length, more };
     };
     expect(await read(1)).toEqual({ count: 1, more: true });
@@ -106,7 +109,12 @@ function readContract(store: () => KvStore): void {
 
   test("a range of nothing has no more", async () => {
     const root = uniqueRoot();
-    const { pairs, more, revision } = await store().range({ from: root, to: endOf(root), limit: 1 });
+    const { pairs, more, revision } = await store().page({
+      from: root,
+      to: endOf(root),
+      limit: 1,
+      bytesMax: 1024 * 1024,
+    });
     expect({ pairs, more }).toEqual({ pairs: [], more: false });
     expect(revision).toBeTypeOf("bigint");
   });
@@ -114,7 +122,13 @@ function readContract(store: () => KvStore): void {
   test("a range of keys only has empty values and all else", async () => {
     const root = uniqueRoot();
     const revision = await write(store(), put(`${root}a`, "value"));
-    const { pairs } = await store().range({ from: root, to: endOf(root), limit: 10, keysOnly: true });
+    const { pairs } = await store().page({
+      from: root,
+      to: endOf(root),
+      limit: 10,
+      bytesMax: 1024 * 1024,
+      keysOnly: true,
+    });
     expect(pairs).toEqual([{ key: `${root}a`, value: Buffer.alloc(0), modRevision: revision, leaseId: 0n }]);
   });
 
@@ -125,7 +139,7 @@ function readContract(store: () => KvStore): void {
     for (const name of names) await write(store(), put(root + name, value));
     const seen: string[] = [];
     for (let from = root; ; ) {
-      const { pairs, more } = await store().range({ from, to: endOf(root), limit: 10_000 });
+      const { pairs, more } = await store().page({ from, to: endOf(root), limit: 10_000, bytesMax: 1024 * 1024 });
       for (const pair of pairs) {
         seen.push(pair.key.slice(root.length));
         expect(pair.value.equals(value)).toBe(true);
@@ -135,6 +149,41 @@ function readContract(store: () => KvStore): void {
       from = `${pairs.at(-1)?.key}\0`;
     }
     expect(seen).toEqual(names);
+  });
+
+  test("no page holds more bytes than were asked for, whatever sizes came before", async () => {
+    const root = uniqueRoot();
+    const bytesMax = 300_000;
+    const sizes = [
+      ...Array.from({ length: 300 }, () => 20),
+      ...Array.from({ length: 24 }, () => 140_000),
+      20,
+      20,
+      500_000,
+      20,
+    ];
+    const names = sizes.map((_, index) => String(index).padStart(4, "0"));
+    await write(store(), ...names.slice(0, 100).map((name) => put(root + name, Buffer.alloc(20))));
+    await write(store(), ...names.slice(100, 200).map((name) => put(root + name, Buffer.alloc(20))));
+    await write(store(), ...names.slice(200, 300).map((name) => put(root + name, Buffer.alloc(20))));
+    for (const [index, name] of names.entries()) {
+      if (index >= 300) await write(store(), put(root + name, Buffer.alloc(sizes[index]!)));
+    }
+    const seen: string[] = [];
+    for await (const { pairs } of pagesOf(store(), { from: root, to: endOf(root), bytesMax })) {
+      const bytes = pairs.reduce((sum, { key, value }) => sum + key.length + value.length, 0);
+      if (pairs.length > 1) expect(bytes).toBeLessThanOrEqual(bytesMax);
+      seen.push(...pairs.map(({ key }) => key.slice(root.length)));
+    }
+    expect(seen).toEqual(names);
+  });
+
+  test("keys that are read without their values count alone", async () => {
+    const root = uniqueRoot();
+    for (const name of ["a", "b", "c"]) await write(store(), put(root + name, Buffer.alloc(1000)));
+    const bytesMax = 2 * (root.length + 1);
+    const { pairs, more } = await store().page({ from: root, to: endOf(root), limit: 10, bytesMax, keysOnly: true });
+    expect([pairs.length, more]).toEqual([2, true]);
   });
 
   test("a range is of one revision while writes go on", async () => {
@@ -147,7 +196,12 @@ function readContract(store: () => KvStore): void {
       }
     })();
     for (let round = 0; round < 20; round++) {
-      const { pairs, revision } = await store().range({ from: root, to: endOf(root), limit: 100 });
+      const { pairs, revision } = await store().page({
+        from: root,
+        to: endOf(root),
+        limit: 100,
+        bytesMax: 1024 * 1024,
+      });
       expect(new Set(pairs.map((pair) => pair.value.toString())).size).toBe(1);
       expect(new Set(pairs.map((pair) => pair.modRevision)).size).toBe(1);
       expect(revision).toBeGreaterThanOrEqual(pairs[0]!.modRevision);
@@ -155,10 +209,15 @@ function readContract(store: () => KvStore): void {
     await writing;
   });
 
-  test("a limit outside 1 to 10,000 is refused", async () => {
+  test("a limit outside 1 to 10,000 is refused, and one of no bytes", async () => {
     const root = uniqueRoot();
+    await expect(store().page({ from: root, to: endOf(root), limit: 1, bytesMax: 0 })).rejects.toThrow(
+      StoreRefusedError,
+    );
     for (const limit of [0, -1, 10_001]) {
-      await expect(store().range({ from: root, to: endOf(root), limit })).rejects.toThrow(StoreRefusedError);
+      await expect(store().page({ from: root, to: endOf(root), limit, bytesMax: 1024 * 1024 })).rejects.toThrow(
+        StoreRefusedError,
+      );
     }
   });
 
@@ -185,7 +244,7 @@ function closeContract(make: MakeStore): void {
     if (end !== undefined) expect(end).toBeInstanceOf(WatchLostError);
     const calls = [
       () => store.get(`${root}a`),
-      () => store.range({ from: root, to: endOf(root), limit: 1 }),
+      () => store.page({ from: root, to: endOf(root), limit: 1, bytesMax: 1024 * 1024 }),
       () => store.txn({ compares: [], writes: [put(`${root}a`)] }),
       () => store.grantLease(10_000),
       () => store.keepLeaseAlive(lease.leaseId),

@@ -180,7 +180,7 @@ describe("durability", () => {
       expect(head.revision).toBeGreaterThanOrEqual(revision);
       const numbers: number[] = [];
       for (let from = "/numbers/"; ; ) {
-        const { pairs, more } = await store.range({ from, to: "/numbers0", limit: 1_000 });
+        const { pairs, more } = await store.page({ from, to: "/numbers0", limit: 1_000, bytesMax: 1024 * 1024 });
         for (const { key, value } of pairs) {
           numbers.push(Number(key.slice(-20)));
           expect(value.length).toBe(numbers.at(-1)! % 5_000);

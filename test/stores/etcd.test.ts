@@ -159,7 +159,7 @@ function serverFacts(binary: EtcdBinary): void {
     const value = randomBytes(MIB);
     const keys = Array.from({ length: 70 }, (_, index) => `/a/${String(index).padStart(2, "0")}`);
     for (const key of keys) await write(store, put(key, value));
-    const { pairs, more } = await store.range({ from: "/a/", to: "/a0", limit: 10_000 });
+    const { pairs, more } = await store.page({ from: "/a/", to: "/a0", limit: 10_000, bytesMax: 1024 * 1024 });
     expect(pairs.map((pair) => pair.key)).toEqual(keys.slice(0, pairs.length));
     expect({ some: pairs.length > 0, more }).toEqual({ some: true, more: true });
   });

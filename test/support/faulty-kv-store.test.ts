@@ -108,7 +108,7 @@ test("a store that is away serves nothing until it comes back", async () => {
   expect(await within(watch.ended, { what: "the watch to end" })).toBeInstanceOf(WatchLostError);
   const calls = [
     () => store.get("a"),
-    () => store.range({ from: "a", to: "z", limit: 1 }),
+    () => store.page({ from: "a", to: "z", limit: 1, bytesMax: 1024 * 1024 }),
     () => store.txn(putting("a")),
     () => store.grantLease(1_000),
     () => store.keepLeaseAlive(1n),
@@ -127,7 +127,9 @@ test("reads and leases can fail alone", async () => {
   store.failReads();
   store.failLeases();
   await expect(store.get("a")).rejects.toThrow(StoreUnreachableError);
-  await expect(store.range({ from: "a", to: "z", limit: 1 })).rejects.toThrow(StoreUnreachableError);
+  await expect(store.page({ from: "a", to: "z", limit: 1, bytesMax: 1024 * 1024 })).rejects.toThrow(
+    StoreUnreachableError,
+  );
   await expect(store.grantLease(1_000)).rejects.toThrow(StoreUnreachableError);
   expect((await store.txn(putting("a"))).succeeded).toBe(true);
   store.failReads(false);

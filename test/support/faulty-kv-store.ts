@@ -4,8 +4,8 @@ import {
   type GetResult,
   type KvStore,
   type Lease,
-  type RangeRequest,
-  type RangeResult,
+  type Page,
+  type PageRequest,
   type StoreError,
   type StoreInfo,
   StoreRefusedError,
@@ -161,9 +161,9 @@ export class FaultyKvStore implements KvStore {
     return this.pass(this.readsFail, () => this.inner.get(key, options));
   }
 
-  range(request: RangeRequest, options?: CallOptions): Promise<RangeResult> {
+  page(request: PageRequest, options?: CallOptions): Promise<Page> {
     this.calls.reads++;
-    return this.pass(this.readsFail, () => this.inner.range(request, options));
+    return this.pass(this.readsFail, () => this.inner.page(request, options));
   }
 
   txn(request: TxnRequest, options?: CallOptions): Promise<TxnResult> {

@@ -3,7 +3,7 @@ import {
   type CallOptions,
   type KeyValue,
   type KvStore,
-  type RangeRequest,
+  type PageRequest,
   type TxnRequest,
   type WatchBatch,
   WatchLostError,
@@ -29,7 +29,7 @@ export class RestorableKvStore implements KvStore {
   async backup(): Promise<Backup> {
     const pairs: KeyValue[] = [];
     for (let from = "\0", more = true; more; from = `${pairs.at(-1)!.key}\0`) {
-      const page = await this.inner.range({ from, to: "~", limit: 1000 });
+      const page = await this.inner.page({ from, to: "~", limit: 1000, bytesMax: 1024 * 1024 });
       pairs.push(...page.pairs);
       more = page.more;
     }
@@ -63,8 +63,8 @@ export class RestorableKvStore implements KvStore {
     return this.inner.get(key);
   }
 
-  range(request: RangeRequest) {
-    return this.inner.range(request);
+  page(request: PageRequest) {
+    return this.inner.page(request);
   }
 
   txn(request: TxnRequest) {

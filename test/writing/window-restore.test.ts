@@ -16,7 +16,8 @@ beforeEach(() => {
 });
 
 const head = async () => decodeHead((await store.get(keys.head)).pair!);
-const everything = async () => (await store.range({ from: keys.allFrom, to: keys.allTo, limit: 1000 })).pairs;
+const everything = async () =>
+  (await store.page({ from: keys.allFrom, to: keys.allTo, limit: 1000, bytesMax: 1024 * 1024 })).pairs;
 const clear = () => store.txn({ compares: [], writes: [{ kind: "delete-range", from: keys.allFrom, to: keys.allTo }] });
 
 /** By "w", each an operation of its own. */

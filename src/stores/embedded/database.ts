@@ -3,10 +3,10 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { type Database as Lmdb, open, type RootDatabase } from "lmdb";
 import { Arena } from "../../oplog/arena.js";
-import type { KeyValue, RangeRequest, RangeResult, WatchEvent, Write } from "../../oplog/kv-store.js";
+import type { KeyValue, Page, PageRequest, WatchEvent, Write } from "../../oplog/kv-store.js";
 
-/** A range stops after this many bytes of values: it is read on the event loop, and held in memory by its reader. */
-const RANGE_BYTES_MAX = 4 * 1024 * 1024;
+/** No page is larger, whatever is asked for: it is read on the event loop. */
+const PAGE_BYTES_MAX = 4 * 1024 * 1024;
 const LEASE_ID_BYTES = 8;
 const EMPTY = Buffer.alloc(0);
 const REVISION = Buffer.from("revision");
@@ -100,15 +100,17 @@ export class Database {
     return entry && pairOf(key, entry, this.value(bytes));
   }
 
-  range({ from, to, limit, keysOnly }: RangeRequest): RangeResult {
+  page({ from, to, limit, bytesMax, keysOnly }: PageRequest): Page {
     const pairs: KeyValue[] = [];
-    let bytes = 0;
+    let bytesLeft = Math.min(bytesMax, PAGE_BYTES_MAX);
     let more = false;
     for (const { key, value: entry } of this.entries(from, to)) {
-      more = pairs.length === limit || bytes >= RANGE_BYTES_MAX;
+      more = pairs.length === limit;
       if (more) break;
       const value = keysOnly ? EMPTY : this.value(key);
-      bytes += value.length;
+      bytesLeft -= key.length + value.length;
+      more = pairs.length > 0 && bytesLeft < 0;
+      if (more) break;
       pairs.push(pairOf(key.toString("latin1"), entry, value));
     }
     return { pairs, more, revision: this.revision };

@@ -2,15 +2,15 @@ import { randomBytes } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Clock, systemClock } from "../../oplog/clock.js";
-import { requireKey, requireRange, requireTtl, requireTxn } from "../../oplog/kv-requests.js";
+import { requireKey, requirePage, requireTtl, requireTxn } from "../../oplog/kv-requests.js";
 import {
   type CallOptions,
   type GetResult,
   type KvStore,
   type Lease,
   LeaseNotFoundError,
-  type RangeRequest,
-  type RangeResult,
+  type Page,
+  type PageRequest,
   StoreError,
   type StoreInfo,
   StoreRefusedError,
@@ -102,10 +102,10 @@ export class EmbeddedKvStore implements KvStore {
     return this.read(() => ({ pair: this.database.get(key), revision: this.database.revision }));
   }
 
-  async range(request: RangeRequest): Promise<RangeResult> {
+  async page(request: PageRequest): Promise<Page> {
     this.requireUsable();
-    requireRange(request);
-    return this.read(() => this.database.range(request));
+    requirePage(request);
+    return this.read(() => this.database.page(request));
   }
 
   async txn(request: TxnRequest, options?: CallOptions): Promise<TxnResult> {

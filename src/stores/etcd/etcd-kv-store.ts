@@ -6,17 +6,18 @@ import type {
   IRangeResponse,
   ITxnResponse,
 } from "etcd3";
+import { requirePage } from "../../oplog/kv-requests.js";
 import {
   type CallOptions,
   type GetResult,
+  type KeyValue,
   type KvStore,
   type Lease,
   LeaseNotFoundError,
-  type RangeRequest,
-  type RangeResult,
+  type Page,
+  type PageRequest,
   StoreError,
   type StoreInfo,
-  StoreRefusedError,
   type TxnRequest,
   type TxnResult,
   type WatchBatch,
@@ -31,7 +32,10 @@ import { watch } from "./watch.js";
 import { decodeInteger, decodePair, decodeTxn, encodeKey, encodeRange, encodeTxn, TXN_BYTES_MAX } from "./wire.js";
 
 const REQUEST_TIMEOUT_MS = 3_000;
-const RANGE_LIMIT_MAX = 10_000;
+/** With values; without, a message has room for as many as may be asked for. */
+const PAIRS_AT_FIRST = 16;
+const PAIRS_MAX = 256;
+const KEYS_MAX = 10_000;
 
 /** KvStore on etcd 3.4 or newer. Connects with the first call, and again by itself. */
 export class EtcdKvStore implements KvStore {
@@ -39,7 +43,8 @@ export class EtcdKvStore implements KvStore {
   readonly txnBytesMax = TXN_BYTES_MAX;
   private readonly cluster: Cluster;
   private readonly requestTimeoutMs: number;
-  private readonly pageSize = new PageSize();
+  private readonly pageSize = new PageSize(PAIRS_AT_FIRST, PAIRS_MAX);
+  private readonly keysPageSize = new PageSize(KEYS_MAX, KEYS_MAX);
 
   constructor(options: EtcdOptions) {
     this.cluster = new Cluster(options);
@@ -51,25 +56,22 @@ export class EtcdKvStore implements KvStore {
     return { pair: kvs[0] && decodePair(kvs[0]), revision: decodeInteger(header.revision) };
   }
 
-  async range(request: RangeRequest, options?: CallOptions): Promise<RangeResult> {
-    const { limit, keysOnly = false } = request;
-    if (!Number.isInteger(limit) || limit < 1 || limit > RANGE_LIMIT_MAX) {
-      throw new StoreRefusedError(`a range of at most ${limit} pairs; the limit is 1 to ${RANGE_LIMIT_MAX}`);
-    }
-    const range = { ...encodeRange(request.from, request.to), keys_only: keysOnly };
-    if (keysOnly) return this.page({ ...range, limit }, options);
+  /** etcd knows no bound in bytes: what comes beyond it is dropped here, and asked for again with the next page. */
+  async page(request: PageRequest, options?: CallOptions): Promise<Page> {
+    requirePage(request);
+    const { from, to, limit, bytesMax, keysOnly = false } = request;
+    const range = { ...encodeRange(from, to), keys_only: keysOnly };
+    const size = keysOnly ? this.keysPageSize : this.pageSize;
     for (;;) {
-      const pairs = this.pageSize.pairsFor(limit);
+      const asked = size.pairsFor(to, limit);
       try {
-        const page = await this.page({ ...range, limit: pairs }, options);
-        this.pageSize.came(
-          page.pairs.length,
-          page.pairs.reduce((sum, { value }) => sum + value.length, 0),
-        );
-        return page;
+        const page = decodePage(await this.read({ ...range, limit: asked }, options));
+        const bytes = page.pairs.reduce((sum, pair) => sum + bytesOf(pair), 0);
+        size.came(to, page.pairs.length, bytes, bytesMax);
+        return cut(page, bytesMax);
       } catch (error) {
         const tooLarge = error instanceof StoreError && isAnswerTooLarge(error);
-        if (!tooLarge || !this.pageSize.shrinkFrom(pairs)) throw error;
+        if (!tooLarge || !size.shrinkFrom(to, asked)) throw error;
       }
     }
   }
@@ -139,11 +141,6 @@ export class EtcdKvStore implements KvStore {
     await this.cluster.close();
   }
 
-  private async page(request: IRangeRequest, options: CallOptions | undefined): Promise<RangeResult> {
-    const { kvs, more, header } = await this.read(request, options);
-    return { pairs: kvs.map(decodePair), more, revision: decodeInteger(header.revision) };
-  }
-
   private read(request: IRangeRequest, options: CallOptions | undefined): Promise<IRangeResponse> {
     return this.cluster.unary<"KV", IRangeResponse>({
       service: "KV",
@@ -156,4 +153,24 @@ export class EtcdKvStore implements KvStore {
   private deadlineMs(options: CallOptions | undefined): number {
     return options?.deadlineMs ?? this.requestTimeoutMs;
   }
+}
+
+function decodePage({ kvs, more, header }: IRangeResponse): Page {
+  return { pairs: kvs.map(decodePair), more, revision: decodeInteger(header.revision) };
+}
+
+function bytesOf({ key, value }: KeyValue): number {
+  return key.length + value.length;
+}
+
+/** The values of a page that is cut are copied: each of them would keep the whole message alive. */
+function cut(page: Page, bytesMax: number): Page {
+  let bytes = 0;
+  const end = page.pairs.findIndex((pair, index) => {
+    bytes += bytesOf(pair);
+    return index > 0 && bytes > bytesMax;
+  });
+  if (end < 0) return page;
+  const pairs = page.pairs.slice(0, end).map((pair) => ({ ...pair, value: Buffer.from(pair.value) }));
+  return { ...page, pairs, more: true };
 }

@@ -69,6 +69,7 @@ export interface WatchMessage {
  */
 export class Member {
   private readonly client: StubSource;
+  private readonly kv: StubSource;
   private readonly stubs = new Map<Service, Promise<Stubs[Service]>>();
 
   constructor(
@@ -77,18 +78,21 @@ export class Member {
   ) {
     if (!ADDRESS.test(address))
       throw new Error(`etcd endpoint ${JSON.stringify(address)} is not like http://host:2379`);
-    this.client = new StubSource({
-      hosts: address,
-      grpcOptions: CHANNEL_OPTIONS,
-      faultHandling: { global: noop, host: () => noop },
-      ...(tls && { credentials: credentials(tls) }),
-    });
+    const source = (grpcOptions: ChannelOptions) =>
+      new StubSource({
+        hosts: address,
+        grpcOptions,
+        faultHandling: { global: noop, host: () => noop },
+        ...(tls && { credentials: credentials(tls) }),
+      });
+    this.client = source(CHANNEL_OPTIONS);
+    this.kv = source({ ...CHANNEL_OPTIONS, "grpc.max_receive_message_length": READ_BYTES_MAX });
   }
 
   stub<S extends Service>(service: S): Promise<Stubs[S]> {
     const known = this.stubs.get(service) as Promise<Stubs[S]> | undefined;
     if (known !== undefined) return known;
-    const made = this.client.stub(service);
+    const made = (service === "KV" ? this.kv : this.client).stub(service);
     this.stubs.set(service, made);
     return made;
   }
@@ -114,6 +118,7 @@ export class Member {
       if (made.status === "fulfilled") made.value.close();
     }
     this.client.close();
+    this.kv.close();
   }
 }
 
@@ -125,6 +130,8 @@ class StubSource extends Etcd3 {
 
 const ADDRESS = /^(https?:\/\/)?[^/\s]+:\d{1,5}$/;
 const RECEIVE_BYTES_MAX = 64 * 1024 * 1024;
+/** Of reads: beyond this a smaller page is asked for. A record with its transaction takes less than half of it. */
+const READ_BYTES_MAX = 4 * 1024 * 1024;
 /** etcd takes no more by default. */
 const SEND_BYTES_MAX = 2 * 1024 * 1024;
 

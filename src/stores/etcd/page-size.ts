@@ -1,29 +1,46 @@
-const PAIRS_AT_FIRST = 256;
-const PAIRS_MAX = 10_000;
-/** A page below it may grow, one above four times it shrinks. */
-const BYTES_WANTED = 4 * 1024 * 1024;
+/** A page may have so many times as many pairs as the one before. */
+const GROWTH_MAX = 4;
+const RANGES_MAX = 1_000;
 
 /**
- * How many pairs with values to ask for at once. etcd bounds an answer by count alone, and builds it whole in memory:
- * 10,000 large records would be gigabytes. So the count follows the size of what was read last.
+ * How many pairs to ask for at once. etcd bounds an answer by count alone, and builds it whole in memory. So the count
+ * follows the size of what was read last of the same range, which its end names.
  */
 export class PageSize {
-  private pairs = PAIRS_AT_FIRST;
+  /** By the end of the range; those used last come last. */
+  private readonly known = new Map<string, number>();
 
-  pairsFor(limit: number): number {
-    return Math.min(limit, this.pairs);
+  /** `pairsMax`: whatever is known, for larger ones may follow. */
+  constructor(
+    private readonly pairsAtFirst: number,
+    private readonly pairsMax: number,
+  ) {}
+
+  pairsFor(rangeEnd: string, limit: number): number {
+    return Math.min(limit, this.known.get(rangeEnd) ?? this.pairsAtFirst);
   }
 
-  /** A page came in whole. */
-  came(pairs: number, bytes: number): void {
-    if (bytes > 4 * BYTES_WANTED) this.shrinkFrom(pairs);
-    else if (pairs >= this.pairs && bytes < BYTES_WANTED) this.pairs = Math.min(PAIRS_MAX, this.pairs * 2);
+  /** So many pairs came, of so many bytes. `bytesWanted`: of a page. */
+  came(rangeEnd: string, pairs: number, bytes: number, bytesWanted: number): void {
+    if (pairs === 0) return;
+    const fitting = Math.floor(bytesWanted / (bytes / pairs + 1));
+    const grown = Math.max(pairs * GROWTH_MAX, this.pairsFor(rangeEnd, this.pairsMax));
+    this.note(rangeEnd, Math.min(fitting, grown, this.pairsMax));
   }
 
-  /** A page of so many pairs is too much. False when it cannot be made smaller. */
-  shrinkFrom(pairs: number): boolean {
+  /** A page of so many pairs is too much for a message. False when it cannot be made smaller. */
+  shrinkFrom(rangeEnd: string, pairs: number): boolean {
     if (pairs <= 1) return false;
-    this.pairs = Math.max(1, Math.floor(pairs / 8));
+    this.note(rangeEnd, Math.floor(pairs / 8));
     return true;
+  }
+
+  private note(rangeEnd: string, pairs: number): void {
+    this.known.delete(rangeEnd);
+    this.known.set(rangeEnd, Math.max(1, pairs));
+    for (const oldest of this.known.keys()) {
+      if (this.known.size <= RANGES_MAX) break;
+      this.known.delete(oldest);
+    }
   }
 }

@@ -132,15 +132,25 @@ describe("requests", () => {
 
 describe("pages", () => {
   test("shrink to one pair and grow again with small values", () => {
-    const size = new PageSize();
-    let pairs = size.pairsFor(10_000);
-    while (size.shrinkFrom(pairs)) pairs = size.pairsFor(10_000);
+    const size = new PageSize(16, 256);
+    let pairs = size.pairsFor("/a", 10_000);
+    expect(pairs).toBe(16);
+    while (size.shrinkFrom("/a", pairs)) pairs = size.pairsFor("/a", 10_000);
     expect(pairs).toBe(1);
-    for (let page = 0; page < 20; page++) size.came(size.pairsFor(10_000), 1_000);
-    expect(size.pairsFor(10_000)).toBe(10_000);
-    size.came(10_000, 40 * MIB);
-    expect(size.pairsFor(10_000)).toBe(1_250);
-    expect(size.pairsFor(3)).toBe(3);
+    for (let page = 0; page < 20; page++) size.came("/a", size.pairsFor("/a", 10_000), 1_000, MIB);
+    expect(size.pairsFor("/a", 10_000)).toBe(256);
+    size.came("/a", 256, 32 * MIB, MIB);
+    expect(size.pairsFor("/a", 10_000)).toBe(7);
+    expect(size.pairsFor("/a", 3)).toBe(3);
+  });
+
+  test("of one range say nothing of another, and the end of a range does not make its next page small", () => {
+    const size = new PageSize(16, 256);
+    size.came("/a", 4, 4 * MIB, MIB);
+    expect([size.pairsFor("/a", 100), size.pairsFor("/b", 100)]).toEqual([1, 16]);
+    size.came("/b", 16, 1_000, MIB);
+    size.came("/b", 1, 60, MIB);
+    expect(size.pairsFor("/b", 100)).toBe(64);
   });
 });
 

@@ -18,7 +18,7 @@ test("every call to a version that corrupts data is refused with the reason", as
   const watch = store.watch({ from: "/a", to: "/b", startRevision: 1n }, new AbortController().signal);
   const calls = [
     () => store.get("/a"),
-    () => store.range({ from: "/a", to: "/b", limit: 1 }),
+    () => store.page({ from: "/a", to: "/b", limit: 1, bytesMax: 1024 * 1024 }),
     () => store.txn({ compares: [], writes: [] }),
     () => store.grantLease(1_000),
     () => store.keepLeaseAlive(1n),
