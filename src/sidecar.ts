@@ -14,7 +14,8 @@ import { openStore } from "./store.js";
 import { childLogger, type Logger } from "./telemetry/logger.js";
 import { VERSION } from "./telemetry/version.js";
 
-const STORE_POLL_MS = 2000;
+/** How often the store is asked how it is. Files that are lost are noticed within a second, also while nobody writes. */
+const STORE_POLL_MS = { etcd: 2000, embedded: 500 };
 /** Of the shutdown deadline; the rest is for the last answers to reach their clients. */
 const WORK_SHARE = 0.8;
 
@@ -63,7 +64,7 @@ export class Sidecar {
       const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));
       this.logListening(bound.map(formatAddress), admin?.port);
       viewsRun = views.run(this.cutOff.signal);
-      await pollStore(store, STORE_POLL_MS, linkSignals(stop, this.failed.signal).signal);
+      await pollStore(store, STORE_POLL_MS[this.config.storeKind], linkSignals(stop, this.failed.signal).signal);
       await this.drain();
       stopAdmin.abort();
       await adminRun;

@@ -5,10 +5,18 @@ import {
   HistoryDivergedError,
   LogReplacedError,
   type OplogError,
+  StoreLostError,
   TrimmedError,
 } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import { type GetResult, type KvStore, StoreError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
+import {
+  type GetResult,
+  type KvStore,
+  StoreDataLossError,
+  StoreError,
+  type WatchEvent,
+  WatchLostError,
+} from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import { type CommittedRun, chainOf, isOtherChain } from "../oplog/record.js";
@@ -280,7 +288,7 @@ export class LogFeed {
         head = headRead;
         this.noteFloor(decodeFloor(floor.pair).sequenceId);
       } catch (error) {
-        if (error instanceof StoreError) continue;
+        if (error instanceof StoreError && !(error instanceof StoreDataLossError)) continue;
         throw error;
       }
       this.noteHead(head, lastBefore);
@@ -353,6 +361,8 @@ export class LogFeed {
       this.breakFor(error);
     } else if (error instanceof DataLossError) {
       this.noteHole(error);
+    } else if (error instanceof StoreDataLossError) {
+      this.breakFor(new StoreLostError(error.message));
     } else if (error instanceof StoreError) {
       observer.watchBroken(keys.log);
       if (!this.isWarned)

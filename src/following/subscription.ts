@@ -1,8 +1,8 @@
 import { batchFrame, type Coverage, type EntryFilter, filterBody, runFrom, splitRun } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, ShuttingDownError, TrimmedError } from "../oplog/errors.js";
+import { DataLossError, ShuttingDownError, StoreLostError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import { type KvStore, StoreError } from "../oplog/kv-store.js";
+import { type KvStore, StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import { type EntryRun, type Origin, UNKNOWN_ORIGIN } from "../oplog/record.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
@@ -185,6 +185,7 @@ export class Subscription {
           await this.parts.sink.notice({ kind: "rebootstrap required", next: this.next, floor });
         }
         const isPassing = error instanceof DataLossError && !hole.isLasting(this.next);
+        if (error instanceof StoreDataLossError) throw new StoreLostError(error.message);
         if (!isPassing && !(error instanceof StoreError)) throw error;
       }
       await this.sendNotices();

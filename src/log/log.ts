@@ -7,10 +7,10 @@ import { requireLogId, resolveStart, type Start } from "../following/start-posit
 import { type FrameSink, Subscription, type SubscriptionOptions } from "../following/subscription.js";
 import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { Timer } from "../oplog/clock.js";
-import { ShuttingDownError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
+import { ShuttingDownError, StoreLostError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { wholeRange } from "../oplog/kv-pages.js";
-import { StoreError } from "../oplog/kv-store.js";
+import { StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import { decodeState } from "../stored/decode.js";
 import { watchLeadership } from "../stored/leader-watch.js";
@@ -174,6 +174,7 @@ export class Log implements ServedLog {
       this.sightings.noteReading(state);
       return state;
     } catch (error) {
+      if (error instanceof StoreDataLossError) throw new StoreLostError(error.message);
       if (!(error instanceof StoreError)) throw error;
       this.noteFeed();
       return this.sightings.recall() ?? "unknown";

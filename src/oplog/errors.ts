@@ -368,6 +368,13 @@ export class StoreRefusalError extends OplogError {
   }
 }
 
+/** What the store keeps is damaged or gone. Trying again does not help; the message says where and what to do. */
+export class StoreLostError extends OplogError {
+  constructor(problem: string) {
+    super("DATA_LOSS", "STORE_DAMAGED", problem);
+  }
+}
+
 /** ResolveAppend was asked elsewhere and has ruled out what was in flight, so that its answer stays true. */
 export class RuledOutError extends OplogError {
   constructor() {

@@ -156,6 +156,17 @@ export class StoreUnreachableError extends StoreError {}
 /** The store said no, and nothing was applied: too large, no space, no permission. Trying again will not help soon. */
 export class StoreRefusedError extends StoreError {}
 
+/** What the store keeps is damaged, or its files are gone; the message says where, and what to do. Trying again does not help. */
+export class StoreDataLossError extends StoreError {
+  /** Of a write. False: it may have been applied to what is lost. */
+  readonly isCertainlyNotApplied: boolean;
+
+  constructor(message: string, options: ErrorOptions & { readonly isCertainlyNotApplied?: boolean } = {}) {
+    super(message, options);
+    this.isCertainlyNotApplied = options.isCertainlyNotApplied ?? false;
+  }
+}
+
 /** A watch wanted revisions that the store no longer has. */
 export class CompactedError extends StoreError {}
 

@@ -1,7 +1,13 @@
 import type { Clock } from "../oplog/clock.js";
 import { NoViewError, OplogError } from "../oplog/errors.js";
 import { LogKeys, requireLogName } from "../oplog/keys.js";
-import { type CallOptions, type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import {
+  type CallOptions,
+  type KvStore,
+  StoreDataLossError,
+  StoreError,
+  StoreRefusedError,
+} from "../oplog/kv-store.js";
 import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../stored/readiness-reads.js";
 import type { PhaseChange } from "./life-record.js";
 import type { LogView, LogViews } from "./log-view.js";
@@ -120,7 +126,12 @@ class Reading {
   }
 
   private noteUnread(error: StoreError): void {
-    const because = error instanceof StoreRefusedError ? "the store refuses to answer" : "the store does not answer";
+    const because =
+      error instanceof StoreDataLossError
+        ? error.message
+        : error instanceof StoreRefusedError
+          ? "the store refuses to answer"
+          : "the store does not answer";
     this.unread ??= { because, elapsedMs: Math.max(this.elapsedMs, this.parts.storeUnreachableMs()) };
   }
 }

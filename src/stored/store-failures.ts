@@ -1,8 +1,9 @@
-import { type OplogError, StoreRefusalError, StoreUnavailableError } from "../oplog/errors.js";
-import { StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import { type OplogError, StoreLostError, StoreRefusalError, StoreUnavailableError } from "../oplog/errors.js";
+import { StoreDataLossError, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 
 /** What the store could not do, as the API tells it. `consequence`: what that means for the call. */
 export function toOplogError(error: StoreError | undefined, unreachableMs: number, consequence: string): OplogError {
+  if (error instanceof StoreDataLossError) return new StoreLostError(error.message);
   return error instanceof StoreRefusedError
     ? new StoreRefusalError(error.message)
     : new StoreUnavailableError(unreachableMs, consequence);

@@ -3,6 +3,7 @@ import {
   type CallOptions,
   type KvStore,
   type PageRequest,
+  StoreDataLossError,
   StoreError,
   type StoreInfo,
   StoreRefusedError,
@@ -31,6 +32,8 @@ export class MonitoredKvStore implements KvStore {
   readonly kind: string;
   readonly txnBytesMax: number;
   private error = "not asked yet";
+  /** Its data is gone for good; what it still answers makes it no better. */
+  private isLost = false;
   private unreachableSinceMs: number | undefined;
   private info: StoreInfo = { version: "", sizeBytes: 0 };
 
@@ -109,10 +112,17 @@ export class MonitoredKvStore implements KvStore {
       return result;
     } catch (error) {
       outcome =
-        error instanceof StoreUnreachableError ? "unreachable" : error instanceof StoreError ? "refused" : "defect";
-      if (error instanceof StoreUnreachableError || (operation === "status" && error instanceof StoreRefusedError)) {
-        this.noteUnreachable(error);
-      }
+        error instanceof StoreUnreachableError
+          ? "unreachable"
+          : isLoss(error)
+            ? "lost"
+            : error instanceof StoreError
+              ? "refused"
+              : "defect";
+      const tellsOfStore = operation === "status" && (isLoss(error) || error instanceof StoreRefusedError);
+      if (tellsOfStore || error instanceof StoreUnreachableError) this.noteUnreachable(error);
+      // One value, or everything.
+      if (isLoss(error) && operation !== "status") this.status().catch(() => undefined);
       throw error;
     } finally {
       this.observer.operation(operation, outcome, (this.clock.monotonicMs() - startedMs) / 1000);
@@ -120,7 +130,7 @@ export class MonitoredKvStore implements KvStore {
   }
 
   private noteReachable(): void {
-    if (this.unreachableSinceMs === undefined) return;
+    if (this.unreachableSinceMs === undefined || this.isLost) return;
     const { kind } = this;
     const unreachableMs = Math.round(this.clock.monotonicMs() - this.unreachableSinceMs);
     this.unreachableSinceMs = undefined;
@@ -132,13 +142,20 @@ export class MonitoredKvStore implements KvStore {
   private noteUnreachable(error: StoreError): void {
     const isNews = this.unreachableSinceMs === undefined || this.error === "not asked yet";
     this.error = error.message;
+    this.isLost = isLoss(error);
     if (!isNews) return;
     this.unreachableSinceMs ??= this.clock.monotonicMs();
     this.observer.reachable(false);
     this.onChange(false);
     this.logger.error(
       { event: "store_unreachable", kind: this.kind, err: error },
-      "the store does not answer; trying again until it does",
+      this.isLost
+        ? "the data of the store is damaged or gone; this process must be started again once it is back"
+        : "the store does not answer; trying again until it does",
     );
   }
+}
+
+function isLoss(error: unknown): error is StoreDataLossError {
+  return error instanceof StoreDataLossError;
 }

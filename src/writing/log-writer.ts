@@ -3,7 +3,7 @@ import type { Codec, Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, type OplogError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import { type KvStore, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import { type KvStore, StoreDataLossError, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
@@ -21,6 +21,7 @@ import {
   endFenced,
   endRuledOut,
   endStalled,
+  endStoreLost,
   type Failure,
   unknownFor,
   type WriterEnd,
@@ -284,6 +285,9 @@ export class LogWriter {
       } catch (error) {
         if (error instanceof DataLossError) return this.finish(endDataLoss(this.self, error.message));
         if (!(error instanceof StoreError)) throw error;
+        if (error instanceof StoreDataLossError) {
+          return this.finish(endStoreLost(this.self, error, mayHaveBeenApplied || !error.isCertainlyNotApplied));
+        }
         if (!(error instanceof StoreRefusedError)) mayHaveBeenApplied = true;
         lastError = error;
         this.noteUnwritable(error);

@@ -4,8 +4,9 @@ import {
   type OplogError,
   OutcomeUnknownError,
   RuledOutError,
+  StoreLostError,
 } from "../oplog/errors.js";
-import type { StoreError } from "../oplog/kv-store.js";
+import type { StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { Primary } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";
@@ -68,6 +69,17 @@ export function endDataLoss({ logger, log, term, head }: EndedWriter, problem: s
     `${error.message}; this sidecar writes the log no more`,
   );
   return { end: { kind: "data loss", error }, failure: unknownFor(error.message) };
+}
+
+export function endStoreLost(
+  { logger, log, term }: EndedWriter,
+  cause: StoreDataLossError,
+  mayHaveBeenApplied: boolean,
+): Ending {
+  const error = new StoreLostError(cause.message);
+  logger.error({ event: "writer_lost_store", log, term: String(term), err: cause }, "the store is damaged or gone");
+  const failure = mayHaveBeenApplied ? unknownFor(cause.message) : always(error);
+  return { end: { kind: "data loss", error }, failure };
 }
 
 export interface Stall {

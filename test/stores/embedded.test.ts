@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { open as openLmdb } from "lmdb";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { systemClock } from "../../src/oplog/clock.js";
-import { StoreRefusedError, StoreUnreachableError, WatchLostError } from "../../src/oplog/kv-store.js";
+import { StoreDataLossError, StoreUnreachableError, WatchLostError } from "../../src/oplog/kv-store.js";
 import { EmbeddedKvStore } from "../../src/stores/embedded/embedded-kv-store.js";
 import { DataDirectoryInUseError } from "../../src/stores/embedded/ownership.js";
 import { makeTempDir, type TempDir } from "../support/temp-dir.js";
@@ -80,13 +80,19 @@ describe("the data directory", () => {
   test("that is a file is refused by its name", async () => {
     const path = join(temp.path, "file");
     writeFileSync(path, "");
-    await expect(open(path)).rejects.toThrow(path);
+    await expect(open(path)).rejects.toThrow(`cannot open data directory ${path}: it is no directory`);
+  });
+
+  test("that cannot be made is refused at once, also where the system denies what is there", async () => {
+    for (const path of ["/proc/1/x", "/proc/1/x/y", "/dev/null/x"]) {
+      await expect(open(path)).rejects.toThrow(`cannot open data directory ${path}: `);
+    }
   });
 
   test("with other data in it is refused, and left as it was", async () => {
     for (const size of [10, 14_000]) {
       writeFileSync(join(temp.path, "data.mdb"), Buffer.alloc(size, "not a database"));
-      await expect(open()).rejects.toThrow(StoreRefusedError);
+      await expect(open()).rejects.toThrow(StoreDataLossError);
       expect(statSync(join(temp.path, "data.mdb")).size).toBe(size);
     }
   });

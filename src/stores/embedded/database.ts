@@ -4,6 +4,15 @@ import { dirname, join } from "node:path";
 import { type Database as Lmdb, open, type RootDatabase } from "lmdb";
 import { Arena } from "../../oplog/arena.js";
 import type { KeyValue, Page, PageRequest, WatchEvent, Write } from "../../oplog/kv-store.js";
+import {
+  CellDamagedError,
+  decodeIndexEntry,
+  decodeNumber,
+  encodeIndexEntry,
+  encodeNumber,
+  type IndexEntry,
+  requireValue,
+} from "./cells.js";
 
 /** No page is larger, whatever is asked for: it is read on the event loop. */
 const PAGE_BYTES_MAX = 4 * 1024 * 1024;
@@ -11,7 +20,6 @@ const LEASE_ID_BYTES = 8;
 const EMPTY = Buffer.alloc(0);
 const REVISION = Buffer.from("revision");
 
-export const DATA_FILE = "data.mdb";
 export const LMDB_VERSION: string = JSON.parse(
   readFileSync(join(dirname(dirname(createRequire(import.meta.url).resolve("lmdb"))), "package.json"), "utf8"),
 ).version;
@@ -22,13 +30,13 @@ type Bytes = Lmdb<Buffer, Buffer>;
  * The tables, on LMDB. Keys are plain bytes, so that LMDB's own order is the order of the port.
  *
  *   index    key → mod revision, lease id       apart from the values, so that compares, deletions and ranges of keys
- *   values   key → value                        do not read these
+ *   values   key → value                        do not read these; cells.ts has the checksums
  *   leases   lease id → TTL
  *   leased   lease id, key → nothing
  *   meta     revision, format, owner
  *
  * All of it is synchronous. Reads outside a transaction see what was committed last, and reads without an await between
- * them see the same. Writes belong into `commit`.
+ * them see the same. Writes belong into `commit`. What is read is compared with its checksum: CellDamagedError.
  */
 export class Database {
   readonly meta: Bytes;
@@ -40,13 +48,14 @@ export class Database {
   /** What goes into events, which are kept in the order in which they come. */
   private readonly copies = new Arena();
 
-  constructor(directory: string) {
+  constructor(directory: string, { isReadOnly = false } = {}) {
     const encodings = { encoding: "binary", keyEncoding: "binary" } as const;
     this.root = open<Buffer, Buffer>({
       ...encodings,
       path: directory,
       noSubdir: false,
       maxDbs: 8,
+      readOnly: isReadOnly,
       // A commit is resolved when it is on disk, not before.
       overlappingSync: false,
       // The only writer is one transaction at a time; LMDB's own batching would add a promise that rejects unhandled.
@@ -58,6 +67,34 @@ export class Database {
     this.values = table("values");
     this.leases = table("leases");
     this.leased = table("leased");
+  }
+
+  /**
+   * Runs `work` while a reader holds what was committed last: pages of it, and of what is committed meanwhile, are not
+   * used again until the end. A process that has the directory open goes on writing, and its file may grow.
+   */
+  static async pinned<T>(directory: string, work: () => T): Promise<T> {
+    const database = new Database(directory, { isReadOnly: true });
+    try {
+      const transaction = database.root.useReadTransaction();
+      try {
+        return work();
+      } finally {
+        transaction.done();
+      }
+    } finally {
+      await database.close();
+    }
+  }
+
+  /** How many keys have both an entry and a value, by going through all of them. */
+  countKeys(): number {
+    return Math.min(this.index.getKeysCount(), this.values.getKeysCount());
+  }
+
+  /** Gives up what readers hold that were killed. */
+  forgetDeadReaders(): void {
+    this.root.readerCheck();
   }
 
   /**
@@ -82,32 +119,34 @@ export class Database {
   }
 
   get revision(): bigint {
-    return this.meta.get(REVISION)?.readBigUInt64BE() ?? 0n;
+    const found = this.meta.get(REVISION);
+    return found === undefined ? 0n : decodeNumber(REVISION, found);
   }
 
   set revision(revision: bigint) {
-    this.meta.put(REVISION, uint64(revision));
+    this.meta.put(REVISION, encodeNumber(REVISION, revision));
   }
 
   /** 0n for a key that does not exist. */
   modRevision(key: string): bigint {
-    return this.index.get(bytesOf(key))?.readBigUInt64BE() ?? 0n;
+    return this.entry(bytesOf(key))?.modRevision ?? 0n;
   }
 
   get(key: string): KeyValue | undefined {
     const bytes = bytesOf(key);
-    const entry = this.index.get(bytes);
-    return entry && pairOf(key, entry, this.value(bytes));
+    const entry = this.entry(bytes);
+    return entry && pairOf(key, entry, this.value(bytes, entry));
   }
 
   page({ from, to, limit, bytesMax, keysOnly }: PageRequest): Page {
     const pairs: KeyValue[] = [];
     let bytesLeft = Math.min(bytesMax, PAGE_BYTES_MAX);
     let more = false;
-    for (const { key, value: entry } of this.entries(from, to)) {
+    for (const { key, value: entryBytes } of this.entries(from, to)) {
       more = pairs.length === limit;
       if (more) break;
-      const value = keysOnly ? EMPTY : this.value(key);
+      const entry = decodeIndexEntry(key, entryBytes);
+      const value = keysOnly ? EMPTY : this.value(key, entry);
       bytesLeft -= key.length + value.length;
       more = pairs.length > 0 && bytesLeft < 0;
       if (more) break;
@@ -132,7 +171,8 @@ export class Database {
   }
 
   putLease(leaseId: bigint, ttlMs: number): void {
-    this.leases.put(uint64(leaseId), uint64(BigInt(ttlMs)));
+    const id = uint64(leaseId);
+    this.leases.put(id, encodeNumber(id, BigInt(ttlMs)));
   }
 
   hasLease(leaseId: bigint): boolean {
@@ -150,7 +190,7 @@ export class Database {
   allLeases(): { leaseId: bigint; ttlMs: number }[] {
     return [...this.leases.getRange()].map(({ key, value }) => ({
       leaseId: key.readBigUInt64BE(),
-      ttlMs: Number(value.readBigUInt64BE()),
+      ttlMs: Number(decodeNumber(key, value)),
     }));
   }
 
@@ -159,7 +199,7 @@ export class Database {
     // The event outlives the call, the caller's buffer may not.
     const value = this.copies.copy(input);
     this.detach(bytes);
-    this.index.put(bytes, Buffer.concat([uint64(modRevision), uint64(leaseId)]));
+    this.index.put(bytes, encodeIndexEntry(bytes, modRevision, leaseId, value));
     this.values.put(bytes, value);
     if (leaseId !== 0n) this.leased.put(Buffer.concat([uint64(leaseId), bytes]), EMPTY);
     return { kind: "put", pair: { key, value, modRevision, leaseId } };
@@ -175,17 +215,23 @@ export class Database {
 
   /** Takes the key from its lease. False if there is no such key. */
   private detach(key: Buffer): boolean {
-    const entry = this.index.get(key);
+    const entry = this.entry(key);
     if (entry === undefined) return false;
-    const leaseId = leaseIdOf(entry);
-    if (leaseId !== 0n) this.leased.remove(Buffer.concat([uint64(leaseId), key]));
+    if (entry.leaseId !== 0n) this.leased.remove(Buffer.concat([uint64(entry.leaseId), key]));
     return true;
   }
 
-  private value(key: Buffer): Buffer {
-    const value = this.values.get(key);
-    if (value === undefined) throw new Error(`key ${key.toString("latin1")} is in the index but has no value`);
-    return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  private entry(key: Buffer): IndexEntry | undefined {
+    const bytes = this.index.get(key);
+    return bytes && decodeIndexEntry(key, bytes);
+  }
+
+  private value(key: Buffer, entry: IndexEntry): Buffer {
+    const found = this.values.get(key);
+    if (found === undefined) throw new CellDamagedError(`key ${key.toString("latin1")} has lost its value`);
+    const value = Buffer.from(found.buffer, found.byteOffset, found.byteLength);
+    requireValue(key, entry, value);
+    return value;
   }
 
   /** Leaving the loop ends the cursor, which would otherwise keep LMDB from using freed pages again. */
@@ -194,12 +240,8 @@ export class Database {
   }
 }
 
-function pairOf(key: string, entry: Buffer, value: Buffer): KeyValue {
-  return { key, value, modRevision: entry.readBigUInt64BE(), leaseId: leaseIdOf(entry) };
-}
-
-function leaseIdOf(entry: Buffer): bigint {
-  return entry.readBigUInt64BE(8);
+function pairOf(key: string, { modRevision, leaseId }: IndexEntry, value: Buffer): KeyValue {
+  return { key, value, modRevision, leaseId };
 }
 
 /** Keys are ASCII. */

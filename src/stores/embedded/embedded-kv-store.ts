@@ -11,6 +11,7 @@ import {
   LeaseNotFoundError,
   type Page,
   type PageRequest,
+  type StoreDataLossError,
   StoreError,
   type StoreInfo,
   StoreRefusedError,
@@ -24,8 +25,21 @@ import {
 import { LeaseTable } from "../../oplog/lease-table.js";
 import { type Logger, silentLogger } from "../../oplog/logger.js";
 import { WatchHistory } from "../../oplog/watch-history.js";
-import { DATA_FILE, type Database, LMDB_VERSION } from "./database.js";
+import { type Database, LMDB_VERSION } from "./database.js";
 import { openDirectory, requireFormat, writeFormat } from "./directory.js";
+import {
+  cutOff,
+  damaged,
+  isDamaged,
+  isStructureDamaged,
+  lost,
+  lostAfterWrite,
+  messageOf,
+  unreadable,
+} from "./failures.js";
+import { FileIdentity } from "./file-identity.js";
+import { DATA_FILE } from "./file-names.js";
+import { noteClosed, noteOpen } from "./file-state.js";
 import { GroupCommit, type Job } from "./group-commit.js";
 import { LeaseExpiry } from "./lease-expiry.js";
 import { Ownership } from "./ownership.js";
@@ -33,6 +47,8 @@ import { Ownership } from "./ownership.js";
 const TXN_BYTES_MAX = 16 * 1024 * 1024;
 const HISTORY_BYTES_MAX = 64 * 1024 * 1024;
 const DEADLINE_MS = 10_000;
+const DEAD_READERS_MS = 10_000;
+const FILES_SEEN_MS = 100;
 
 export interface EmbeddedKvStoreOptions {
   /** Made if absent. On a local file system. */
@@ -48,6 +64,10 @@ export interface EmbeddedKvStoreOptions {
  * from memory; the history does not outlive the process. Leases do, and start their TTL again when the store is opened.
  *
  * Reads are synchronous inside: a page that is not in memory holds up the event loop until the disk has it.
+ *
+ * After each commit, and at each `status`, the names of the files are compared with the files that are open. Once they
+ * differ every write is refused: what would be written is gone with this process. Reads go on, as this process has the
+ * only way left to what it has acknowledged.
  */
 export class EmbeddedKvStore implements KvStore {
   readonly kind = "embedded";
@@ -58,7 +78,11 @@ export class EmbeddedKvStore implements KvStore {
   private readonly expiry: LeaseExpiry;
   /** Of the last commit that is known to be on disk. */
   private revision: bigint;
-  private unusable: StoreUnreachableError | undefined;
+  private unusable: StoreError | undefined;
+  /** Why nothing may be written any more. */
+  private loss: StoreDataLossError | undefined;
+  private filesSeenMs = 0;
+  private readersCheckedMs = 0;
   private closing: Promise<void> | undefined;
   /** Inside a commit: what it has changed so far. */
   private pending: WatchBatch[] = [];
@@ -67,8 +91,9 @@ export class EmbeddedKvStore implements KvStore {
     private readonly directory: string,
     private readonly database: Database,
     private readonly ownership: Ownership,
+    private readonly identity: FileIdentity,
     private readonly logger: Logger,
-    clock: Clock,
+    private readonly clock: Clock,
     historyBytesMax: number,
   ) {
     this.revision = database.revision;
@@ -79,20 +104,25 @@ export class EmbeddedKvStore implements KvStore {
     this.expiry.schedule();
   }
 
-  /** Rejects with DataDirectoryInUseError while another process, or this one, has the directory open. */
+  /**
+   * Rejects with DataDirectoryInUseError while another process, or this one, has the directory open, and with
+   * StoreDataLossError when its file is damaged.
+   */
   static async open(options: EmbeddedKvStoreOptions): Promise<EmbeddedKvStore> {
     const { clock = systemClock, logger = silentLogger, historyBytesMax = HISTORY_BYTES_MAX } = options;
-    const { directory, database } = openDirectory(options.directory);
+    const { directory, database } = await openDirectory(options.directory, logger);
     try {
       requireFormat(database, directory);
       const ownership = await Ownership.claim(database, directory, () => {
         requireFormat(database, directory);
+        noteOpen(directory);
         writeFormat(database);
       });
-      return new EmbeddedKvStore(directory, database, ownership, logger, clock, historyBytesMax);
+      const identity = new FileIdentity(options.directory);
+      return new EmbeddedKvStore(directory, database, ownership, identity, logger, clock, historyBytesMax);
     } catch (error) {
       await database.close();
-      throw error;
+      throw isDamaged(error) ? damaged(directory, error) : error;
     }
   }
 
@@ -130,6 +160,7 @@ export class EmbeddedKvStore implements KvStore {
 
   async keepLeaseAlive(leaseId: bigint): Promise<Lease> {
     this.requireUsable();
+    if (this.loss !== undefined) throw this.loss;
     return this.leases.renew(leaseId);
   }
 
@@ -150,7 +181,10 @@ export class EmbeddedKvStore implements KvStore {
 
   async status(): Promise<StoreInfo> {
     this.requireUsable();
+    this.noteFiles();
+    if (this.loss !== undefined) throw this.loss;
     this.read(() => this.database.revision);
+    this.forgetDeadReaders();
     const { size } = await stat(join(this.directory, DATA_FILE));
     return { version: LMDB_VERSION, sizeBytes: size };
   }
@@ -161,13 +195,52 @@ export class EmbeddedKvStore implements KvStore {
   }
 
   private async closeOnce(): Promise<void> {
+    const hasFailed = this.unusable !== undefined;
     this.unusable ??= new StoreUnreachableError("the store is closed");
     this.expiry.stop();
     this.history.close();
     await this.writes.stop(this.unusable);
+    this.noteFiles();
     // The database first: a successor must not find the directory free while this process still has it open.
     await this.database.close();
+    if (!hasFailed && this.loss === undefined) this.noteClosed();
     await this.ownership.release();
+  }
+
+  private noteClosed(): void {
+    try {
+      noteClosed(this.directory);
+    } catch (error) {
+      this.logger.warn({ directory: this.directory, err: error }, "the next start will check the file first");
+    }
+  }
+
+  /** Of processes that were killed while they read: what they saw would be kept for ever. */
+  private forgetDeadReaders(): void {
+    const nowMs = this.clock.monotonicMs();
+    if (nowMs - this.readersCheckedMs < DEAD_READERS_MS) return;
+    this.readersCheckedMs = nowMs;
+    this.database.forgetDeadReaders();
+  }
+
+  private noteFiles(): void {
+    if (this.loss !== undefined) return;
+    this.filesSeenMs = this.clock.monotonicMs();
+    const problem = this.identity.problem();
+    if (problem === undefined) return;
+    if (problem.isReadable) this.lose(lost(problem.text));
+    else this.fail(this.lose(cutOff(problem.text)));
+  }
+
+  /** Reads go on, and watches stay open. */
+  private lose(error: StoreDataLossError): StoreDataLossError {
+    if (this.loss === undefined) {
+      this.logger.error({ event: "store_lost", directory: this.directory, err: error }, error.message);
+      this.loss = error;
+      this.expiry.stop();
+      void this.writes.stop(error);
+    }
+    return this.loss;
   }
 
   private requireUsable(): void {
@@ -175,19 +248,23 @@ export class EmbeddedKvStore implements KvStore {
   }
 
   private read<T>(read: () => T): T {
+    // Reading beyond the end of a file that was cut off ends the process.
+    if (this.clock.monotonicMs() - this.filesSeenMs > FILES_SEEN_MS) this.noteFiles();
+    this.requireUsable();
     try {
       return read();
     } catch (error) {
-      throw new StoreUnreachableError(`cannot read ${this.directory}: ${messageOf(error)}`, { cause: error });
+      if (isStructureDamaged(error)) throw this.lose(damaged(this.directory, error));
+      throw unreadable(this.directory, error);
     }
   }
 
   private applyTxn({ compares, writes, readOnFailure = [] }: TxnRequest): TxnResult {
-    if (!compares.every(({ key, modRevision }) => this.database.modRevision(key) === modRevision)) {
+    if (!this.read(() => compares.every(({ key, modRevision }) => this.database.modRevision(key) === modRevision))) {
       return {
         succeeded: false,
         revision: this.revisionSoFar(),
-        reads: readOnFailure.map((key) => this.database.get(key)),
+        reads: this.read(() => readOnFailure.map((key) => this.database.get(key))),
       };
     }
     for (const write of writes) {
@@ -216,6 +293,11 @@ export class EmbeddedKvStore implements KvStore {
 
   private async commit(jobs: readonly Job[]): Promise<void> {
     let applied: Job[] = [];
+    this.noteFiles();
+    if (this.loss !== undefined) {
+      for (const job of jobs) job.failed(this.loss);
+      return;
+    }
     try {
       await this.database.commit(() => {
         this.pending = [];
@@ -232,6 +314,11 @@ export class EmbeddedKvStore implements KvStore {
     }
     const changes = this.pending;
     this.pending = [];
+    this.noteFiles();
+    if (this.loss !== undefined) {
+      for (const job of applied) job.failed(lostAfterWrite(this.loss));
+      return;
+    }
     this.revision = changes.at(-1)?.revision ?? this.revision;
     for (const change of changes) this.history.publish(change);
     for (const job of applied) job.committed();
@@ -262,6 +349,7 @@ export class EmbeddedKvStore implements KvStore {
       this.fail(new StoreUnreachableError(`${why}; this one has stopped writing`, { cause: error }));
       return error;
     }
+    if (isDamaged(error)) return lostAfterWrite(this.lose(damaged(this.directory, error)));
     try {
       if (this.database.commitSync(() => this.database.revision) === this.revision) {
         const advice = "free space on its file system or repair it";
@@ -280,7 +368,7 @@ export class EmbeddedKvStore implements KvStore {
   }
 
   /** The watches end, and no call is served any more, until the directory is opened again. */
-  private fail(error: StoreUnreachableError): void {
+  private fail(error: StoreError): void {
     this.unusable ??= error;
     this.expiry.stop();
     this.history.close();
@@ -291,8 +379,4 @@ export class EmbeddedKvStore implements KvStore {
 /** Random, so that the id of a lease that was lost with its grant is never given to another. */
 function newLeaseId(): bigint {
   return (randomBytes(8).readBigUInt64BE() >> 1n) | 1n;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

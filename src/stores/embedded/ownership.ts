@@ -1,12 +1,14 @@
 import { randomBytes } from "node:crypto";
-import { closeSync, openSync, rmSync } from "node:fs";
+import { closeSync, openSync, readdirSync, rmSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { StoreRefusedError } from "../../oplog/kv-store.js";
+import { CellDamagedError } from "./cells.js";
 import type { Database } from "./database.js";
 
 const OWNER = Buffer.from("owner");
+const SOCKET_PREFIX = "owner-";
 /** sun_path, with its terminating zero byte, on the system that allows least. */
 const SOCKET_PATH_BYTES_MAX = 103;
 /** An owner that neither accepts nor refuses for this long is taken to be alive. */
@@ -50,13 +52,17 @@ export class Ownership {
 
   /** `onTaken` runs in the same transaction as the claim. */
   static async claim(database: Database, directory: string, onTaken: () => void): Promise<Ownership> {
-    const owner: Owner = { socket: `owner-${randomBytes(8).toString("hex")}`, pid: process.pid, host: hostname() };
+    const owner: Owner = {
+      socket: `${SOCKET_PREFIX}${randomBytes(8).toString("hex")}`,
+      pid: process.pid,
+      host: hostname(),
+    };
     const record = Buffer.from(JSON.stringify(owner));
     const listener = await Listener.open(directory, owner.socket);
     try {
       for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
         const found = database.meta.get(OWNER);
-        const previous = found && (JSON.parse(found.toString()) as Owner);
+        const previous = found && ownerOf(found);
         if (previous && (await isListening(directory, previous.socket))) {
           throw new DataDirectoryInUseError(directory, previous);
         }
@@ -87,6 +93,14 @@ export class Ownership {
   }
 }
 
+/** Whether a process has the directory open, found out without the database. */
+export async function hasLiveOwner(directory: string): Promise<boolean> {
+  for (const name of readdirSync(directory)) {
+    if (name.startsWith(SOCKET_PREFIX) && (await isListening(directory, name))) return true;
+  }
+  return false;
+}
+
 class Listener {
   private constructor(
     private readonly server: Server,
@@ -115,7 +129,11 @@ class Listener {
 
   async close(): Promise<void> {
     await new Promise((resolve) => this.server.close(resolve));
-    rmSync(this.path, { force: true });
+    try {
+      rmSync(this.path, { force: true });
+    } catch {
+      // The directory is gone, and this file with it.
+    }
     this.address.close();
   }
 }
@@ -161,6 +179,14 @@ async function isListening(directory: string, socket: string): Promise<boolean> 
     });
   } finally {
     address.close();
+  }
+}
+
+function ownerOf(record: Buffer): Owner {
+  try {
+    return JSON.parse(record.toString());
+  } catch {
+    throw new CellDamagedError("the record of its owner is damaged");
   }
 }
 

@@ -1796,6 +1796,7 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   UNAVAILABLE          STREAM_ENDED                  also RetryInfo
  *   UNIMPLEMENTED        NOT_OFFERED                   field, received
  *   DATA_LOSS            DATA_LOSS                     log, sequence_id
+ *   DATA_LOSS            STORE_DAMAGED                 the store's own data is damaged or gone; the message says where
  *   UNKNOWN              OUTCOME_UNKNOWN               writer_id, operation_id: ask ResolveAppend
  *
  * A message above 4 MiB is refused by the transport with RESOURCE_EXHAUSTED before it is read. Any other status without
