@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "./config/config.js";
 import { Codec } from "./gen/oplog/store/v1/store_pb.js";
+import { LeaderAsker } from "./grpc/ask-leader.js";
 import { LeadershipService } from "./grpc/leadership-service.js";
 import { methodsOf } from "./grpc/methods.js";
 import { OpLogService } from "./grpc/oplog-service.js";
@@ -75,6 +76,8 @@ export function assemble(
     draining,
     setServing: (service, isServing) => grpc.setServing(service, isServing),
   });
+  const leaderAsker = new LeaderAsker(systemClock);
+  cutOff.addEventListener("abort", () => leaderAsker.close(), { once: true });
   const logs = new Logs(
     {
       store,
@@ -95,6 +98,7 @@ export function assemble(
       subscriptionsMax: { open: 0, max: config.subscribeStreamsMax },
       signal: cutOff,
       storeUnreachableMs,
+      askLeader: leaderAsker.ask,
       onFound: (log) => health.addLog(log),
       onBroken: onFailed,
     },

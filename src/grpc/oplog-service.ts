@@ -83,13 +83,12 @@ export class OpLogService {
     return new AppendStreamSession(stream, logs, limits, draining).run();
   }
 
-  async resolveAppend({ log, writerId, operationId }: ResolveAppendRequest): Promise<ResolveAppendResponse> {
+  async resolveAppend(request: ResolveAppendRequest): Promise<ResolveAppendResponse> {
+    const { log, writerId, operationId, answerHere } = request;
     requireLogName(log);
-    requireOperation(writerId, operationId);
     if (writerId === "") throw new InvalidArgumentError("writer_id", "empty");
-    const resolution = await this.parts.logs.get(log).resolveAppend(writerId, operationId);
-    if (resolution === "pending") return unknown(0n, "the append is being written at this moment; ask again");
-    if (resolution === undefined) return unknown(0n, "the primary writes too fast to tell from here; ask the primary");
+    requireOperation(writerId, operationId === 0n ? 1n : operationId);
+    const resolution = await this.parts.logs.get(log).resolveAppend(writerId, operationId, answerHere);
     switch (resolution.outcome) {
       case "committed":
         return create(ResolveAppendResponseSchema, {
@@ -106,6 +105,8 @@ export class OpLogService {
         });
       case "forgotten":
         return unknown(resolution.highest, "older than the operations that are remembered of this writer");
+      case "unknown":
+        return unknown(resolution.highest, resolution.because);
     }
   }
 

@@ -27,8 +27,11 @@ export interface ServedLog {
    */
   append(item: AppendItem, admission?: Admission): Promise<void>;
 
-  /** What became of an append. Undefined: cannot be told now. "pending": it may be on its way still. */
-  resolveAppend(writerId: string, operationId: bigint): Promise<Resolution | "pending" | undefined>;
+  /**
+   * What became of an append; 0n asks for the highest operation of the writer. One called not committed never commits.
+   * `isForwarded`: another sidecar asks, and no further one is to be asked.
+   */
+  resolveAppend(writerId: string, operationId: bigint, isForwarded?: boolean): Promise<Resolution>;
 
   read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage>;
 
@@ -47,12 +50,22 @@ export interface ServedLog {
   observe(): Promise<LogState | "missing" | "unknown">;
 }
 
+export interface AppendQuestion {
+  readonly log: string;
+  readonly writerId: string;
+  readonly operationId: bigint;
+}
+
+/** Asks the sidecar there what became of an append. Undefined: no answer in time. Never rejects. */
+export type AskLeader = (endpoint: string, question: AppendQuestion) => Promise<Resolution | undefined>;
+
 export interface LogParts
   extends Omit<LogPrimaryParts, "keys" | "sightings" | "onCommitted" | "onLeading">,
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
   readonly storeUnreachableMs: () => number;
+  readonly askLeader: AskLeader;
   /** Told once of each log that turns out to exist. */
   readonly onFound: (log: string) => void;
 }

@@ -14,14 +14,14 @@ import { StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import { decodeState } from "../stored/decode.js";
 import { watchLeadership } from "../stored/leader-watch.js";
-import { type Leadership, readLeadership } from "../stored/leadership.js";
+import { type Leadership, readLeadership, readPrimary } from "../stored/leadership.js";
 import { type LogState, readLogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
 import { throughStore } from "../stored/store-failures.js";
 import type { AppendItem } from "../writing/append-item.js";
 import { LogPrimary } from "../writing/log-primary.js";
 import type { LogWriter } from "../writing/log-writer.js";
-import { resolveFromStore } from "../writing/resolve.js";
+import { StoreResolver } from "../writing/resolve.js";
 import { costOf } from "../writing/seal.js";
 import type { Admission, FeedView, LogParts, ServedLog } from "./contract.js";
 import { LastKnown } from "./last-known.js";
@@ -38,6 +38,7 @@ export class Log implements ServedLog {
   readonly standbys: StandbyPositions;
   readonly subscriptions = new Map<bigint, Subscription>();
   private readonly cursors: CursorWriter;
+  private readonly resolver: StoreResolver;
   private feed: LogFeed;
   private feedUsers = 0;
   private retainers = 0;
@@ -61,6 +62,7 @@ export class Log implements ServedLog {
       keys: this.keys,
       onMoved: (moved) => this.standbys.note(moved),
     });
+    this.resolver = new StoreResolver(parts.store, this.keys, parts.clock);
     this.primary = new LogPrimary({
       ...parts,
       keys: this.keys,
@@ -149,17 +151,11 @@ export class Log implements ServedLog {
     return this.throughStore(readPage(this.parts.store, this.keys, from, entriesMax, bytesMax));
   }
 
-  async resolveAppend(writerId: string, operationId: bigint): Promise<Resolution | "pending" | undefined> {
-    if (this.primary.isClaiming || this.primary.preparing !== undefined) return "pending";
-    const { writer } = this.primary;
-    if (writer !== undefined) {
-      const { pair } = await this.throughStore(this.parts.store.get(this.keys.term));
-      // Only while the term is still ours does what we know of the log hold.
-      if (writer.end === undefined && pair?.modRevision === writer.claim.termRevision) {
-        return writer.hasUnsettled(writerId) ? "pending" : writer.window.resolve(writerId, operationId);
-      }
-    }
-    return this.throughStore(resolveFromStore(this.parts.store, this.keys, writerId, operationId));
+  async resolveAppend(writerId: string, operationId: bigint, isForwarded = false): Promise<Resolution> {
+    const here = await this.primary.writer?.resolve(writerId, operationId);
+    if (here !== undefined) return here;
+    const there = isForwarded ? undefined : await this.askLeader(writerId, operationId);
+    return there ?? this.throughStore(this.resolver.resolve(writerId, operationId));
   }
 
   updateCursor(update: CursorUpdate): Promise<CursorMoved> {
@@ -218,6 +214,13 @@ export class Log implements ServedLog {
   async close(): Promise<void> {
     this.feedIdle?.cancel();
     await Promise.all([this.standbys.close(), this.stopFeed()]);
+  }
+
+  private async askLeader(writerId: string, operationId: bigint): Promise<Resolution | undefined> {
+    const { store, identity, askLeader } = this.parts;
+    const { endpoint } = this.feed.isReady ? this.feed.leader : await this.throughStore(readPrimary(store, this.keys));
+    if (endpoint === "" || endpoint === identity.endpoint) return undefined;
+    return askLeader(endpoint, { log: this.name, writerId, operationId });
   }
 
   /** What waits for the term is counted like what waits for the store, unless who sent it is paced. */

@@ -105,6 +105,18 @@ export class OperationIdUsedError extends OplogError {
   }
 }
 
+/** The same to whoever sends it: the id is used up. */
+export class OperationRuledOutError extends OplogError {
+  constructor(writerId: string, operationId: bigint, highest: bigint) {
+    super(
+      "ALREADY_EXISTS",
+      "OPERATION_ID_USED",
+      `operation ${operationId} of writer "${writerId}" was called NOT_COMMITTED by a ResolveAppend, and so it stays: send it under a higher id`,
+      { writer_id: writerId, operation_id: operationId, highest_operation_id: highest },
+    );
+  }
+}
+
 export class OperationContentMismatchError extends OplogError {
   constructor(writerId: string, operationId: bigint, first: bigint, last: bigint) {
     super(

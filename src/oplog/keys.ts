@@ -36,6 +36,9 @@ export class LogKeys {
   readonly head: string;
   readonly term: string;
   readonly floor: string;
+  readonly barriers: string;
+  /** Never written: deleting it changes nothing. */
+  readonly nothing: string;
   readonly leader: string;
   readonly successor: string;
   /** `leader`, `successor` and the candidates are in [leader, leadershipTo). */
@@ -59,6 +62,8 @@ export class LogKeys {
     this.head = `${this.root}/head`;
     this.term = `${this.root}/term`;
     this.floor = `${this.root}/floor`;
+    this.barriers = `${this.root}/barriers`;
+    this.nothing = `${this.root}/nothing`;
     this.leader = `${this.root}/leader`;
     this.successor = `${this.root}/leader/successor`;
     this.leadershipTo = `${this.root}/leader${AFTER_SLASH}`;

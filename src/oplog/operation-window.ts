@@ -47,9 +47,15 @@ interface Remembered {
 }
 
 export type Resolution =
-  | { readonly outcome: "committed"; readonly operation: Operation; readonly highest: bigint }
+  | {
+      readonly outcome: "committed";
+      readonly operation: Pick<Operation, "first" | "last" | "term">;
+      readonly highest: bigint;
+    }
   | { readonly outcome: "not committed"; readonly highest: bigint }
-  | { readonly outcome: "forgotten"; readonly highest: bigint };
+  | { readonly outcome: "forgotten"; readonly highest: bigint }
+  /** Cannot be told now; `because` is for people. */
+  | { readonly outcome: "unknown"; readonly highest: bigint; readonly because: string };
 
 /**
  * Which operations of which writers are in the log. The last one of every writer is kept in the head and so outlives
@@ -87,9 +93,14 @@ export class OperationWindow {
     this.endRecord(recordBytes);
   }
 
+  /** The highest operation of a writer; 0n = none is known. */
+  highestOf(writerId: string): bigint {
+    return this.writers.get(writerId)?.last.operationId ?? 0n;
+  }
+
   /**
    * Whether an append is new. Answers the first commit's result for a retry; throws for an id that is used up, used for
-   * other content, or of one writer too many.
+   * other content, or of one writer too many. `newWriters`: how many others are about to be added.
    */
   check(
     writerId: string,
@@ -97,10 +108,11 @@ export class OperationWindow {
     contentCrc32c: number,
     count: number,
     nowMs: bigint,
+    newWriters = 0,
   ): Operation | undefined {
     const writer = this.writers.get(writerId);
     if (writer === undefined) {
-      if (this.writers.size >= this.limits.writersMax && this.longestSilent(nowMs) === undefined) {
+      if (!this.hasRoomFor(newWriters + 1, nowMs)) {
         throw new TooManyError("writers of this log within the last hour", this.limits.writersMax, 60_000);
       }
       return undefined;
@@ -108,10 +120,7 @@ export class OperationWindow {
     if (operationId > writer.last.operationId) return undefined;
     const known = find(writer, operationId);
     if (known === undefined) throw new OperationIdUsedError(writerId, operationId, writer.last.operationId);
-    if (known.contentCrc32c !== contentCrc32c || known.last - known.first + 1n !== BigInt(count)) {
-      throw new OperationContentMismatchError(writerId, operationId, known.first, known.last);
-    }
-    return known;
+    return requireSame(writerId, known, contentCrc32c, count);
   }
 
   /** Call before the operations of a new record. */
@@ -137,13 +146,24 @@ export class OperationWindow {
       writer = newWriter(operation, completeFrom);
       this.writers.set(writerId, writer);
     }
+    // A mark whose record has left the window is known no more once another one takes its place.
+    const { operationId } = writer.last;
+    if (!writer.recent.has(operationId) && operationId !== operation.operationId) {
+      writer.completeFrom = operationId + 1n;
+    }
     writer.last = operation;
     writer.encodedMark = undefined;
     this.remember(writerId, writer, operation, this.lastRecord.recordFirst);
   }
 
+  /** 0n stands for the highest one. Called not committed, one above the highest may still commit later. */
   resolve(writerId: string, operationId: bigint): Resolution {
     const writer = this.writers.get(writerId);
+    if (operationId === 0n) {
+      if (writer !== undefined)
+        return { outcome: "committed", operation: writer.last, highest: writer.last.operationId };
+      return { outcome: "unknown", highest: 0n, because: "no operation of this writer is known" };
+    }
     if (writer === undefined) {
       // Writers are only ever forgotten while the table is full, and it stays full from then on.
       const mayBeForgotten = this.writers.size >= this.limits.writersMax;
@@ -157,12 +177,19 @@ export class OperationWindow {
     return { outcome: "forgotten", highest };
   }
 
-  /** Head.writers in wire form: encoded once for each operation, however often the head is written. */
-  encodedMarks(): Uint8Array[] {
-    return Array.from(this.writers, ([writerId, writer]) => {
+  /**
+   * Head.writers in wire form as it will be with these operations: encoded once for each operation, however often the
+   * head is written.
+   */
+  encodedMarks(newest: ReadonlyMap<string, Operation>): Uint8Array[] {
+    const marks: Uint8Array[] = [];
+    for (const [writerId, writer] of this.writers) {
+      if (newest.has(writerId)) continue;
       writer.encodedMark ??= encodeMark(writerId, writer.last);
-      return writer.encodedMark;
-    });
+      marks.push(writer.encodedMark);
+    }
+    for (const [writerId, operation] of newest) marks.push(encodeMark(writerId, operation));
+    return marks;
   }
 
   /** Where a take-over starts to read records; `head` + 1 when nothing needs to be read. */
@@ -203,6 +230,14 @@ export class OperationWindow {
     return record.writerId === "" && this.remembered[index + 1]!.recordFirst !== record.recordFirst;
   }
 
+  private hasRoomFor(newWriters: number, nowMs: bigint): boolean {
+    let missing = this.writers.size + newWriters - this.limits.writersMax;
+    if (missing <= 0) return true;
+    const since = nowMs - BigInt(this.limits.writerIdleMsMin);
+    for (const { last } of this.writers.values()) if (last.timestampMs < since && --missing <= 0) return true;
+    return false;
+  }
+
   private makeRoom(nowMs: bigint): void {
     if (this.writers.size < this.limits.writersMax) return;
     const silent = this.longestSilent(nowMs);
@@ -228,6 +263,14 @@ function newWriter(last: Operation, completeFrom: bigint): Writer {
 
 function find(writer: Writer, operationId: bigint): Operation | undefined {
   return writer.recent.get(operationId) ?? (writer.last.operationId === operationId ? writer.last : undefined);
+}
+
+/** Throws for an id that is used again with other content. */
+export function requireSame(writerId: string, known: Operation, contentCrc32c: number, count: number): Operation {
+  if (known.contentCrc32c !== contentCrc32c || known.last - known.first + 1n !== BigInt(count)) {
+    throw new OperationContentMismatchError(writerId, known.operationId, known.first, known.last);
+  }
+  return known;
 }
 
 /** The oldest one of its writer. */

@@ -7,6 +7,7 @@ import type { Compare, KvStore, Write } from "../oplog/kv-store.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { readOrigin } from "../stored/history.js";
 import { type Primary, primaryOf } from "../stored/primary.js";
+import { Barriers } from "./barriers.js";
 
 export interface Identity {
   readonly id: string;
@@ -31,6 +32,10 @@ export interface Claim {
   readonly leaderRevision: bigint | undefined;
   readonly head: Head;
   readonly headRevision: bigint;
+  /** Perhaps not the newest; then the first append finds out. */
+  readonly barriers: Barriers;
+  /** Every append compares it; 0n = there are none. */
+  readonly barriersRevision: bigint;
 }
 
 /** What the leader key must be for a candidate to take its place. */
@@ -120,6 +125,7 @@ async function raiseTerm(
     nonce: instance,
     token,
     elected: elected !== undefined,
+    heedsBarriers: true,
   });
   const compares: Compare[] = [{ key: keys.term, modRevision: termRevision }];
   const writes: Write[] = [{ kind: "put", key: keys.term, value: toBinary(TermSchema, raised) }];
@@ -150,14 +156,17 @@ async function raiseTerm(
 export async function confirmClaim(
   store: KvStore,
   keys: LogKeys,
-  { term, termRevision, leaderRevision }: Omit<Claim, "head" | "headRevision">,
+  { term, termRevision, leaderRevision }: Pick<Claim, "term" | "termRevision" | "leaderRevision">,
 ): Promise<Claim | undefined> {
   const fences = [
     { key: keys.term, modRevision: termRevision },
     ...(leaderRevision === undefined ? [] : [{ key: keys.leader, modRevision: leaderRevision }]),
   ];
   const confirmed = await confirmHead(store, keys, fences);
-  return confirmed && { term, termRevision, leaderRevision, ...confirmed };
+  if (confirmed === undefined) return undefined;
+  const { pair } = await store.get(keys.barriers);
+  const barriers = Barriers.decode(pair);
+  return { term, termRevision, leaderRevision, ...confirmed, barriers, barriersRevision: pair?.modRevision ?? 0n };
 }
 
 function notPrimary({ owner, endpoint, term }: Primary): NotPrimaryError {

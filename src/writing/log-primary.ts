@@ -251,7 +251,7 @@ export class LogPrimary {
   }
 
   private newReader(): WindowReader {
-    return new WindowReader(this.parts.store, this.parts.keys);
+    return new WindowReader(this.parts.store, this.parts.keys, this.parts.clock);
   }
 
   private newWriter(claim: Claim, window: OperationWindow): LogWriter {

@@ -1,31 +1,22 @@
 import { randomBytes } from "node:crypto";
-import type { Codec, Head } from "../gen/oplog/store/v1/store_pb.js";
+import type { Codec } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, type OplogError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import { type KvStore, StoreDataLossError, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import type { KvStore } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
-import type { OperationWindow } from "../oplog/operation-window.js";
+import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
 import type { CommittedRun } from "../oplog/record.js";
-import { Backoff, Change, sleep } from "../oplog/timing.js";
+import { Change, sleep } from "../oplog/timing.js";
 import type { Primary } from "../stored/primary.js";
 import { type AppendItem, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
+import { TOO_MANY_BARRIERS } from "./barriers.js";
 import type { Claim } from "./claim.js";
-import { attemptCommit } from "./commit.js";
+import { Committer } from "./committer.js";
+import { type Question, Rulings } from "./rulings.js";
 import { costOf, type RecordLimits, type Sealed, type SealedRecord, seal } from "./seal.js";
-import {
-  type EndedWriter,
-  type Ending,
-  endDataLoss,
-  endFenced,
-  endRuledOut,
-  endStalled,
-  endStoreLost,
-  type Failure,
-  unknownFor,
-  type WriterEnd,
-} from "./writer-end.js";
+import { type Failure, unknownFor, type WriterEnd } from "./writer-end.js";
 
 export interface WriterSettings {
   readonly record: RecordLimits;
@@ -50,21 +41,21 @@ export interface WriterParts {
   readonly onEnded: (end: WriterEnd) => void;
 }
 
-const RETRY_FIRST_MS = 10;
-const RETRY_MAX_MS = 1000;
+/** For how long a question may wait for the store. */
+const ANSWER_MS_MAX = 2000;
 
 /**
  * Writes one log under one term. Seals whatever has queued up each time the line is free; one transaction is in flight.
  *
- * Invariant: head, its revision and the window describe the last durable record, or, from seal to commit, the one in
- * flight. A record that is not committed ends the writer, so nothing sealed is ever taken back.
+ * Invariant: head and window describe the last durable record. A record that is not committed ends the writer, unless
+ * somebody has ruled out operations: then it is sealed again without them, under another nonce.
  */
 export class LogWriter {
   private line: AppendItem[] = [];
   private lineBytes = 0;
   private inFlight: Sealed | undefined;
-  private head: Head;
-  private headRevision: bigint;
+  private readonly committer: Committer;
+  private readonly rulings = new Rulings();
   private records = 0n;
   private readonly noncePrefix = randomBytes(8);
   private readonly work = new Change();
@@ -74,11 +65,9 @@ export class LogWriter {
   private retired: WriterEnd | undefined;
   private holders = 0;
   private ended: WriterEnd | undefined;
-  private failingSince: { readonly wallMs: number; readonly monotonicMs: number } | undefined;
 
   constructor(private readonly parts: WriterParts) {
-    this.head = parts.claim.head;
-    this.headRevision = parts.claim.headRevision;
+    this.committer = new Committer({ ...parts, writeDeadlineMs: parts.settings.writeDeadlineMs });
   }
 
   get term(): bigint {
@@ -87,7 +76,7 @@ export class LogWriter {
 
   /** Of the last durable record. */
   get lastSequenceId(): bigint {
-    return this.head.lastSequenceId;
+    return this.committer.head.lastSequenceId;
   }
 
   get isElected(): boolean {
@@ -98,22 +87,42 @@ export class LogWriter {
     return this.parts.claim;
   }
 
-  get window(): OperationWindow {
-    return this.parts.window;
-  }
-
   /** Set as soon as nothing further will be written. */
   get end(): WriterEnd | undefined {
     return this.retired ?? this.ended;
   }
 
   get status(): { queuedAppends: number; queuedBytes: number; stalledSinceMs: number | undefined } {
-    return { queuedAppends: this.line.length, queuedBytes: this.lineBytes, stalledSinceMs: this.failingSince?.wallMs };
+    return {
+      queuedAppends: this.line.length,
+      queuedBytes: this.lineBytes,
+      stalledSinceMs: this.committer.stalledSinceMs,
+    };
   }
 
-  /** Whether an append of this writer has been accepted and not been settled yet. */
-  hasUnsettled(writerId: string): boolean {
-    const isIt = (item: AppendItem) => item.writerId === writerId;
+  /**
+   * What became of an operation; 0n asks for the writer's highest. Called not committed, it is ruled out by then, also for
+   * every later term; one that is queued is not ruled out. Undefined: cannot be told here any more. Throws TooManyError.
+   */
+  async resolve(writerId: string, operationId: bigint): Promise<Resolution | undefined> {
+    const { window } = this.parts;
+    if (operationId !== 0n) {
+      const known = window.resolve(writerId, operationId);
+      if (known.outcome === "committed") return known;
+      if (this.hasUnsettled(writerId, operationId)) return pending(known.highest);
+      // One that is not above the highest can never commit any more: ids rise.
+      if (known.outcome !== "not committed" || operationId <= known.highest) return known;
+    }
+    if (this.end !== undefined) return undefined;
+    const answer = this.rulings.ask(writerId, operationId);
+    this.work.notify();
+    const late = new AbortController();
+    const giveUp = sleep(this.parts.clock, ANSWER_MS_MAX, late.signal).then(() => undefined);
+    return Promise.race([answer, giveUp]).finally(() => late.abort());
+  }
+
+  private hasUnsettled(writerId: string, operationId: bigint): boolean {
+    const isIt = (item: AppendItem) => item.operationId === operationId && item.writerId === writerId;
     return this.line.some(isIt) || (this.inFlight?.settlements.some(({ item }) => isIt(item)) ?? false);
   }
 
@@ -207,114 +216,126 @@ export class LogWriter {
     try {
       while (this.ended === undefined) {
         const seen = this.work.version;
+        const canSeal = this.line.length > 0 && (this.holders === 0 || signal.aborted);
+        const rulingDueMs = this.rulings.dueInMs(this.parts.clock);
         if (this.retired !== undefined) this.ended = this.retired;
-        else if (this.line.length > 0 && (this.holders === 0 || signal.aborted)) await this.writeNext(signal);
+        else if (canSeal || rulingDueMs === 0) await this.writeNext(signal, canSeal);
         else if (this.line.length === 0 && (this.draining !== undefined || signal.aborted)) this.endAs(this.stopped);
-        else await this.work.wait(seen, signal);
+        else if (rulingDueMs === undefined) await this.work.wait(seen, signal);
+        else await this.work.waitAtMost(this.parts.clock, rulingDueMs, seen, signal);
       }
     } catch (error) {
       // A broken invariant of ours: nothing further may be written, and nobody may be left waiting.
-      const lost = new DataLossError(this.parts.keys.log, this.head.lastSequenceId + 1n, String(error));
+      const lost = new DataLossError(this.parts.keys.log, this.lastSequenceId + 1n, String(error));
       this.endAs({ kind: "data loss", error: lost });
-      if (this.inFlight !== undefined) this.settle(this.inFlight, unknownFor("the writer has failed"));
+      this.settleInFlight(unknownFor("the writer has failed"));
       throw error;
     } finally {
       this.abandonLine();
+      this.rulings.abandon();
     }
   }
 
-  private async writeNext(signal: AbortSignal): Promise<void> {
-    const { parts } = this;
-    const sealed = seal(this.line, {
-      head: this.head,
-      term: this.term,
-      window: parts.window,
-      limits: parts.settings.record,
-      codec: parts.settings.codec,
-      wallMs: parts.clock.wallMs(),
-      nonce: this.nextNonce(),
-    });
+  /** The next record, if `isSealing`, and with it whatever is to be ruled out. */
+  private async writeNext(signal: AbortSignal, isSealing: boolean): Promise<void> {
+    const questions = this.rulings.takeDue(this.parts.clock);
+    try {
+      await this.write(questions, signal, isSealing);
+    } finally {
+      // Those that have been answered take no second answer.
+      for (const { settle } of questions) settle(undefined);
+    }
+  }
+
+  private async write(questions: readonly Question[], signal: AbortSignal, isSealing: boolean): Promise<void> {
+    let ruling = this.ruleOut(questions);
+    if (isSealing) this.takeFromLine();
+    for (;;) {
+      const record = this.inFlight?.record;
+      if (record === undefined && questions.length === 0) return this.settleInFlight(undefined);
+      const stopped = () => (signal.aborted || this.retired !== undefined ? this.stopped.error : undefined);
+      const written = await this.committer.write({ record, barriers: ruling.barriers }, signal, stopped);
+      if (written.kind === "barred") {
+        ruling = this.ruleOut(questions);
+        this.sealAgain();
+        continue;
+      }
+      if (written.kind === "over") this.endAs(written.ending.end);
+      const failure = written.kind === "over" && !written.isDurable ? written.ending.failure : undefined;
+      if (record !== undefined && failure === undefined) this.publish(record);
+      this.settleInFlight(failure);
+      if (written.kind === "durable") this.answer(questions, ruling.refused);
+      return;
+    }
+  }
+
+  /** Notes what is asked about as ruled out; `barriers`: what is to be put, if anything. */
+  private ruleOut(questions: readonly Question[]): Ruling {
+    const { window } = this.parts;
+    const { barriers } = this.committer;
+    const refused = new Set<Question>();
+    let hasNew = false;
+    for (const question of questions) {
+      const { writerId, operationId } = question;
+      if (operationId <= window.highestOf(writerId) || barriers.has(writerId, operationId)) continue;
+      if (!hasNew) barriers.prune((writer) => window.highestOf(writer));
+      if (barriers.add(writerId, operationId)) hasNew = true;
+      else refused.add(question);
+    }
+    return { barriers: hasNew ? barriers.encode() : undefined, refused };
+  }
+
+  private answer(questions: readonly Question[], refused: ReadonlySet<Question>): void {
+    for (const question of questions) {
+      const { writerId, operationId, settle } = question;
+      const answer = this.parts.window.resolve(writerId, operationId);
+      const isUnruled = answer.outcome === "not committed" && refused.has(question);
+      settle(isUnruled ? { outcome: "unknown", highest: answer.highest, because: TOO_MANY_BARRIERS } : answer);
+    }
+  }
+
+  private takeFromLine(): void {
+    const sealed = this.seal(this.line);
     this.inFlight = sealed;
     this.line.splice(0, sealed.settlements.length);
     for (const { item } of sealed.settlements) this.lineBytes -= costOf(item);
-    const failure = sealed.record === undefined ? undefined : await this.commit(sealed.record, signal);
-    if (sealed.record !== undefined && failure === undefined) this.publish(sealed.record);
-    this.settle(sealed, failure);
   }
 
-  /** Tries until the record is durable or the writer has ended; then answers what its appends are told. */
-  private async commit(record: SealedRecord, signal: AbortSignal): Promise<Failure | undefined> {
-    const { store, keys, claim, clock, observer } = this.parts;
-    const startedMs = clock.monotonicMs();
-    const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
-    let mayHaveBeenApplied = false;
-    let lastError: StoreError | undefined;
-    for (;;) {
-      try {
-        const verdict = await attemptCommit(
-          store,
-          keys,
-          claim,
-          { head: this.head, headRevision: this.headRevision },
-          record,
-        );
-        this.noteWritable();
-        switch (verdict.kind) {
-          case "committed":
-            this.head = record.head;
-            this.headRevision = verdict.headRevision;
-            observer.committed(
-              keys.log,
-              Number(record.last - record.first) + 1,
-              (clock.monotonicMs() - startedMs) / 1000,
-            );
-            return undefined;
-          case "ruled out":
-            return this.finish(endRuledOut(this.self));
-          case "committed, then fenced":
-            this.head = record.head;
-            this.finish(endFenced(this.self, verdict.primary, false));
-            return undefined;
-          case "fenced":
-            return this.finish(endFenced(this.self, verdict.primary, false));
-          case "fenced, outcome lost":
-            return this.finish(endFenced(this.self, verdict.primary, mayHaveBeenApplied));
-          case "foreign head":
-            return this.finish(endDataLoss(this.self, verdict.problem));
-        }
-      } catch (error) {
-        if (error instanceof DataLossError) return this.finish(endDataLoss(this.self, error.message));
-        if (!(error instanceof StoreError)) throw error;
-        if (error instanceof StoreDataLossError) {
-          return this.finish(endStoreLost(this.self, error, mayHaveBeenApplied || !error.isCertainlyNotApplied));
-        }
-        if (!(error instanceof StoreRefusedError)) mayHaveBeenApplied = true;
-        lastError = error;
-        this.noteUnwritable(error);
-        observer.writeRetried(keys.log);
-      }
-      const failedMs = clock.monotonicMs() - this.failingSince!.monotonicMs;
-      const isStopping = signal.aborted || this.retired !== undefined;
-      if (failedMs >= this.parts.settings.writeDeadlineMs || isStopping) {
-        const stall = {
-          failedMs: Math.round(failedMs),
-          mayHaveBeenApplied,
-          cause: lastError,
-          stoppedBy: isStopping ? this.stopped.error : undefined,
-        };
-        return this.finish(endStalled(this.self, stall));
-      }
-      await sleep(clock, backoff.delayMs(), signal);
+  /** After others have ruled operations out: the same appends without those. */
+  private sealAgain(): void {
+    if (!this.inFlight?.record?.operations.hasAnyOf(this.committer.barriers)) return;
+    const items = this.inFlight.settlements.map(({ item }) => item);
+    const sealed = this.seal(items);
+    if (sealed.settlements.length !== items.length) {
+      throw new Error(`sealed ${sealed.settlements.length} of ${items.length} appends that had fitted before`);
     }
+    this.inFlight = sealed;
+  }
+
+  private seal(items: readonly AppendItem[]): Sealed {
+    const { window, settings, clock } = this.parts;
+    return seal(items, {
+      head: this.committer.head,
+      term: this.term,
+      window,
+      barriers: this.committer.barriers,
+      limits: settings.record,
+      codec: settings.codec,
+      wallMs: clock.wallMs(),
+      nonce: this.nextNonce(),
+    });
   }
 
   private publish(record: SealedRecord): void {
     const { keys, observer, onCommitted } = this.parts;
+    record.operations.enter(record.first, record.bytes);
     observer.headMoved(keys.log, record.last);
     onCommitted(record);
   }
 
-  private settle({ settlements, record }: Sealed, failure: Failure | undefined): void {
+  private settleInFlight(failure: Failure | undefined): void {
+    if (this.inFlight === undefined) return;
+    const { settlements, record } = this.inFlight;
     const { budget, observer, keys } = this.parts;
     let appends = 0;
     let entries = 0;
@@ -354,11 +375,6 @@ export class LogWriter {
     }
   }
 
-  private finish({ end, failure }: Ending): Failure {
-    this.endAs(end);
-    return failure;
-  }
-
   private endAs(end: WriterEnd): void {
     const isNew = this.end === undefined;
     this.ended = end;
@@ -369,24 +385,6 @@ export class LogWriter {
     return this.retired ?? { kind: "stopped", error: this.draining ?? new ShuttingDownError() };
   }
 
-  private get self(): EndedWriter {
-    const { logger, keys } = this.parts;
-    return { logger, log: keys.log, term: this.term, head: this.head.lastSequenceId };
-  }
-
-  private noteWritable(): void {
-    if (this.failingSince === undefined) return;
-    this.failingSince = undefined;
-    this.parts.logger.info({ event: "writer_recovered", log: this.parts.keys.log }, "the store takes writes again");
-  }
-
-  private noteUnwritable(error: StoreError): void {
-    if (this.failingSince !== undefined) return;
-    const { clock, logger, keys } = this.parts;
-    this.failingSince = { wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };
-    logger.warn({ event: "write_failed", log: keys.log, err: error }, "a record could not be written; trying again");
-  }
-
   /** A random prefix and a counter: unique, without drawing randomness for every record. */
   private nextNonce(): Buffer {
     const nonce = Buffer.alloc(16);
@@ -394,4 +392,14 @@ export class LogWriter {
     nonce.writeBigUInt64BE(++this.records, 8);
     return nonce;
   }
+}
+
+interface Ruling {
+  readonly barriers: Uint8Array | undefined;
+  /** There was no room to rule these out. */
+  readonly refused: ReadonlySet<Question>;
+}
+
+function pending(highest: bigint): Resolution {
+  return { outcome: "unknown", highest, because: "the append is being written at this moment; ask again" };
 }

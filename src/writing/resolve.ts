@@ -1,41 +1,141 @@
-import { randomBytes } from "node:crypto";
-import { toBinary } from "@bufbuild/protobuf";
-import { HeadSchema } from "../gen/oplog/store/v1/store_pb.js";
+import type { Head } from "../gen/oplog/store/v1/store_pb.js";
+import type { Clock } from "../oplog/clock.js";
 import { LogNotFoundError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import type { KvStore } from "../oplog/kv-store.js";
-import type { Resolution } from "../oplog/operation-window.js";
-import { decodeHead } from "../stored/decode.js";
+import { type KvStore, StoreUnreachableError } from "../oplog/kv-store.js";
+import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
+import { Backoff, sleep } from "../oplog/timing.js";
+import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { Barriers, TOO_MANY_BARRIERS } from "./barriers.js";
+import { type Question, Rulings } from "./rulings.js";
 import { restoreMarks, restoreWindow } from "./window-restore.js";
 
-const ATTEMPTS_MAX = 64;
+const ATTEMPTS_MAX = 32;
+const RETRY_FIRST_MS = 5;
+const RETRY_MAX_MS = 50;
 
 /**
- * What became of an operation, from the store alone. Before an operation above its writer's highest is called not
- * committed, it is ruled out by a barrier: the head is put again with another nonce. A transaction still on its way then
- * fails its compare, and a primary that holds the operation in its line finds the nonce changed, refuses what it holds,
- * and claims the next term. Ownership does not change.
+ * What became of operations, from the store alone: for a sidecar that does not lead, where the leader's does not answer.
+ * Whatever is asked while an answer is being found shares the next one.
  *
- * Returns undefined when writers move the head faster than the barrier can be put.
+ * Before an operation above its writer's highest is called not committed, it is ruled out by a barrier. From then on no
+ * append that was begun before can commit, for each compares the barriers; so a head that is read afterwards tells for
+ * good whether the operation had been committed. The leader learns of the barrier at its next append and goes on.
  */
-export async function resolveFromStore(
-  store: KvStore,
-  keys: LogKeys,
-  writerId: string,
-  operationId: bigint,
-): Promise<Resolution | undefined> {
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const { pair } = await store.get(keys.head);
-    if (pair === undefined) throw new LogNotFoundError(keys.log);
-    const head = decodeHead(pair);
-    const byMark = restoreMarks(head).resolve(writerId, operationId);
-    if (byMark.outcome === "forgotten") return (await restoreWindow(store, keys, head)).resolve(writerId, operationId);
-    if (byMark.outcome === "committed") return byMark;
-    const barrier = await store.txn({
-      compares: [{ key: keys.head, modRevision: pair.modRevision }],
-      writes: [{ kind: "put", key: keys.head, value: toBinary(HeadSchema, { ...head, nonce: randomBytes(16) }) }],
+export class StoreResolver {
+  private readonly rulings = new Rulings();
+  private running: Promise<void> | undefined;
+
+  constructor(
+    private readonly store: KvStore,
+    private readonly keys: LogKeys,
+    private readonly clock: Clock,
+  ) {}
+
+  /** Rejects with OplogError and StoreError. */
+  async resolve(writerId: string, operationId: bigint): Promise<Resolution> {
+    const answer = this.rulings.ask(writerId, operationId);
+    this.running ??= this.run().finally(() => {
+      this.running = undefined;
     });
-    if (barrier.succeeded) return byMark;
+    return (await answer) ?? unknown("the store does not tell; ask again");
   }
-  return undefined;
+
+  private async run(): Promise<void> {
+    for (let dueMs = this.dueMs; dueMs !== undefined; dueMs = this.dueMs) {
+      if (dueMs > 0) await sleep(this.clock, dueMs);
+      const questions = this.rulings.takeDue(this.clock);
+      try {
+        await this.decide(questions);
+      } catch (error) {
+        for (const { fail } of questions) fail(error);
+      }
+    }
+  }
+
+  private get dueMs(): number | undefined {
+    return this.rulings.dueInMs(this.clock);
+  }
+
+  private async decide(questions: readonly Question[]): Promise<void> {
+    const before = restoreMarks(await this.readHead(0n));
+    const ruling = await this.ruleOut(questions, before);
+    const head = await this.readHead(ruling.revision);
+    const marks = restoreMarks(head);
+    let window: OperationWindow | undefined;
+    for (const question of questions) {
+      const { writerId, operationId, settle } = question;
+      let answer = marks.resolve(writerId, operationId);
+      if (answer.outcome === "forgotten") {
+        window ??= await restoreWindow(this.store, this.keys, this.clock, head);
+        answer = window.resolve(writerId, operationId);
+      }
+      const because = ruling.refused.get(question);
+      settle(because !== undefined && isOpen(answer, operationId) ? unknown(because, answer.highest) : answer);
+    }
+  }
+
+  /** Answers the revision as of which all is ruled out that is not `refused`, with why. */
+  private async ruleOut(questions: readonly Question[], marks: OperationWindow): Promise<StoreRuling> {
+    const { store, keys } = this;
+    const open = questions.filter(({ writerId, operationId }) =>
+      isOpen(marks.resolve(writerId, operationId), operationId),
+    );
+    const refuseAll = (why: string) => new Map(open.map((question) => [question, why]));
+    if (open.length === 0) return { revision: 0n, refused: new Map() };
+    const term = decodeTerm((await store.get(keys.term)).pair);
+    if (term?.heedsBarriers !== true) {
+      return { revision: 0n, refused: refuseAll("the leader is of a version that only tells itself; ask there") };
+    }
+    const backoff = new Backoff(this.clock, RETRY_FIRST_MS, RETRY_MAX_MS);
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const { pair } = await store.get(keys.barriers);
+      const barriers = Barriers.decode(pair);
+      const refused = new Map<Question, string>();
+      let hasNew = false;
+      barriers.prune((writerId) => marks.highestOf(writerId));
+      for (const question of open) {
+        const { writerId, operationId } = question;
+        if (barriers.has(writerId, operationId)) continue;
+        if (barriers.add(writerId, operationId)) hasNew = true;
+        else refused.set(question, TOO_MANY_BARRIERS);
+      }
+      if (!hasNew) return { revision: pair?.modRevision ?? 0n, refused };
+      const { succeeded, revision } = await store.txn({
+        compares: [{ key: keys.barriers, modRevision: pair?.modRevision ?? 0n }],
+        writes: [{ kind: "put", key: keys.barriers, value: barriers.encode() }],
+      });
+      if (succeeded) return { revision, refused };
+      await sleep(this.clock, backoff.delayMs());
+    }
+    return { revision: 0n, refused: refuseAll("too many sidecars ask at this moment; ask again") };
+  }
+
+  /** As it was at this revision or later: an answer may come out of the past (etcd #20418). */
+  private async readHead(revision: bigint): Promise<Head> {
+    const backoff = new Backoff(this.clock, RETRY_FIRST_MS, RETRY_MAX_MS);
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const read = await this.store.get(this.keys.head);
+      if (read.revision >= revision) {
+        if (read.pair === undefined) throw new LogNotFoundError(this.keys.log);
+        return decodeHead(read.pair);
+      }
+      await sleep(this.clock, backoff.delayMs());
+    }
+    throw new StoreUnreachableError(`the store answers reads of before revision ${revision}`);
+  }
+}
+
+interface StoreRuling {
+  readonly revision: bigint;
+  readonly refused: ReadonlyMap<Question, string>;
+}
+
+/** Not committed yet, and it might be. */
+function isOpen({ outcome, highest }: Resolution, operationId: bigint): boolean {
+  return outcome === "not committed" && operationId > highest;
+}
+
+function unknown(because: string, highest = 0n): Resolution {
+  return { outcome: "unknown", highest, because };
 }

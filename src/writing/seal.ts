@@ -1,17 +1,13 @@
 import { create, toBinary } from "@bufbuild/protobuf";
-import {
-  type Codec,
-  type Head,
-  HeadSchema,
-  type WriterOperations,
-  WriterOperationsSchema,
-} from "../gen/oplog/store/v1/store_pb.js";
+import { type Codec, type Head, HeadSchema } from "../gen/oplog/store/v1/store_pb.js";
 import { frameInPlace } from "../oplog/batch-frame.js";
 import type { Entries } from "../oplog/entries.js";
 import { ExpectedSequenceMismatchError, OplogError, StaleTermError } from "../oplog/errors.js";
 import type { Operation, OperationWindow } from "../oplog/operation-window.js";
 import { type CommittedRun, chainOf, encodeRecord, stampEntries } from "../oplog/record.js";
 import type { Appended, AppendItem, AppendOutcome } from "./append-item.js";
+import type { Barriers } from "./barriers.js";
+import { RecordOperations } from "./record-operations.js";
 
 export interface RecordLimits {
   readonly entriesMax: number;
@@ -25,6 +21,10 @@ export interface SealedRecord extends CommittedRun {
   /** Without the marks of writers, which `headValue` has. */
   readonly head: Head;
   readonly headValue: Uint8Array;
+  /** For the window to learn of once the record is durable. */
+  readonly operations: RecordOperations;
+  /** Counted as costOf. */
+  readonly bytes: number;
 }
 
 export interface Sealed {
@@ -37,7 +37,9 @@ export interface Sealed {
 export interface SealContext {
   readonly head: Head;
   readonly term: bigint;
+  /** Of all durable records. */
   readonly window: OperationWindow;
+  readonly barriers: Barriers;
   readonly limits: RecordLimits;
   readonly codec: Codec;
   readonly wallMs: number;
@@ -54,16 +56,18 @@ export function costOf(item: AppendItem): number {
 }
 
 /**
+ * Changes nothing but what it returns, so that the same appends can be sealed again after some have been ruled out.
+ *
  * Takes appends from the front of the line while they fit into one record, decides each, and numbers the entries of
  * those that are new. Appends are checked here, when it is their turn: only now the head before them is known.
  */
 export function seal(line: readonly AppendItem[], context: SealContext): Sealed {
-  const { head, term, window, limits } = context;
+  const { head, term, window, barriers, limits } = context;
   const first = head.lastSequenceId + 1n;
   const timestampMs = maxOf(BigInt(context.wallMs), head.timestampMs);
   const settlements: Sealed["settlements"] = [];
   const taken: Entries[] = [];
-  const operations = new Map<string, WriterOperations>();
+  const operations = new RecordOperations(window, barriers);
   let last = head.lastSequenceId;
   let bytes = 0;
   for (const item of line) {
@@ -72,12 +76,11 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
       const entries = Number(last - head.lastSequenceId) + item.entries.count;
       if (entries > limits.entriesMax || bytes + cost > limits.bytesMax) break;
     }
-    const decided = decide(item, { last, term, window, timestampMs });
+    const decided = decide(item, { last, term, operations, timestampMs });
     if (decided !== "new") {
       settlements.push({ item, outcome: decided });
       continue;
     }
-    if (taken.length === 0) window.startRecord(first);
     const appended: Appended = {
       first: last + 1n,
       last: last + BigInt(item.entries.count),
@@ -85,17 +88,13 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
       timestampMs,
       isDuplicate: false,
     };
-    if (item.writerId !== "") {
-      window.add(item.writerId, operationOf(item, appended));
-      noteOperation(operations, item, Number(appended.first - first));
-    }
+    if (item.writerId !== "") operations.add(item.writerId, operationOf(item, appended));
     taken.push(item.entries);
     bytes += cost;
     last = appended.last;
     settlements.push({ item, outcome: { appended } });
   }
   if (taken.length === 0) return { settlements, record: undefined };
-  window.endRecord(bytes);
 
   const body = stampEntries(taken, first, term, Number(timestampMs));
   const { nonce } = context;
@@ -117,7 +116,7 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
       lastSequenceId: last,
       term,
       timestampMs,
-      operations: [...operations.values()],
+      operations: operations.inHeader(first),
       previousNonce: head.recordNonce,
     },
     body,
@@ -130,26 +129,26 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
     nonce,
     recordNonce: nonce,
     timestampMs,
-    windowFromSequenceId: window.windowFrom(last),
+    windowFromSequenceId: window.windowFrom(head.lastSequenceId),
   });
-  const headValue = Buffer.concat([toBinary(HeadSchema, newHead), ...window.encodedMarks()]);
-  return { settlements, record: { ...run, nonce, value, head: newHead, headValue } };
+  const headValue = Buffer.concat([toBinary(HeadSchema, newHead), ...window.encodedMarks(operations.newest)]);
+  return { settlements, record: { ...run, nonce, value, head: newHead, headValue, operations, bytes } };
 }
 
 interface Turn {
   readonly last: bigint;
   readonly term: bigint;
-  readonly window: OperationWindow;
+  readonly operations: RecordOperations;
   readonly timestampMs: bigint;
 }
 
-function decide(item: AppendItem, { last, term, window, timestampMs }: Turn): AppendOutcome | "new" {
+function decide(item: AppendItem, { last, term, operations, timestampMs }: Turn): AppendOutcome | "new" {
   try {
     if (item.isAbandoned()) {
       return { error: new OplogError("ABORTED", "ABANDONED", "the caller left before it was this append's turn") };
     }
     if (item.writerId !== "") {
-      const known = window.check(item.writerId, item.operationId, item.contentCrc32c, item.entries.count, timestampMs);
+      const known = operations.check(item, timestampMs);
       if (known !== undefined) return { appended: { ...known, isDuplicate: true } };
     }
     if (item.expectedTerm !== undefined && item.expectedTerm !== term)
@@ -167,18 +166,6 @@ function decide(item: AppendItem, { last, term, window, timestampMs }: Turn): Ap
 /** Field by field: after a spread each of these, which are kept in thousands, has a hidden class of its own. */
 function operationOf(item: AppendItem, { first, last, term, timestampMs }: Appended): Operation {
   return { operationId: item.operationId, first, last, term, timestampMs, contentCrc32c: item.contentCrc32c };
-}
-
-function noteOperation(operations: Map<string, WriterOperations>, item: AppendItem, firstOffset: number): void {
-  let writer = operations.get(item.writerId);
-  if (writer === undefined) {
-    writer = create(WriterOperationsSchema, { writerId: item.writerId });
-    operations.set(item.writerId, writer);
-  }
-  writer.operationId.push(item.operationId);
-  writer.firstOffset.push(firstOffset);
-  writer.entryCount.push(item.entries.count);
-  writer.contentCrc32c.push(item.contentCrc32c);
 }
 
 function maxOf(a: bigint, b: bigint): bigint {

@@ -1,8 +1,13 @@
 import type { Head, RecordHeader } from "../gen/oplog/store/v1/store_pb.js";
+import type { Clock } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
-import type { KvStore } from "../oplog/kv-store.js";
+import { type KvStore, StoreUnreachableError } from "../oplog/kv-store.js";
 import { type Operation, OperationWindow } from "../oplog/operation-window.js";
-import { openRecord, readPages } from "../stored/history.js";
+import { sleep } from "../oplog/timing.js";
+import { openRecord, readFloor, readPages } from "../stored/history.js";
+
+const READS_MAX = 10;
+const REREAD_MS = 50;
 
 /** The last operation of each writer. */
 export function restoreMarks(head: Head): OperationWindow {
@@ -21,8 +26,8 @@ export function restoreMarks(head: Head): OperationWindow {
 }
 
 /** What earlier writers have committed: the marks in the head, and the records since its window starts. */
-export async function restoreWindow(store: KvStore, keys: LogKeys, head: Head): Promise<OperationWindow> {
-  return new WindowReader(store, keys).read(head);
+export async function restoreWindow(store: KvStore, keys: LogKeys, clock: Clock, head: Head): Promise<OperationWindow> {
+  return new WindowReader(store, keys, clock).read(head);
 }
 
 interface ReadRecord {
@@ -41,6 +46,7 @@ export class WindowReader {
   constructor(
     private readonly store: KvStore,
     private readonly keys: LogKeys,
+    private readonly clock: Clock,
   ) {}
 
   /** One at a time, each for the same head as the one before or a later one. */
@@ -66,13 +72,27 @@ export class WindowReader {
       next = last + 1n;
       window.restoreRecord(first, bytes, operations);
     }
-    return window;
+    return next > head.lastSequenceId ? window : restoreMarks(head);
   }
 
+  /** An answer may come out of the past (etcd #20418): what is known to be there is asked for again. */
   private async readOn(head: Head): Promise<void> {
-    const newest = this.records.at(-1);
-    const from = newest === undefined ? head.windowFromSequenceId : newest.last + 1n;
-    if (from > head.lastSequenceId) return;
+    for (let attempt = 1; ; attempt++) {
+      const newest = this.records.at(-1);
+      const from = newest === undefined ? head.windowFromSequenceId : newest.last + 1n;
+      if (from > head.lastSequenceId) return;
+      await this.readFrom(from, head);
+      if (this.records.at(-1)?.last === head.lastSequenceId) return;
+      const floor = await readFloor(this.store, this.keys);
+      if (floor.sequenceId > head.lastSequenceId) return;
+      if (attempt === READS_MAX) {
+        throw new StoreUnreachableError(`the store does not show the records up to ${head.lastSequenceId}`);
+      }
+      await sleep(this.clock, REREAD_MS);
+    }
+  }
+
+  private async readFrom(from: bigint, head: Head): Promise<void> {
     for await (const page of readPages(this.store, this.keys, from)) {
       for (const pair of page.pairs) {
         const { header } = openRecord(this.keys, pair, head.logId);

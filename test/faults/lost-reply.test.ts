@@ -13,6 +13,7 @@ import { aClientOf, aFaultProxy, anEtcd, anOplogd, failureOf, put, revisionOf } 
 
 const LOG = "orders";
 const WRITER = "writer";
+const USED = { code: "ALREADY_EXISTS", reason: "OPERATION_ID_USED" };
 const QUICK = ["--etcd-request-timeout", "500ms"];
 const GIVES_UP_SOON = [...QUICK, "--append-write-deadline", "1s"];
 
@@ -67,24 +68,44 @@ it("never lets an append commit that was called not committed, though it is stil
   wire.blackHole(false);
 
   expect(await resolved(client, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED });
-  expect(await client.append(operation(2))).toMatchObject({ firstSequenceId: 2n, duplicate: false });
-  expect(await client.append(operation(2))).toMatchObject({ firstSequenceId: 2n, duplicate: true });
-  await expectLogOf(client, [1, 2]);
+  expect(await failureOf(client.append(operation(2)))).toMatchObject(USED);
+  expect(await client.append(operation(3))).toMatchObject({ firstSequenceId: 2n, duplicate: false });
+  await expectLogOf(client, [1, 3]);
 });
 
-it("makes the primary, which is still trying, give up what was called not committed elsewhere", async () => {
+it("asks the primary, which is still trying, and rules nothing out", async () => {
   const { etcd, wire, client, oplogd } = await aLogOfOneEntry(QUICK);
+  const elsewhere = await aSidecarElsewhere(etcd);
+
+  wire.blackHole(true);
+  const answer = client.append(operation(2));
+  await triesAgain(oplogd);
+  expect(await resolved(elsewhere, 2)).toMatchObject({
+    outcome: Outcome.UNKNOWN,
+    explanation: expect.stringMatching(/being written/),
+  });
+  wire.blackHole(false);
+
+  expect(await answer).toMatchObject({ firstSequenceId: 2n, term: 1n });
+  expect(await resolved(elsewhere, 2)).toMatchObject({ outcome: Outcome.COMMITTED, firstSequenceId: 2n });
+  expect(await resolved(elsewhere, 0)).toMatchObject({ outcome: Outcome.COMMITTED, highestOperationId: 2n });
+});
+
+it("rules out what a primary that hangs has in flight, and the primary goes on without it in the same term", async () => {
+  const { etcd, wire, client, oplogd } = await aLogOfOneEntry([...QUICK, "--append-write-deadline", "30s"]);
   const elsewhere = await aSidecarElsewhere(etcd);
 
   wire.blackHole(true);
   const failure = failureOf(client.append(operation(2)));
   await triesAgain(oplogd);
-  expect(await resolved(elsewhere, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED });
+  await oplogd.kill("SIGSTOP");
+  expect(await resolved(elsewhere, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED, highestOperationId: 1n });
+  await oplogd.kill("SIGCONT");
   wire.blackHole(false);
 
-  expect(await failure).toMatchObject({ code: "UNAVAILABLE", reason: "RULED_OUT" });
-  expect(await client.append(operation(2))).toMatchObject({ firstSequenceId: 2n, duplicate: false });
-  await expectLogOf(client, [1, 2]);
+  expect(await failure).toMatchObject(USED);
+  expect(await client.append(operation(3))).toMatchObject({ firstSequenceId: 2n, duplicate: false, term: 1n });
+  await expectLogOf(client, [1, 3]);
 });
 
 it("tells COMMITTED after oplogd was killed between the commit and its answer, without claiming a term", async () => {
@@ -125,12 +146,9 @@ it("tells NOT_COMMITTED after oplogd was killed before the commit, without claim
 
   expect(await resolved(client, 2)).toMatchObject({ outcome: Outcome.NOT_COMMITTED, highestOperationId: 1n });
   expect(await termOf(client)).toBe(1n);
-  expect(await client.append(operation(2))).toMatchObject({
-    firstSequenceId: 2n,
-    lastSequenceId: 3n,
-    duplicate: false,
-  });
-  await expectLogOf(client, [1, 2]);
+  expect(await failureOf(client.append(operation(2)))).toMatchObject(USED);
+  expect(await client.append(operation(3))).toMatchObject({ firstSequenceId: 2n, lastSequenceId: 3n });
+  await expectLogOf(client, [1, 3]);
 });
 
 async function aLogOfOneEntry(args: readonly string[]) {

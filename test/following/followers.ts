@@ -32,6 +32,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
     },
     onFound: () => undefined,
     storeUnreachableMs: () => 0,
+    askLeader: () => Promise.resolve(undefined),
     keyPrefix: PREFIX,
     cacheBytesMax: 1024 * 1024,
     headPollMs: 1000,

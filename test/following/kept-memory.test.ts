@@ -5,6 +5,7 @@ import { Codec, HeadSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { OperationWindow } from "../../src/oplog/operation-window.js";
 import { EmbeddedKvStore } from "../../src/stores/embedded/embedded-kv-store.js";
+import { Barriers } from "../../src/writing/barriers.js";
 import { type SealContext, seal } from "../../src/writing/seal.js";
 import { validated } from "../oplog/entries-support.js";
 import { liveBytes } from "../support/live-memory.js";
@@ -20,7 +21,7 @@ function* smallRecords(count: number, window = new OperationWindow(), writerId =
   const limits = { entriesMax: 10_000, bytesMax: MEBIBYTE };
   for (let index = 1; index <= count; index++) {
     const context: SealContext = {
-      ...{ head, window, limits, term: 1n, codec: Codec.LZ4 },
+      ...{ head, window, barriers: new Barriers(), limits, term: 1n, codec: Codec.LZ4 },
       ...{ wallMs: 1_700_000_000_000 + index, nonce: Buffer.alloc(16) },
     };
     const item = {
@@ -33,6 +34,7 @@ function* smallRecords(count: number, window = new OperationWindow(), writerId =
       ...{ isAbandoned: () => false, settle: () => undefined },
     };
     const record = seal([item], context).record!;
+    record.operations.enter(record.first, record.bytes);
     head = record.head;
     yield record;
   }

@@ -3,9 +3,9 @@ import { TermSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { NotPrimaryError, OplogError } from "../../src/oplog/errors.js";
 import { StoreError, type TxnRequest, type TxnResult } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import type { Resolution } from "../../src/oplog/operation-window.js";
 import { decodeRecord } from "../../src/oplog/record.js";
 import { type AppendOutcome, QueueBudget } from "../../src/writing/append-item.js";
-import { resolveFromStore } from "../../src/writing/resolve.js";
 import { FaultyKvStore, type HeldTxn } from "../support/faulty-kv-store.js";
 import {
   anAppend,
@@ -16,6 +16,7 @@ import {
   keysOf,
   passTime,
   readAtRest,
+  resolveFromStore,
   type TestWriter,
   testClock,
 } from "./support.js";
@@ -142,6 +143,11 @@ class Client {
   private answered(operation: bigint, outcome: AppendOutcome): void {
     this.pending = undefined;
     if ("error" in outcome) {
+      const { reason } = outcome.error;
+      if (reason === "OPERATION_ID_USED" && this.history.wasAskedAbout(this.writerId, operation)) {
+        if (operation === this.operation) this.operation++;
+        return;
+      }
       const isExpected = [
         "NOT_PRIMARY",
         "OUTCOME_UNKNOWN",
@@ -150,7 +156,7 @@ class Client {
         "SHUTTING_DOWN",
         "RULED_OUT",
       ];
-      if (!isExpected.includes(outcome.error.reason)) {
+      if (!isExpected.includes(reason)) {
         this.history.violations.push(`${this.writerId}/${operation} was refused: ${outcome.error.message}`);
       }
       return;
@@ -168,7 +174,48 @@ class History {
   readonly violations: string[] = [];
   /** Of appends without an operation id: what each was told. */
   readonly plain = new Map<string, string>();
+  /** What a ResolveAppend has answered, for each operation that one was made about. */
+  private readonly answers = new Map<string, Resolution[]>();
+  answered = 0;
+  notCommitted = 0;
   private sent = 0;
+
+  wasAskedAbout(writerId: string, operationId: bigint): boolean {
+    return this.answers.has(`${writerId}/${operationId}`);
+  }
+
+  ask(writerId: string, operationId: bigint, answer: Promise<Resolution | undefined>): void {
+    const operation = `${writerId}/${operationId}`;
+    const answers = this.answers.get(operation) ?? [];
+    this.answers.set(operation, answers);
+    answer.then(
+      (resolution) => {
+        if (resolution === undefined) return;
+        this.answered++;
+        if (resolution.outcome === "not committed") this.notCommitted++;
+        answers.push(resolution);
+      },
+      (error: unknown) => {
+        const isExpected =
+          error instanceof StoreError || (error instanceof OplogError && error.reason === "LOG_NOT_FOUND");
+        if (!isExpected) this.violations.push(`asked about ${operation}: ${String(error)}`);
+      },
+    );
+  }
+
+  /** Each answer against the log as it is in the end. */
+  falseAnswers(found: ReadonlyMap<string, readonly bigint[]>): string[] {
+    return [...this.answers].flatMap(([operation, answers]) => {
+      const [at] = found.get(operation) ?? [];
+      return answers
+        .filter((answer) =>
+          answer.outcome === "committed"
+            ? !operation.endsWith("/0") && answer.operation.first !== at
+            : answer.outcome === "not committed" && at !== undefined,
+        )
+        .map((answer) => `${operation} was called ${answer.outcome}, the log has it at ${at}`);
+    });
+  }
 
   sendPlain(contender: Contender, dice: Dice): void {
     const content = `plain/${this.sent++}`;
@@ -199,6 +246,9 @@ export interface Verdict {
   readonly commits: number;
   readonly terms: number;
   readonly unknown: number;
+  /** Questions that were answered, with whatever. */
+  readonly resolved: number;
+  readonly notCommitted: number;
 }
 
 /** Two sidecars and three clients for so many steps, then peace; tells what was violated. */
@@ -212,12 +262,12 @@ export async function rivalry(seed: number, steps: number): Promise<Verdict> {
 
   for (let step = 0; step < steps; step++) {
     const roll = dice.roll();
-    if (roll < 0.4) clients[dice.below(3)]!.act(someone(), dice);
-    else if (roll < 0.6) history.sendPlain(someone(), dice);
-    else if (roll < 0.72) someone().misbehave();
-    else if (roll < 0.8) someone().deliverLate();
-    else if (roll < 0.84) void someone().claim();
-    else if (roll < 0.86) await checkResolution(store, clients[dice.below(3)]!, history);
+    if (roll < 0.36) clients[dice.below(3)]!.act(someone(), dice);
+    else if (roll < 0.52) history.sendPlain(someone(), dice);
+    else if (roll < 0.62) someone().misbehave();
+    else if (roll < 0.69) someone().deliverLate();
+    else if (roll < 0.73) void someone().claim();
+    else if (roll < 0.86) resolveSomething(someone(), clients[dice.below(3)]!, history, dice);
     else await passTime(dice.below(60));
     if (contenders.every(({ leads }) => leads === undefined) && dice.chance(0.3)) void someone().claim();
   }
@@ -234,17 +284,19 @@ export async function rivalry(seed: number, steps: number): Promise<Verdict> {
   return judge(store, clients, history);
 }
 
-async function checkResolution(store: ArbiterStore, client: Client, history: History): Promise<void> {
-  if ((await store.get(keys.head)).pair === undefined) return;
-  const { writerId, operation: id } = client;
-  const isThere = async () =>
-    (await readAtRest(store, keys)).some(({ operations }) =>
-      operations.some((each) => each.writerId === writerId && each.operationId === id),
-    );
-  const wasThere = await isThere();
-  const outcome = (await resolveFromStore(store, keys, writerId, id))?.outcome;
-  const isFalse = wasThere ? outcome === "not committed" : outcome === "committed" && !(await isThere());
-  if (isFalse) history.violations.push(`${writerId}/${id} was${wasThere ? "" : " not"} there, resolved as ${outcome}`);
+/** At the leader as it believes to be, or at one that does not lead, through a network as bad as theirs. */
+function resolveSomething(contender: Contender, client: Client, history: History, dice: Dice): void {
+  const nobody = dice.chance(0.1);
+  const writerId = nobody ? `nobody ${dice.below(4)}` : client.writerId;
+  // Mostly the one that is being sent, or the next one.
+  const from = client.operation + BigInt(dice.below(5)) - 3n;
+  const id = from < 0n ? 0n : from;
+  const { leads, network } = contender;
+  const answer =
+    leads !== undefined && dice.chance(0.6)
+      ? leads.writer.resolve(writerId, id)
+      : resolveFromStore(network, keys, writerId, id);
+  history.ask(writerId, id, answer);
 }
 
 /** Every client gets its answer in the end, from a sidecar that has seen nothing of it all. */
@@ -255,6 +307,7 @@ async function finish(store: ArbiterStore, clients: readonly Client[], history: 
       const append = last.append(anAppend().by(writerId, id).saying(`${writerId}/${id}`));
       const outcome = await inTime(append.outcome);
       if ("error" in outcome) {
+        if (!acknowledged.has(id) && history.wasAskedAbout(writerId, id)) continue;
         history.violations.push(`in the end ${writerId}/${id} is refused: ${outcome.error.message}`);
         continue;
       }
@@ -294,8 +347,11 @@ async function judge(store: ArbiterStore, clients: readonly Client[], history: H
     if (!isTrue || !isContiguous || at.length > 3)
       violations.push(`${content} was told ${told}, the log has it at [${at}]`);
   }
+  violations.push(...history.falseAnswers(found));
   return {
     violations,
+    resolved: history.answered,
+    notCommitted: history.notCommitted,
     commits: records.length,
     terms: new Set(records.map(({ term }) => term)).size,
     unknown: [...history.plain.values()].filter((told) => told === "OUTCOME_UNKNOWN").length,

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { fromBinary } from "@bufbuild/protobuf";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach } from "vitest";
-import { Codec } from "../../src/gen/oplog/store/v1/store_pb.js";
+import { Codec, HeadSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { type Entry, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import { BatchSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { type Clock, systemClock } from "../../src/oplog/clock.js";
@@ -14,6 +14,7 @@ import { type CommittedRun, decodeRecord, openBody } from "../../src/oplog/recor
 import { type Appended, type AppendItem, type AppendOutcome, QueueBudget } from "../../src/writing/append-item.js";
 import { type Claim, claimTerm, type Identity } from "../../src/writing/claim.js";
 import { LogWriter, type WriterSettings } from "../../src/writing/log-writer.js";
+import { StoreResolver } from "../../src/writing/resolve.js";
 import { restoreWindow } from "../../src/writing/window-restore.js";
 import { type EntryInit, validated } from "../oplog/entries-support.js";
 import { VirtualTime } from "../support/virtual-time.js";
@@ -166,6 +167,18 @@ export function errorOf(outcome: AppendOutcome | undefined) {
   return outcome.error;
 }
 
+/** As a sidecar does that does not lead, and cannot reach the one that does. */
+export function resolveFromStore(store: KvStore, keys: LogKeys, writerId: string, operationId: bigint) {
+  return new StoreResolver(store, keys, testClock).resolve(writerId, operationId);
+}
+
+/** What a ResolveAppend of version 0.1 does: whatever is on its way fails its compare, which ends the writer. */
+export async function putHeadAgain(store: KvStore, keys: LogKeys): Promise<void> {
+  const { pair } = await store.get(keys.head);
+  const value = toBinary(HeadSchema, { ...fromBinary(HeadSchema, pair!.value), nonce: randomBytes(16) });
+  await store.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value }] });
+}
+
 export interface WriterShape {
   readonly keys?: LogKeys;
   readonly identity?: Identity;
@@ -202,7 +215,7 @@ export async function aWriter(store: KvStore, shape: WriterShape = {}): Promise<
     store,
     keys,
     claim,
-    window: await restoreWindow(store, keys, claim.head),
+    window: await restoreWindow(store, keys, testClock, claim.head),
     budget,
     clock: testClock,
     logger: silentLogger,

@@ -230,6 +230,17 @@ describe("the bounds", () => {
     expect(window.windowFrom(10n)).toBeGreaterThanOrEqual(8n);
   });
 
+  it("let an operation that only its mark told of be forgotten, and not be called not committed", () => {
+    const window = new OperationWindow(LIMITS);
+    window.restoreMark("w", operationOf(7n, 3n));
+    expect(window.resolve("w", 7n).outcome).toBe("committed");
+    window.startRecord(9n);
+    window.add("w", operationOf(8n, 9n));
+    window.endRecord(1);
+    expect(window.resolve("w", 7n)).toEqual({ outcome: "forgotten", highest: 8n });
+    expect(window.resolve("w", 8n).outcome).toBe("committed");
+  });
+
   it("do not let records without operations be read back", () => {
     const window = new OperationWindow(LIMITS);
     for (let first = 1n; first <= 5n; first++) {

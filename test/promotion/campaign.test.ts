@@ -4,9 +4,18 @@ import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { Campaign } from "../../src/promotion/campaign.js";
 import type { CampaignMessage, Candidate, Lost } from "../../src/promotion/messages.js";
-import { resolveFromStore } from "../../src/writing/resolve.js";
 import { aLog } from "../following/followers.js";
-import { anAppend, appendedOf, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
+import {
+  anAppend,
+  appendedOf,
+  inTime,
+  keysOf,
+  passTime,
+  putHeadAgain,
+  testClock,
+  until,
+  useFakeTime,
+} from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 
 useFakeTime();
@@ -51,10 +60,10 @@ function aCampaign(shape: Partial<Candidate> = {}, takes: (message: CampaignMess
   return { campaign, log, told, terms, ended, lost: () => lost };
 }
 
-/** What is appended next is ruled out, which ends the writer and not the leadership. */
+/** What is appended next is refused, which ends the writer and not the leadership. */
 async function ruleOutNext({ log }: ReturnType<typeof aCampaign>): Promise<void> {
   appendedOf(await append(log));
-  await resolveFromStore(store, keys, "somebody", 1n);
+  await putHeadAgain(store, keys);
   await append(log);
 }
 

@@ -2,8 +2,15 @@ import { OplogError } from "../../src/oplog/errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import type { Candidate } from "../../src/promotion/messages.js";
 import type { AppendOutcome } from "../../src/writing/append-item.js";
-import { resolveFromStore } from "../../src/writing/resolve.js";
-import { type AppendBuilder, anAppend, Dice, keysOf, readAtRest } from "../log/support.js";
+import {
+  type AppendBuilder,
+  anAppend,
+  Dice,
+  keysOf,
+  putHeadAgain,
+  readAtRest,
+  resolveFromStore,
+} from "../log/support.js";
 import { VirtualTime } from "../support/virtual-time.js";
 import { type AskedHandOver, Candidacy, LOG } from "./candidate.js";
 import { Chronicle, type Reign } from "./chronicle.js";
@@ -188,7 +195,9 @@ export class Contest {
   }
 
   private async resolve(): Promise<void> {
-    if (this.chronicle.head > 0n) await resolveFromStore(this.store, keys, "u", this.writers[0]!.operation);
+    if (this.chronicle.head === 0n) return;
+    if (this.dice.chance(0.5)) await putHeadAgain(this.store, keys);
+    else await resolveFromStore(this.store, keys, "nobody", BigInt(1 + this.dice.below(20)));
   }
 
   private claimByToken(sidecar: SimulatedSidecar): void {

@@ -10,13 +10,13 @@ import { type CallOptions, StoreUnreachableError, type TxnRequest } from "../../
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { sleep } from "../../src/oplog/timing.js";
 import { LeaseKeeper } from "../../src/promotion/lease-keeper.js";
-import { resolveFromStore } from "../../src/writing/resolve.js";
 import {
   appendedOf,
   errorOf,
   inTime,
   keysOf,
   passTime,
+  putHeadAgain,
   SETTINGS,
   testClock,
   until,
@@ -41,10 +41,10 @@ beforeEach(() => {
 const isRecord = ({ writes }: TxnRequest) =>
   writes.some((write) => write.kind === "put" && write.key.startsWith(keys.recordsFrom));
 
-/** What is appended next is ruled out, which ends the writer and not the leadership. */
-async function nextTerm(side: Side, leader: Entrant, operationId = 1n): Promise<void> {
+/** What is appended next is refused, which ends the writer and not the leadership. */
+async function nextTerm(side: Side, leader: Entrant): Promise<void> {
   const { length } = leader.terms;
-  await resolveFromStore(inner, keys, "somebody", operationId);
+  await putHeadAgain(inner, keys);
   await side.append();
   await leader.hears("leading", length + 1);
 }
@@ -78,7 +78,7 @@ describe("a further term of the same leadership", () => {
     const keeper = await granted.mock.results[0]!.value;
     const listeners = () => getEventListeners(keeper.lost, "abort").length;
     const first = listeners();
-    for (let term = 1n; term <= 12n; term++) await nextTerm(side, leader, term);
+    for (let term = 1; term <= 12; term++) await nextTerm(side, leader);
     expect(listeners()).toBe(first);
     await leader.resign();
     process.off("warning", note);

@@ -15,7 +15,6 @@ import {
 } from "../../src/oplog/errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
-import { resolveFromStore } from "../../src/writing/resolve.js";
 import { costOf } from "../../src/writing/seal.js";
 import {
   anAppend,
@@ -25,7 +24,9 @@ import {
   inTime,
   keysOf,
   passTime,
+  putHeadAgain,
   readAtRest,
+  resolveFromStore,
   testClock,
   theFakeTime,
   useFakeTime,
@@ -266,22 +267,24 @@ describe("a reply that is lost", () => {
     const pending = append(anAppend().by("w", 2n));
     await late.arrived;
     await late.applyNow();
-    expect(await resolveFromStore(store, keys, "w", 3n)).toMatchObject({ outcome: "not committed", highest: 2n });
+    expect(await inTime(resolveFromStore(store, keys, "w", 3n))).toMatchObject({
+      outcome: "not committed",
+      highest: 2n,
+    });
     expect(appendedOf(await inTime(pending.outcome))).toMatchObject({ first: 2n, isDuplicate: false });
     expect(appendedOf(await inTime(append(anAppend()).outcome)).first).toBe(3n);
     expect(await ids()).toEqual(["1..1", "2..2", "3..3"]);
   });
 });
 
-describe("a barrier", () => {
-  it("rules out what is on its way: refused for certain, never committed, and the writer ends", async () => {
+describe("a head that was put again by a sidecar of version 0.1", () => {
+  it("refuses for certain what is on its way, and the writer ends", async () => {
     const { append, running, writer, budget } = await aWriter(store);
     const late = store.hangNextTxn();
     const pending = append(anAppend().by("w", 1n).saying("never"));
     await late.arrived;
     const queued = append(anAppend().by("w", 2n).saying("nor this"));
-    expect(await resolveFromStore(store, keys, "w", 1n)).toMatchObject({ outcome: "not committed" });
-    expect((await late.applyNow()).succeeded).toBe(false);
+    await putHeadAgain(store, keys);
     await late.answer();
     expect(errorOf(await inTime(pending.outcome))).toBeInstanceOf(RuledOutError);
     await inTime(running);
@@ -289,17 +292,6 @@ describe("a barrier", () => {
     expect(writer.end?.kind).toBe("stalled");
     expect(budget).toMatchObject({ bytes: 0, appends: 0 });
     expect(await payloads()).toEqual([]);
-  });
-
-  it("is not put for what has been committed, and leaves the writer alone", async () => {
-    const { append, writer } = await aWriter(store);
-    await inTime(append(anAppend().by("w", 1n)).outcome);
-    await inTime(append(anAppend().by("w", 3n)).outcome);
-    expect(await resolveFromStore(store, keys, "w", 1n)).toMatchObject({ outcome: "committed", highest: 3n });
-    expect(await resolveFromStore(store, keys, "w", 3n)).toMatchObject({ outcome: "committed", highest: 3n });
-    expect(await resolveFromStore(store, keys, "w", 2n)).toMatchObject({ outcome: "not committed", highest: 3n });
-    expect(appendedOf(await inTime(append(anAppend()).outcome)).first).toBe(3n);
-    expect(writer.end).toBeUndefined();
   });
 });
 
@@ -480,18 +472,6 @@ describe("the queue", () => {
     expect(errorOf(abandoned.settled).reason).toBe("ABANDONED");
     expect(await payloads()).toEqual(["first", "last"]);
     expect(appendedOf(await inTime(append(anAppend().by("w", 1n).saying("again")).outcome)).isDuplicate).toBe(false);
-  });
-
-  it("knows of whom it still has appends until they are settled", async () => {
-    const { append, writer } = await aWriter(store);
-    const slow = store.hangNextTxn();
-    append(anAppend().by("v", 1n));
-    await slow.arrived;
-    const queued = append(anAppend().by("w", 2n));
-    expect(["v", "w", "x"].map((writerId) => writer.hasUnsettled(writerId))).toEqual([true, true, false]);
-    await slow.answer();
-    await inTime(queued.outcome);
-    expect(["v", "w"].map((writerId) => writer.hasUnsettled(writerId))).toEqual([false, false]);
   });
 });
 

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import type { KeyValue } from "../../src/oplog/kv-store.js";
+import { type KeyValue, type Page, type PageRequest, StoreUnreachableError } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeHead } from "../../src/stored/decode.js";
 import { restoreWindow, WindowReader } from "../../src/writing/window-restore.js";
@@ -12,7 +12,7 @@ let store: MemoryKvStore;
 let reader: WindowReader;
 beforeEach(() => {
   store = new MemoryKvStore({ clock: testClock });
-  reader = new WindowReader(store, keys);
+  reader = new WindowReader(store, keys, testClock);
 });
 
 const head = async () => decodeHead((await store.get(keys.head)).pair!);
@@ -41,7 +41,7 @@ describe("a window that is read again", () => {
     await clear();
     await append(3, 1, "another ");
     const again = await inTime(reader.read(await head()));
-    const afresh = await inTime(restoreWindow(store, keys, await head()));
+    const afresh = await inTime(restoreWindow(store, keys, testClock, await head()));
     for (const id of [1n, 3n, 15n, 20n]) expect(again.resolve("w", id)).toEqual(afresh.resolve("w", id));
   });
 
@@ -52,7 +52,43 @@ describe("a window that is read again", () => {
     await inTime(reader.read(await head()));
     await restore(backup);
     const again = await inTime(reader.read(await head()));
-    const afresh = await inTime(restoreWindow(store, keys, await head()));
+    const afresh = await inTime(restoreWindow(store, keys, testClock, await head()));
     for (const id of [1n, 5n, 15n, 20n]) expect(again.resolve("w", id)).toEqual(afresh.resolve("w", id));
+  });
+});
+
+describe("a store that answers a read from the past", () => {
+  class StaleStore extends MemoryKvStore {
+    stale = 0;
+    hidden = "";
+
+    override async page(request: PageRequest): Promise<Page> {
+      const result = await super.page(request);
+      if (this.stale === 0) return result;
+      this.stale--;
+      return { ...result, pairs: result.pairs.filter(({ key }) => key < this.hidden) };
+    }
+  }
+
+  it("is asked again, so that what is in the log is not called not committed", async () => {
+    const past = new StaleStore({ clock: testClock });
+    store = past;
+    reader = new WindowReader(store, keys, testClock);
+    await append(20);
+    past.hidden = keys.record(18n);
+    past.stale = 3;
+    const window = await inTime(reader.read(await head()));
+    expect(past.stale).toBe(0);
+    for (const id of [1n, 17n, 19n, 20n]) expect(window.resolve("w", id).outcome).toBe("committed");
+  });
+
+  it("and goes on doing so is not believed", async () => {
+    const past = new StaleStore({ clock: testClock });
+    store = past;
+    reader = new WindowReader(store, keys, testClock);
+    await append(20);
+    past.hidden = keys.record(18n);
+    past.stale = Number.POSITIVE_INFINITY;
+    await expect(inTime(reader.read(await head()))).rejects.toThrow(StoreUnreachableError);
   });
 });

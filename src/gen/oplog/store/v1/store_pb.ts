@@ -13,6 +13,7 @@
 //   leader/successor             Successor, under the same lease, while a hand-over runs
 //   leader/candidates/<id>       CandidateEntry, under the lease of the candidate
 //   floor                        Floor; absent = 1
+//   barriers                     Barriers; absent = none
 //   cursors/<consumer>           Cursor
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
@@ -23,7 +24,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/store/v1/store.proto.
  */
 export const file_oplog_store_v1_store: GenFile = /*@__PURE__*/
-  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLHAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwipgEKCldyaXRlck1hcmsSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAEoBBIZChFmaXJzdF9zZXF1ZW5jZV9pZBgDIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAQgASgEEhYKDmNvbnRlbnRfY3JjMzJjGAUgASgHEgwKBHRlcm0YBiABKAQSFAoMdGltZXN0YW1wX21zGAcgASgEImQKBFRlcm0SDAoEdGVybRgBIAEoBBINCgVvd25lchgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRINCgVub25jZRgEIAEoDBINCgV0b2tlbhgFIAEoBBIPCgdlbGVjdGVkGAYgASgIIkgKC0xlYWRlckxlYXNlEgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEgwKBHRlcm0YAyABKAQSDQoFbm9uY2UYBCABKAwiTQoJU3VjY2Vzc29yEgoKAmlkGAEgASgJEh4KEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgESACIAQFCFAoSX2ZpbmFsX3NlcXVlbmNlX2lkIlwKDkNhbmRpZGF0ZUVudHJ5EgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg0KBW5vbmNlGAMgASgMEh0KFXByZXBhcmVkX2Zvcl9yZXZpc2lvbhgEIAEoAyIzCgVGbG9vchITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcmV2aW91c190ZXJtGAIgASgEIqIBCgZDdXJzb3ISHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYASABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAMgASgEEhIKCnN0YXRlX2hhc2gYBCABKAwSFQoNdXBkYXRlZF9hdF9tcxgFIAEoBBIVCg1hcHBsaWVkX2NoYWluGAYgASgMKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
+  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLHAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwipgEKCldyaXRlck1hcmsSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAEoBBIZChFmaXJzdF9zZXF1ZW5jZV9pZBgDIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAQgASgEEhYKDmNvbnRlbnRfY3JjMzJjGAUgASgHEgwKBHRlcm0YBiABKAQSFAoMdGltZXN0YW1wX21zGAcgASgEInwKBFRlcm0SDAoEdGVybRgBIAEoBBINCgVvd25lchgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRINCgVub25jZRgEIAEoDBINCgV0b2tlbhgFIAEoBBIPCgdlbGVjdGVkGAYgASgIEhYKDmhlZWRzX2JhcnJpZXJzGAogASgIIjsKCEJhcnJpZXJzEi8KB3dyaXRlcnMYASADKAsyHi5vcGxvZy5zdG9yZS52MS5Xcml0ZXJCYXJyaWVycyI5Cg5Xcml0ZXJCYXJyaWVycxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEIkgKC0xlYWRlckxlYXNlEgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEgwKBHRlcm0YAyABKAQSDQoFbm9uY2UYBCABKAwiTQoJU3VjY2Vzc29yEgoKAmlkGAEgASgJEh4KEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgESACIAQFCFAoSX2ZpbmFsX3NlcXVlbmNlX2lkIlwKDkNhbmRpZGF0ZUVudHJ5EgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg0KBW5vbmNlGAMgASgMEh0KFXByZXBhcmVkX2Zvcl9yZXZpc2lvbhgEIAEoAyIzCgVGbG9vchITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcmV2aW91c190ZXJtGAIgASgEIqIBCgZDdXJzb3ISHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYASABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAMgASgEEhIKCnN0YXRlX2hhc2gYBCABKAwSFQoNdXBkYXRlZF9hdF9tcxgFIAEoBBIVCg1hcHBsaWVkX2NoYWluGAYgASgMKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
 
 /**
  * A record at rest is: one byte format version (1); four bytes CRC32C, little endian, of all that follows; the length
@@ -305,6 +306,13 @@ export type Term = Message<"oplog.store.v1.Term"> & {
    * @generated from field: bool elected = 6;
    */
   elected: boolean;
+
+  /**
+   * Every append of this term compares the revision of `barriers`. Set by all versions that know of barriers.
+   *
+   * @generated from field: bool heeds_barriers = 10;
+   */
+  heedsBarriers: boolean;
 };
 
 /**
@@ -313,6 +321,49 @@ export type Term = Message<"oplog.store.v1.Term"> & {
  */
 export const TermSchema: GenMessage<Term> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 4);
+
+/**
+ * Appends that are ruled out: no record may ever hold one of them. Every append compares this key's revision, so a barrier
+ * that is put by anyone stops what is on its way; the leader then goes on without what was ruled out. A barrier is dropped
+ * once its writer has committed a higher operation, which rules it out for good. At most 1,024, in at most 64 KiB.
+ *
+ * @generated from message oplog.store.v1.Barriers
+ */
+export type Barriers = Message<"oplog.store.v1.Barriers"> & {
+  /**
+   * @generated from field: repeated oplog.store.v1.WriterBarriers writers = 1;
+   */
+  writers: WriterBarriers[];
+};
+
+/**
+ * Describes the message oplog.store.v1.Barriers.
+ * Use `create(BarriersSchema)` to create a new message.
+ */
+export const BarriersSchema: GenMessage<Barriers> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 5);
+
+/**
+ * @generated from message oplog.store.v1.WriterBarriers
+ */
+export type WriterBarriers = Message<"oplog.store.v1.WriterBarriers"> & {
+  /**
+   * @generated from field: string writer_id = 1;
+   */
+  writerId: string;
+
+  /**
+   * @generated from field: repeated uint64 operation_id = 2;
+   */
+  operationId: bigint[];
+};
+
+/**
+ * Describes the message oplog.store.v1.WriterBarriers.
+ * Use `create(WriterBarriersSchema)` to create a new message.
+ */
+export const WriterBarriersSchema: GenMessage<WriterBarriers> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 6);
 
 /**
  * Put in the transaction that raises the term, and not changed while it is held. Every append of an elected term compares
@@ -351,7 +402,7 @@ export type LeaderLease = Message<"oplog.store.v1.LeaderLease"> & {
  * Use `create(LeaderLeaseSchema)` to create a new message.
  */
 export const LeaderLeaseSchema: GenMessage<LeaderLease> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 5);
+  messageDesc(file_oplog_store_v1_store, 7);
 
 /**
  * Whom the leader invites to take over: that candidate may replace `leader` in one transaction that compares this key.
@@ -379,7 +430,7 @@ export type Successor = Message<"oplog.store.v1.Successor"> & {
  * Use `create(SuccessorSchema)` to create a new message.
  */
 export const SuccessorSchema: GenMessage<Successor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 6);
+  messageDesc(file_oplog_store_v1_store, 8);
 
 /**
  * @generated from message oplog.store.v1.CandidateEntry
@@ -415,7 +466,7 @@ export type CandidateEntry = Message<"oplog.store.v1.CandidateEntry"> & {
  * Use `create(CandidateEntrySchema)` to create a new message.
  */
 export const CandidateEntrySchema: GenMessage<CandidateEntry> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 7);
+  messageDesc(file_oplog_store_v1_store, 9);
 
 /**
  * @generated from message oplog.store.v1.Floor
@@ -441,7 +492,7 @@ export type Floor = Message<"oplog.store.v1.Floor"> & {
  * Use `create(FloorSchema)` to create a new message.
  */
 export const FloorSchema: GenMessage<Floor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 8);
+  messageDesc(file_oplog_store_v1_store, 10);
 
 /**
  * @generated from message oplog.store.v1.Cursor
@@ -485,7 +536,7 @@ export type Cursor = Message<"oplog.store.v1.Cursor"> & {
  * Use `create(CursorSchema)` to create a new message.
  */
 export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 9);
+  messageDesc(file_oplog_store_v1_store, 11);
 
 /**
  * @generated from enum oplog.store.v1.Codec
