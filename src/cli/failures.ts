@@ -9,6 +9,7 @@ export const EXIT_USAGE = 2;
 export const EXIT_NO = 3;
 const EXIT_RPC = 64;
 const DATA_LOSS = 15;
+export const EXIT_DATA_LOSS = EXIT_RPC + DATA_LOSS;
 
 /** What happened, then what to do about it. */
 export interface Failure {
@@ -62,7 +63,7 @@ export function describeFailure(error: unknown, context?: FailureContext): Failu
   if (error instanceof OplogRpcError) return describeRpcError(error, context);
   if (error instanceof ContiguityError) {
     const lines = [`the order of the log is broken: ${error.message}`, "Nothing after this point was printed."];
-    return { exitCode: EXIT_RPC + DATA_LOSS, lines };
+    return { exitCode: EXIT_DATA_LOSS, lines };
   }
   const exitCode = error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
   return { exitCode, lines: [error instanceof Error ? error.message : String(error)] };

@@ -4,6 +4,7 @@ import { DEFAULT_PORT } from "../client/target.js";
 import { appendCommand } from "./append.js";
 import { parseDurationMs, parseTarget } from "./arguments.js";
 import { campaignCommand } from "./campaign.js";
+import { backupCommand, verifyCommand } from "./data-directory.js";
 import { handOverCommand, resignCommand } from "./hand-over.js";
 import { leaderCommand } from "./leader.js";
 import { logsCommand } from "./logs.js";
@@ -67,6 +68,8 @@ export function buildProgram(isJson = false): Command {
     campaignCommand(),
     resignCommand(),
     handOverCommand(),
+    verifyCommand(),
+    backupCommand(),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;

@@ -1,5 +1,6 @@
 import { writeSync } from "node:fs";
 import type { KvStore } from "../../src/oplog/kv-store.js";
+import { Database } from "../../src/stores/embedded/database.js";
 import { EmbeddedKvStore } from "../../src/stores/embedded/embedded-kv-store.js";
 
 /** A process of its own for the tests of the embedded store: <what to do> <data directory>. Speaks JSON lines. */
@@ -65,6 +66,13 @@ function say(facts: object): void {
 }
 
 const [action, directory] = process.argv.slice(2);
+if (action === "pin") {
+  // A reader that never ends, until it is killed.
+  await Database.pinned(directory!, () => {
+    say({ opened: true });
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  });
+}
 try {
   const store = await EmbeddedKvStore.open({ directory: directory! });
   say({ opened: true });

@@ -88,6 +88,14 @@ describe("a file is checked", () => {
   });
 });
 
+test("a store that was being made when its process was killed is made again", async () => {
+  const lmdb = openLmdb({ path: temp.path, noSubdir: false, maxDbs: 8, overlappingSync: false });
+  lmdb.openDB("meta", { encoding: "binary", keyEncoding: "binary" });
+  await lmdb.close();
+  const { store } = await open();
+  await write(store, put("/a", "a"));
+});
+
 describe("a value that is not what was written", () => {
   const VALUE = "a value that can be found in the file";
 

@@ -279,6 +279,28 @@ test("a write that waits for the disk beyond its deadline is taken back", async 
   expect((await store.get("/late")).pair).toBeUndefined();
 });
 
+test("a reader that was killed does not keep the file growing", { timeout: 60_000 }, async () => {
+  let nowMs = 0;
+  const store = await EmbeddedKvStore.open({
+    directory: temp.path,
+    clock: { ...systemClock, monotonicMs: () => nowMs },
+  });
+  releases.push(() => store.close());
+  const growth = async () => {
+    const before = (await store.status()).sizeBytes;
+    for (let round = 0; round < 10; round++) await write(store, put("/a", Buffer.alloc(1024 * 1024, round)));
+    return (await store.status()).sizeBytes - before;
+  };
+  await growth();
+  const reader = child("pin");
+  await reader.next();
+  expect(await growth()).toBeGreaterThan(8 * 1024 * 1024);
+  await reader.kill();
+  nowMs += 60_000;
+  await store.status();
+  expect(await growth()).toBeLessThan(2 * 1024 * 1024);
+});
+
 interface Line {
   readonly error?: string;
   readonly number?: number;

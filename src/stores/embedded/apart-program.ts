@@ -4,6 +4,7 @@ import type { Answer, Task } from "./apart.js";
 import { copyDirectory } from "./copy.js";
 import { Database } from "./database.js";
 import { FORMAT_VERSION } from "./directory.js";
+import { isDamaged } from "./failures.js";
 import { checkFile, type FileReport } from "./file-check.js";
 import { DATA_FILE } from "./file-names.js";
 import { FileDamagedError } from "./page-file.js";
@@ -16,7 +17,7 @@ async function run(task: Task): Promise<FileReport | undefined> {
   switch (task.kind) {
     case "check": {
       const report = checkFile(join(task.directory, DATA_FILE), { ...OPTIONS, readsEverything: task.readsEverything });
-      if (report !== undefined) await tryLmdb(task.directory, report);
+      if (report !== undefined && report.keys > 0) await tryLmdb(task.directory, report);
       return report;
     }
     case "check in use":
@@ -39,7 +40,7 @@ async function answerTo(task: Task): Promise<Answer> {
     return { kind: "report", report: await run(task) };
   } catch (error) {
     const problem = error instanceof Error ? error.message : String(error);
-    return { kind: error instanceof FileDamagedError ? "damaged" : "failed", problem };
+    return { kind: isDamaged(error) ? "damaged" : "failed", problem };
   }
 }
 
