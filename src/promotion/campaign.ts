@@ -6,7 +6,7 @@ import type { Logger } from "../oplog/logger.js";
 import { linkSignals } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogView } from "../standby/log-view.js";
-import { watchLeadership } from "../stored/leader-watch.js";
+import { isConfirmed, watchLeadership } from "../stored/leader-watch.js";
 import type { Leadership } from "../stored/leadership.js";
 import { primaryOf } from "../stored/primary.js";
 import type { Claim, Turn } from "../writing/claim.js";
@@ -303,7 +303,7 @@ export class Campaign {
     const unchanged = linkSignals(signal, changed.signal);
     const watch = (async () => {
       for await (const seen of watchLeadership({ store, keys: log.keys, clock }, REREAD_MS_MAX, watching.signal)) {
-        if (!isStill(seen)) return changed.abort();
+        if (!isStill(seen) && (await isConfirmed({ store, keys: log.keys, clock }, seen))) return changed.abort();
       }
     })();
     // What is damaged there shows again, and to somebody who waits for it, when the log is opened.

@@ -13,7 +13,7 @@ import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import { aborted, limitTime, sleep } from "../oplog/timing.js";
 import { decodeState } from "../stored/decode.js";
-import { awaitChange, watchLeadership } from "../stored/leader-watch.js";
+import { awaitChange, isConfirmed, watchLeadership } from "../stored/leader-watch.js";
 import { primaryIn, readLeadership } from "../stored/leadership.js";
 import type { Primary } from "../stored/primary.js";
 import { throughStore } from "../stored/store-failures.js";
@@ -118,7 +118,7 @@ async function isAnswered(
 ): Promise<boolean> {
   const { claim } = parts;
   for await (const leadership of watchLeadership(parts, REREAD_MS, signal)) {
-    if (leadership.termRevision !== claim.termRevision) return false;
+    if (leadership.termRevision !== claim.termRevision && (await isConfirmed(parts, leadership))) return false;
     // If it cannot be read now, then when the leadership is looked at again.
     const candidate = await readCandidate(parts, target).catch((error: unknown) => {
       if (error instanceof StoreUnavailableError || error instanceof StoreRefusalError) return undefined;

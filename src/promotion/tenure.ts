@@ -4,7 +4,7 @@ import { StoreError } from "../oplog/kv-store.js";
 import { Backoff, limitTime, linkSignals, sleep } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogView } from "../standby/log-view.js";
-import { readLeadership } from "../stored/leadership.js";
+import { isCurrent, readLeadership } from "../stored/leadership.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import type { Candidacy } from "./candidacy.js";
@@ -152,9 +152,12 @@ export class Tenure {
   private async claimAgain(): Promise<Claim | Lost> {
     const { store, log, candidacy, keeper } = this.parts;
     for (;;) {
-      const { leader, leaderRevision } = await readLeadership(store, log.keys);
+      const seen = await readLeadership(store, log.keys);
+      const { leader, leaderRevision } = seen;
+      const isOurs = leader !== undefined && candidacy.isOurs(leader);
+      if (!isOurs && !(await isCurrent(store, log.keys, seen))) continue;
       if (leader === undefined) return { reason: "expired", message: "the lease has run out" };
-      if (!candidacy.isOurs(leader)) return { reason: "fenced", message: `"${leader.id}" leads term ${leader.term}` };
+      if (!isOurs) return { reason: "fenced", message: `"${leader.id}" leads term ${leader.term}` };
       const claim = await candidacy.claim(keeper, { leaderRevision, successorRevision: 0n });
       if (claim !== undefined) return claim;
     }

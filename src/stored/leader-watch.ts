@@ -2,7 +2,7 @@ import type { Clock } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
-import { type Leadership, readLeadership } from "./leadership.js";
+import { isCurrent, type Leadership, readLeadership } from "./leadership.js";
 
 interface LeaderWatchParts {
   readonly store: KvStore;
@@ -38,7 +38,7 @@ export async function* watchLeadership(
   }
 }
 
-/** Resolves to the first that is not as it was claimed; undefined: the signal has aborted first. */
+/** Resolves to the first that is not as it was claimed, by a compare; undefined: the signal has aborted first. */
 export async function awaitChange(
   parts: LeaderWatchParts,
   claimed: { readonly termRevision: bigint; readonly leaderRevision: bigint | undefined },
@@ -47,9 +47,21 @@ export async function awaitChange(
 ): Promise<Leadership | undefined> {
   for await (const leadership of watchLeadership(parts, rereadMs, signal)) {
     const { termRevision, leaderRevision } = leadership;
-    if (termRevision !== claimed.termRevision || leaderRevision !== claimed.leaderRevision) return leadership;
+    const isAsClaimed = termRevision === claimed.termRevision && leaderRevision === claimed.leaderRevision;
+    if (!isAsClaimed && (await isConfirmed(parts, leadership))) return leadership;
   }
   return undefined;
+}
+
+/** False: it was out of date, or cannot be told now; then it is looked at again. */
+export async function isConfirmed({ store, keys, clock }: LeaderWatchParts, seen: Leadership): Promise<boolean> {
+  try {
+    if (await isCurrent(store, keys, seen)) return true;
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+  }
+  await sleep(clock, RETRY_FIRST_MS);
+  return false;
 }
 
 /** Resolves on the next event, or when it is time to look again anyhow. */

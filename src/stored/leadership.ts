@@ -43,6 +43,27 @@ export async function readLeadership(store: KvStore, keys: LogKeys): Promise<Lea
   };
 }
 
+/**
+ * Whether the store has term, leader and successor as they were read. A read may be answered from the past (etcd #20418),
+ * so nobody gives up on one alone: a transaction compares. It also deletes a key that never exists, for without a write
+ * it would be a read too.
+ */
+export async function isCurrent(
+  store: KvStore,
+  keys: LogKeys,
+  seen: Pick<Leadership, "termRevision" | "leaderRevision" | "successorRevision">,
+): Promise<boolean> {
+  const { succeeded } = await store.txn({
+    compares: [
+      { key: keys.term, modRevision: seen.termRevision },
+      { key: keys.leader, modRevision: seen.leaderRevision },
+      { key: keys.successor, modRevision: seen.successorRevision },
+    ],
+    writes: [{ kind: "delete", key: keys.nothing }],
+  });
+  return succeeded;
+}
+
 /** Whom to tell those who come to the wrong place. */
 export async function readPrimary(store: KvStore, keys: LogKeys): Promise<Primary> {
   const [term, leader] = await Promise.all([store.get(keys.term), store.get(keys.leader)]);

@@ -3,7 +3,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { type Head, HeadSchema, LeaderLeaseSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
 import { LeadershipByTokenError, NotPrimaryError, StaleTokenError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import type { Compare, KvStore, Write } from "../oplog/kv-store.js";
+import { type Compare, type KvStore, StoreUnreachableError, type Write } from "../oplog/kv-store.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { readOrigin } from "../stored/history.js";
 import { type Primary, primaryOf } from "../stored/primary.js";
@@ -65,12 +65,15 @@ const ATTEMPTS_MAX = 16;
 export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identity, ground: Ground): Promise<Claim> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const state = await readState(store, keys);
+    if (isOutdated(state, ground)) continue;
     if (state.term !== undefined) requireGround(state.term, state.primary, identity, ground);
     const token = ground.kind === "token" ? ground.token : (state.term?.token ?? 0n);
     const claim = await raiseTerm(store, keys, identity, state, { token });
     if (claim !== undefined) return claim;
   }
-  throw notPrimary((await readState(store, keys)).primary);
+  const state = await readState(store, keys);
+  if (isOutdated(state, ground)) throw new StoreUnreachableError("the store answers reads from the past");
+  throw notPrimary(state.primary);
 }
 
 /**
@@ -106,6 +109,11 @@ async function readState(store: KvStore, keys: LogKeys): Promise<ClaimState> {
     isNew: head.pair === undefined,
     primary: primaryOf(current, leader.pair !== undefined),
   };
+}
+
+/** An answer from the past (etcd #20418): what this process has held was claimed later. */
+function isOutdated({ term }: ClaimState, ground: Ground): boolean {
+  return ground.kind === "append" && (term?.term ?? 0n) < ground.heldTerm;
 }
 
 /** Undefined: the term, or what else the claim rests on, has changed meanwhile. */
@@ -202,16 +210,19 @@ async function confirmHead(
   fences: readonly Compare[],
 ): Promise<Pick<Claim, "head" | "headRevision"> | undefined> {
   let { pair } = await store.get(keys.head);
-  while (pair !== undefined) {
+  for (;;) {
     const result = await store.txn({
-      compares: [...fences, { key: keys.head, modRevision: pair.modRevision }],
-      writes: [{ kind: "put", key: keys.head, value: pair.value }],
+      compares: [...fences, { key: keys.head, modRevision: pair?.modRevision ?? 0n }],
+      writes: [
+        pair === undefined ? { kind: "delete", key: keys.nothing } : { kind: "put", key: keys.head, value: pair.value },
+      ],
       readOnFailure: [keys.head, ...fences.map(({ key }) => key)],
     });
-    if (result.succeeded) return { head: await chained(store, keys, decodeHead(pair)), headRevision: result.revision };
+    if (result.succeeded) {
+      return pair && { head: await chained(store, keys, decodeHead(pair)), headRevision: result.revision };
+    }
     const [head, ...fenced] = result.reads;
     if (fences.some(({ modRevision }, index) => fenced[index]?.modRevision !== modRevision)) return undefined;
     pair = head;
   }
-  return undefined;
 }

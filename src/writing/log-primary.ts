@@ -290,6 +290,8 @@ export class LogPrimary {
       .then(
         (primary) => {
           this.parts.sightings.noteLeader(primary);
+          // An answer from the past: a later term is known.
+          if (error instanceof NotPrimaryError && error.term > primary.term) throw error;
           throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
         },
         (failure: unknown) => {
