@@ -14,6 +14,9 @@ export interface HealthParts {
   readonly setServing: (service: string, isServing: boolean) => void;
 }
 
+/** Told in /readyz. */
+const DIVERGED_MAX = 100;
+
 /** How this sidecar is, for each of those who ask: status, /readyz, and the services of the gRPC health protocol. */
 export class Health {
   private readonly startedWallMs = Date.now();
@@ -23,9 +26,22 @@ export class Health {
     "oplog.v1.OpLogService",
     "oplog.v1.LeadershipService",
     "oplog.v1.StandbyService",
+    "oplog.v1.AdminService",
   ]);
 
+  /** By log: its history in the store is not the one that was seen. */
+  private readonly diverged = new Map<string, string>();
+
   constructor(private readonly parts: HealthParts) {}
+
+  noteDiverged(log: string, problem: string): void {
+    if (this.diverged.size < DIVERGED_MAX) this.diverged.set(log, `${problem}. "oplogctl adopt" takes it as it is now`);
+  }
+
+  /** The store has been adopted. */
+  forgetDiverged(): void {
+    this.diverged.clear();
+  }
 
   addLog(log: string): void {
     this.services.add(`oplog/${log}`);
@@ -54,6 +70,7 @@ export class Health {
     const reasons = [
       ...(this.parts.draining.aborted ? ["shutting down"] : []),
       ...(isReachable ? [] : [`store unreachable for ${unreachableMs} ms: ${error}`]),
+      ...this.diverged.values(),
     ];
     return { ready: reasons.length === 0, reasons };
   }

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "./config/config.js";
 import { Codec } from "./gen/oplog/store/v1/store_pb.js";
+import { AdminService } from "./grpc/admin-service.js";
 import { LeaderAsker } from "./grpc/ask-leader.js";
 import { LeadershipService } from "./grpc/leadership-service.js";
 import { methodsOf } from "./grpc/methods.js";
@@ -10,11 +11,12 @@ import { StandbyService } from "./grpc/standby-service.js";
 import { Health } from "./health.js";
 import { Logs } from "./log/logs.js";
 import { systemClock } from "./oplog/clock.js";
-import type { KvStore } from "./oplog/kv-store.js";
 import { Campaigns } from "./promotion/campaigns.js";
 import { ObjectEviction } from "./standby/eviction.js";
 import { ReadinessReader } from "./standby/readiness-reader.js";
 import { Views } from "./standby/views.js";
+import type { OpenedStore } from "./store.js";
+import { throughStore } from "./stored/store-failures.js";
 import { MonitoredKvStore } from "./stores/monitored-kv-store.js";
 import { childLogger, type Logger } from "./telemetry/logger.js";
 import { Metrics } from "./telemetry/metrics.js";
@@ -55,7 +57,7 @@ export interface LifeSignals {
 export function assemble(
   config: Config,
   logger: Logger,
-  openedStore: KvStore,
+  opened: OpenedStore,
   { draining, cutOff, onFailed }: LifeSignals,
 ): Parts {
   const identity = { id: config.sidecarId, endpoint: config.advertise ?? "", instance: randomBytes(16) };
@@ -63,7 +65,7 @@ export function assemble(
   const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
   const metrics = new Metrics({ version: VERSION, storeKind: config.storeKind, queue: budget });
   const store = new MonitoredKvStore(
-    openedStore,
+    opened.store,
     systemClock,
     childLogger(logger, "store"),
     storeObserver(metrics),
@@ -100,6 +102,7 @@ export function assemble(
       storeUnreachableMs,
       askLeader: leaderAsker.ask,
       onFound: (log) => health.addLog(log),
+      onDiverged: (log, error) => health.noteDiverged(log, error.message),
       onBroken: onFailed,
     },
     config.logsMax,
@@ -137,6 +140,17 @@ export function assemble(
     logger: childLogger(logger, "promotion"),
     observer: campaignObserver(metrics),
   });
+  const forget = () => {
+    health.forgetDiverged();
+    logs.forget();
+    views.rebuild();
+  };
+  if (opened.anchored !== undefined) opened.anchored.onAdopted = forget;
+  const adopt = async () => {
+    if (opened.anchored !== undefined) return opened.anchored.adopt();
+    forget();
+    return "";
+  };
   const services = {
     opLog: new OpLogService({
       logs,
@@ -161,6 +175,7 @@ export function assemble(
       leadingTerm: (log) => campaigns.leadingTerm(log),
       draining,
     }),
+    admin: new AdminService({ adopt: () => throughStore(adopt(), storeUnreachableMs) }),
   };
   const grpc = new GrpcServer({
     methods: methodsOf(services, { streamsMax: config.subscribeStreamsMax }),

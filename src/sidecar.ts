@@ -7,10 +7,9 @@ import type { Config } from "./config/config.js";
 import { bindAll } from "./grpc/listeners.js";
 import { pollStore } from "./health.js";
 import { systemClock } from "./oplog/clock.js";
-import type { KvStore } from "./oplog/kv-store.js";
 import { aborted, linkSignals } from "./oplog/timing.js";
 import { assemble, type Parts } from "./parts.js";
-import { openStore } from "./store.js";
+import { type OpenedStore, openStore } from "./store.js";
 import { childLogger, type Logger } from "./telemetry/logger.js";
 import { VERSION } from "./telemetry/version.js";
 
@@ -33,14 +32,13 @@ export class Sidecar {
   private readonly failed = new AbortController();
 
   static async open(config: Config, logger: Logger): Promise<Sidecar> {
-    const store = await openStore(config, childLogger(logger, "store"));
-    return new Sidecar(config, logger, store);
+    return new Sidecar(config, logger, await openStore(config, childLogger(logger, "store")));
   }
 
   private constructor(
     private readonly config: Config,
     private readonly logger: Logger,
-    store: KvStore,
+    store: OpenedStore,
   ) {
     // One listener for each open stream, of which the limits decide how many there are.
     setMaxListeners(0, this.draining.signal, this.cutOff.signal);
@@ -63,7 +61,7 @@ export class Sidecar {
       const admin = await this.listenAdmin();
       const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));
       this.logListening(bound.map(formatAddress), admin?.port);
-      viewsRun = views.run(this.cutOff.signal);
+      viewsRun = views.keepRunning(this.cutOff.signal);
       await pollStore(store, STORE_POLL_MS[this.config.storeKind], linkSignals(stop, this.failed.signal).signal);
       await this.drain();
       stopAdmin.abort();

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { Command, Option } from "commander";
 import { DEFAULT_PORT } from "../client/target.js";
+import { adoptCommand } from "./adopt.js";
 import { appendCommand } from "./append.js";
 import { parseDurationMs, parseTarget } from "./arguments.js";
 import { campaignCommand } from "./campaign.js";
@@ -70,6 +71,7 @@ export function buildProgram(isJson = false): Command {
     handOverCommand(),
     verifyCommand(),
     backupCommand(),
+    adoptCommand(),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;

@@ -1,4 +1,5 @@
 import type { Client } from "@grpc/grpc-js";
+import { AdminService, type AdoptResponse } from "../gen/oplog/v1/admin_pb.js";
 import {
   type ClaimTermRequestSchema,
   type ClaimTermResponse,
@@ -176,6 +177,11 @@ export class OplogClient {
     options?: UnaryOptions,
   ): Promise<RenewObjectLeasesResponse> {
     return unary(this.calls, StandbyService.method.renewObjectLeases, request, this.withDeadline(options));
+  }
+
+  /** Takes the store of the sidecar as it is now for the right one. */
+  adopt(options?: UnaryOptions): Promise<AdoptResponse> {
+    return unary(this.calls, AdminService.method.adopt, {}, this.withDeadline(options));
   }
 
   /** The bare AppendStream call; appender() is easier to use. */

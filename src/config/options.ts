@@ -70,6 +70,11 @@ const store = {
     ),
     refusesEmpty: "names no endpoint; without the option the logs are kept in --data-dir, for one machine",
   },
+  etcdClusterId: optional(
+    "etcd.cluster-id",
+    text("HEX", /^[0-9a-f]{1,16}$/, "1 to 16 of 0-9 and a-f, as GetStatus tells it"),
+    "Id of the only etcd cluster to be used. Unset: that of whoever answers first, unless the logs there name another.",
+  ),
   etcdUsername: optional("etcd.username", text("NAME", /^.+$/, "at least one character"), "User at etcd."),
   etcdPasswordFile: optional("etcd.password-file", file, "File with the password of that user."),
   etcdCaFile: optional("etcd.ca-file", file, "Certificates (PEM) that vouch for etcd; needed for https://."),

@@ -5,6 +5,7 @@ import {
   HistoryDivergedError,
   LogReplacedError,
   type OplogError,
+  StoreAdoptedError,
   StoreLostError,
   TrimmedError,
 } from "../oplog/errors.js";
@@ -47,6 +48,8 @@ export interface FeedParts {
   readonly isOwnTerm: (term: bigint) => boolean;
   /** Told of each higher term. */
   readonly onLeader: (leader: Primary) => void;
+  /** The store has another history than the one that was followed. */
+  readonly onDiverged: (error: HistoryDivergedError) => void;
 }
 
 const RETRY_FIRST_MS = 20;
@@ -128,6 +131,12 @@ export class LogFeed {
     if (this.watching === undefined) return;
     this.watching.isResync = true;
     this.watching.stop.abort();
+  }
+
+  /** What has been handed on may be of another history: whoever follows is ended, and may come again. */
+  abandon(): void {
+    this.broken ??= new StoreAdoptedError();
+    this.change.notify();
   }
 
   /** Follows the log until the signal aborts, through every break of the store. */
@@ -357,6 +366,7 @@ export class LogFeed {
 
   private noteFailure(error: unknown): void {
     const { keys, logger, observer } = this.parts;
+    if (error instanceof HistoryDivergedError) this.parts.onDiverged(error);
     if (error instanceof LogReplacedError || error instanceof HistoryDivergedError) {
       this.breakFor(error);
     } else if (error instanceof DataLossError) {

@@ -1,6 +1,8 @@
+import { AdminService as Admin } from "../gen/oplog/v1/admin_pb.js";
 import { LeadershipService as Leadership } from "../gen/oplog/v1/leadership_pb.js";
 import { OpLogService as OpLog } from "../gen/oplog/v1/oplog_pb.js";
 import { StandbyService as Standby } from "../gen/oplog/v1/standby_pb.js";
+import type { AdminService } from "./admin-service.js";
 import { CallLimit } from "./call-limit.js";
 import type { LeadershipService } from "./leadership-service.js";
 import { duplex, type Method, serverStream, unary, unaryOfBytes } from "./method.js";
@@ -11,6 +13,7 @@ export interface Services {
   readonly opLog: OpLogService;
   readonly leadership: LeadershipService;
   readonly standby: StandbyService;
+  readonly admin: AdminService;
 }
 
 export interface MethodLimits {
@@ -19,7 +22,10 @@ export interface MethodLimits {
 }
 
 /** All that is served: what each method is, whom it is for, how many of its calls may be open, and who serves it. */
-export function methodsOf({ opLog, leadership, standby }: Services, { streamsMax }: MethodLimits): readonly Method[] {
+export function methodsOf(
+  { opLog, leadership, standby, admin }: Services,
+  { streamsMax }: MethodLimits,
+): readonly Method[] {
   const statusStreams = new CallLimit("status streams", streamsMax);
   const leaderStreams = new CallLimit("leader streams", streamsMax);
   const scans = new CallLimit("scans of states", streamsMax);
@@ -49,5 +55,7 @@ export function methodsOf({ opLog, leadership, standby }: Services, { streamsMax
     unary(Standby.method.getStateHash, "read", none, (request) => standby.getStateHash(request)),
     unary(Standby.method.getPromotionReadiness, "read", none, (request) => standby.getPromotionReadiness(request)),
     unary(Standby.method.renewObjectLeases, "append", none, (request) => standby.renewObjectLeases(request)),
+
+    unary(Admin.method.adopt, "operate", none, (request) => admin.adopt(request)),
   ];
 }

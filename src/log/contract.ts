@@ -4,6 +4,7 @@ import type { FeedParts } from "../following/log-feed.js";
 import type { ReadPage } from "../following/read-page.js";
 import type { Start } from "../following/start-position.js";
 import type { FrameSink, SubscriptionOptions } from "../following/subscription.js";
+import type { HistoryDivergedError } from "../oplog/errors.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import type { LogState } from "../stored/log-state.js";
 import type { AppendItem } from "../writing/append-item.js";
@@ -68,6 +69,8 @@ export interface LogParts
   readonly askLeader: AskLeader;
   /** Told once of each log that turns out to exist. */
   readonly onFound: (log: string) => void;
+  /** The store has another history of the log than the one that was seen here. */
+  readonly onDiverged: (log: string, error: HistoryDivergedError) => void;
 }
 
 /** How many subscriptions are open, over all logs. */

@@ -1,6 +1,7 @@
 import type { Leadership } from "../stored/leadership.js";
 import type { LogState } from "../stored/log-state.js";
 import type { LeaderView, Primary } from "../stored/primary.js";
+import type { EntrySeen } from "../writing/known-history.js";
 
 const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
 
@@ -17,6 +18,7 @@ export class LastKnown {
   /** Nobody holds the lease of that leader any more. */
   private isVacant = false;
   private reading: LogState | undefined;
+  private newest: EntrySeen | undefined;
 
   /** `onTerm`: told of each term that is higher than those before. */
   constructor(private readonly onTerm: (term: bigint) => void) {}
@@ -40,6 +42,18 @@ export class LastKnown {
     this.logId = logId;
     this.noteHead(head);
     if (floor > this.floor) this.floor = floor;
+  }
+
+  noteEntry(id: bigint, chain: string): void {
+    this.noteHead(id);
+    const { logId, newest } = this;
+    if (logId !== undefined && chain !== "" && (newest === undefined || id >= newest.id))
+      this.newest = { logId, id, chain };
+  }
+
+  /** The highest entry of which the chain is known: it proves later that the store still has the history it had. */
+  get lastSeen(): EntrySeen | undefined {
+    return this.newest;
   }
 
   noteHead(head: bigint): void {
@@ -74,8 +88,10 @@ export class LastKnown {
     };
   }
 
-  /** Another log has come by the same name. */
-  private forget(): void {
+  /** Another log has come by the same name, or another history. */
+  forget(): void {
+    this.logId = undefined;
+    this.newest = undefined;
     this.head = 0n;
     this.floor = 1n;
     this.term = 0n;

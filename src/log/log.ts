@@ -66,9 +66,17 @@ export class Log implements ServedLog {
     this.primary = new LogPrimary({
       ...parts,
       keys: this.keys,
-      sightings: this.sightings,
+      sightings: {
+        noteLog: (logId, head) => this.sightings.noteLog(logId, head),
+        noteLeader: (primary, isVacant) => this.sightings.noteLeader(primary, isVacant),
+        noteDiverged: (error) => this.parts.onDiverged(name, error),
+        lastSeen: () => {
+          this.noteFeed();
+          return this.sightings.lastSeen;
+        },
+      },
       onCommitted: (run) => {
-        this.sightings.noteHead(run.last);
+        this.sightings.noteEntry(run.last, run.chain);
         this.feed.publish(run);
       },
       onLeading: (isLeading) => {
@@ -97,6 +105,16 @@ export class Log implements ServedLog {
   get feedView(): FeedView {
     const { isReady, logId, last, head, headAgeMs, watchAgeMs, gap } = this.feed;
     return { isReady, logId, last, head, headAgeMs, watchAgeMs, gap };
+  }
+
+  /** What has been seen of the log is void; who follows it finds out whether that concerns them. */
+  forget(): void {
+    const run = this.feedRun;
+    this.feedRun = undefined;
+    this.sightings.forget();
+    this.feed.abandon();
+    this.feed = this.newFeed();
+    run?.stop.abort();
   }
 
   /** Has the feed look at the store afresh at once. */
@@ -230,8 +248,10 @@ export class Log implements ServedLog {
   }
 
   private noteFeed(): void {
-    const { logId, head, floor } = this.feed;
-    if (logId !== undefined) this.sightings.noteLog(logId, head, floor);
+    const { logId, head, floor, last, lastChain } = this.feed;
+    if (logId === undefined) return;
+    this.sightings.noteLog(logId, head, floor);
+    this.sightings.noteEntry(last, lastChain);
   }
 
   private noteFound(): void {
@@ -288,6 +308,7 @@ export class Log implements ServedLog {
       ...this.parts,
       keys: this.keys,
       onLeader: (leader) => this.sightings.noteLeader(leader),
+      onDiverged: (error) => this.parts.onDiverged(this.name, error),
       isOwnTerm: (term) => this.primary.writer?.term === term,
     });
   }

@@ -41,6 +41,11 @@ export class Logs {
     return throughStore(this.listFrom(from, limit), storeUnreachableMs);
   }
 
+  /** An operator has adopted the store: what has been seen of the logs before says nothing any more. */
+  forget(): void {
+    for (const log of this.open.values()) log.forget();
+  }
+
   async drain(): Promise<void> {
     this.isDraining = true;
     await Promise.all([...this.open.values()].map((log) => log.drain()));

@@ -387,6 +387,20 @@ export class StoreLostError extends OplogError {
   }
 }
 
+/** The store is not the one whose logs were seen. Nothing was done, and nothing is until an operator says so. */
+export class StoreReplacedRefusal extends OplogError {
+  constructor(problem: string) {
+    super("FAILED_PRECONDITION", "STORE_REPLACED", problem);
+  }
+}
+
+/** What has been seen of the log may not be true any more; who asks again is told. */
+export class StoreAdoptedError extends OplogError {
+  constructor() {
+    super("UNAVAILABLE", "STORE_ADOPTED", "the store has been adopted as it is now; subscribe again to go on", {}, 10);
+  }
+}
+
 /** ResolveAppend was asked elsewhere and has ruled out what was in flight, so that its answer stays true. */
 export class RuledOutError extends OplogError {
   constructor() {

@@ -97,6 +97,11 @@ export class LogKeys {
   }
 }
 
+/** Beside the logs: no log can have this name. */
+export function storeAnchorKey(prefix: string): string {
+  return `${prefix}/.store`;
+}
+
 /** Walks the logs below a prefix without reading what is in them. */
 export const logListing = {
   requirePrefix(prefix: string): string {

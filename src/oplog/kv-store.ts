@@ -140,6 +140,8 @@ export interface StoreInfo {
   readonly version: string;
   /** Bytes on disk. */
   readonly sizeBytes: number;
+  /** Of etcd: the id of the cluster, in hex. */
+  readonly identity?: string;
 }
 
 /** Base of what the calls above reject with. */
@@ -164,6 +166,20 @@ export class StoreDataLossError extends StoreError {
   constructor(message: string, options: ErrorOptions & { readonly isCertainlyNotApplied?: boolean } = {}) {
     super(message, options);
     this.isCertainlyNotApplied = options.isCertainlyNotApplied ?? false;
+  }
+}
+
+/**
+ * Another store answers than the one whose logs were seen: another cluster, or the same one with older data. Refused until
+ * an operator adopts it.
+ */
+export class StoreReplacedError extends StoreRefusedError {
+  /** It answers as the store that it was, and holds older data. */
+  readonly isOlder: boolean;
+
+  constructor(message: string, options: ErrorOptions & { readonly isOlder?: boolean } = {}) {
+    super(message, options);
+    this.isOlder = options.isOlder ?? false;
   }
 }
 

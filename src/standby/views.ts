@@ -1,13 +1,18 @@
 import { NoViewError } from "../oplog/errors.js";
 import { requireLogName } from "../oplog/keys.js";
+import { Change } from "../oplog/timing.js";
 import type { LogViews } from "./log-view.js";
 import { View, type ViewParts } from "./view.js";
 
 /** The views that this sidecar was told to keep. */
 export class Views implements LogViews {
-  private readonly byLog: ReadonlyMap<string, View>;
+  private readonly byLog: Map<string, View>;
+  private readonly rebuilding = new Change();
 
-  constructor(parts: ViewParts, logs: readonly string[]) {
+  constructor(
+    private readonly parts: ViewParts,
+    logs: readonly string[],
+  ) {
     this.byLog = new Map(logs.map((log) => [log, new View(parts, log)]));
   }
 
@@ -21,8 +26,30 @@ export class Views implements LogViews {
     return this.byLog.get(log);
   }
 
-  /** Until the signal aborts or the sidecar drains. */
+  /** Those that have stopped are built anew, and those that find out now that what they hold is of another history. */
+  rebuild(): void {
+    this.rebuilding.notify();
+  }
+
+  /** Until the signal aborts or the sidecar drains, or all have stopped. */
   async run(signal: AbortSignal): Promise<void> {
     await Promise.all([...this.byLog.values()].map((view) => view.run(signal)));
+  }
+
+  /** The same, and each view that has stopped again when it is to be rebuilt. */
+  async keepRunning(signal: AbortSignal): Promise<void> {
+    await Promise.all([...this.byLog.keys()].map((log) => this.keep(log, signal)));
+  }
+
+  private async keep(log: string, signal: AbortSignal): Promise<void> {
+    for (let view = this.byLog.get(log)!; ; ) {
+      const begun = this.rebuilding.version;
+      await view.run(signal);
+      if (view.phase !== "failed") return;
+      await this.rebuilding.wait(begun, signal);
+      if (signal.aborted) return;
+      view = new View(this.parts, log);
+      this.byLog.set(log, view);
+    }
   }
 }

@@ -1,9 +1,16 @@
-import { type OplogError, StoreLostError, StoreRefusalError, StoreUnavailableError } from "../oplog/errors.js";
-import { StoreDataLossError, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import {
+  type OplogError,
+  StoreLostError,
+  StoreRefusalError,
+  StoreReplacedRefusal,
+  StoreUnavailableError,
+} from "../oplog/errors.js";
+import { StoreDataLossError, StoreError, StoreRefusedError, StoreReplacedError } from "../oplog/kv-store.js";
 
 /** What the store could not do, as the API tells it. `consequence`: what that means for the call. */
 export function toOplogError(error: StoreError | undefined, unreachableMs: number, consequence: string): OplogError {
   if (error instanceof StoreDataLossError) return new StoreLostError(error.message);
+  if (error instanceof StoreReplacedError) return new StoreReplacedRefusal(error.message);
   return error instanceof StoreRefusedError
     ? new StoreRefusalError(error.message)
     : new StoreUnavailableError(unreachableMs, consequence);

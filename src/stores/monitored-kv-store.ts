@@ -7,6 +7,7 @@ import {
   StoreError,
   type StoreInfo,
   StoreRefusedError,
+  StoreReplacedError,
   StoreUnreachableError,
   type TxnRequest,
   type WatchRequest,
@@ -120,7 +121,8 @@ export class MonitoredKvStore implements KvStore {
               ? "refused"
               : "defect";
       const tellsOfStore = operation === "status" && (isLoss(error) || error instanceof StoreRefusedError);
-      if (tellsOfStore || error instanceof StoreUnreachableError) this.noteUnreachable(error);
+      const isReplaced = error instanceof StoreReplacedError;
+      if (tellsOfStore || isReplaced || error instanceof StoreUnreachableError) this.noteUnreachable(error);
       // One value, or everything.
       if (isLoss(error) && operation !== "status") this.status().catch(() => undefined);
       throw error;

@@ -1,4 +1,10 @@
-import { NotPrimaryError, NotReadyError, OplogError, ShuttingDownError } from "../oplog/errors.js";
+import {
+  HistoryDivergedError,
+  NotPrimaryError,
+  NotReadyError,
+  OplogError,
+  ShuttingDownError,
+} from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
 import { decodeHead } from "../stored/decode.js";
@@ -15,6 +21,7 @@ import {
   type Identity,
   type Turn,
 } from "./claim.js";
+import { type EntrySeen, requireKnownHistory, requireUpTo } from "./known-history.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
 import {
   courseOf,
@@ -31,6 +38,9 @@ import { WindowReader } from "./window-restore.js";
 /** Told of what comes to be known of the log, and of who leads it. */
 export interface PrimarySightings {
   noteLog(logId: Uint8Array, head: bigint): void;
+  noteDiverged(error: HistoryDivergedError): void;
+  /** The last entry of which this process can tell whether the store still has it. */
+  lastSeen(): EntrySeen | undefined;
   /** `isVacant`: if it is known whether the leader is gone. */
   noteLeader(primary: Primary, isVacant?: boolean): void;
 }
@@ -153,7 +163,7 @@ export class LogPrimary {
     const { store, keys } = this.parts;
     const identity = this.identityOf(candidate);
     return this.force(async () => {
-      const claim = await claimElectedTerm(store, keys, identity, candidacy, turn);
+      const claim = await this.claimKnown(() => claimElectedTerm(store, keys, identity, candidacy, turn));
       if (claim === undefined) return undefined;
       this.supersede(this.writer, identity, claim.term);
       this.noteClaim(identity, claim);
@@ -321,7 +331,7 @@ export class LogPrimary {
     const { store, keys, logger } = this.parts;
     const startedMs = this.parts.clock.monotonicMs();
     try {
-      const claim = await claimTerm(store, keys, identity, ground);
+      const claim = await this.claimKnown(() => claimTerm(store, keys, identity, ground));
       this.noteClaim(identity, claim);
       const writer = this.newWriter(claim, await this.newReader().read(claim.head));
       this.start(writer);
@@ -334,6 +344,21 @@ export class LogPrimary {
       if (!(error instanceof StoreError)) throw error;
       logger.warn({ event: "claim_failed", log: keys.log, err: error }, "could not claim the log; to be tried again");
       throw toOplogError(error, Math.round(this.parts.clock.monotonicMs() - startedMs), "nothing was written");
+    }
+  }
+
+  /** Claims nothing, and writes nothing, where the store has lost what this process has seen of the log. */
+  private async claimKnown<C extends Claim | undefined>(claim: () => Promise<C>): Promise<C> {
+    const { store, keys, sightings } = this.parts;
+    try {
+      const seen = sightings.lastSeen();
+      await requireKnownHistory(store, keys, seen);
+      const claimed = await claim();
+      if (claimed !== undefined) requireUpTo(keys, claimed.head, seen);
+      return claimed;
+    } catch (error) {
+      if (error instanceof HistoryDivergedError) sightings.noteDiverged(error);
+      throw error;
     }
   }
 

@@ -10,7 +10,7 @@ import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
 import type { CommittedRun } from "../oplog/record.js";
 import { Change, sleep } from "../oplog/timing.js";
 import type { Primary } from "../stored/primary.js";
-import { type AppendItem, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
+import { type AppendItem, type AppendOutcome, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
 import { TOO_MANY_BARRIERS } from "./barriers.js";
 import type { Claim } from "./claim.js";
 import { Committer } from "./committer.js";
@@ -252,7 +252,8 @@ export class LogWriter {
     if (isSealing) this.takeFromLine();
     for (;;) {
       const record = this.inFlight?.record;
-      if (record === undefined && questions.length === 0) return this.settleInFlight(undefined);
+      if (record === undefined && questions.length === 0 && !this.isAnsweringAgain)
+        return this.settleInFlight(undefined);
       const stopped = () => (signal.aborted || this.retired !== undefined ? this.stopped.error : undefined);
       const written = await this.committer.write({ record, barriers: ruling.barriers }, signal, stopped);
       if (written.kind === "barred") {
@@ -267,6 +268,14 @@ export class LogWriter {
       if (written.kind === "durable") this.answer(questions, ruling.refused);
       return;
     }
+  }
+
+  /**
+   * What was committed before is said so again only if the log is still as this writer left it: the store may have been put
+   * back to an older state meanwhile.
+   */
+  private get isAnsweringAgain(): boolean {
+    return this.inFlight?.settlements.some(({ outcome }) => isDuplicate(outcome)) ?? false;
   }
 
   /** Notes what is asked about as ruled out; `barriers`: what is to be put, if anything. */
@@ -340,11 +349,14 @@ export class LogWriter {
     let appends = 0;
     let entries = 0;
     let bytes = 0;
+    // Without a record it is the duplicates that could not be confirmed; after a loss of data nothing is sure.
+    const isInDoubt = record === undefined || this.ended?.kind === "data loss";
     for (const { item, outcome } of settlements) {
       budget.give(costOf(item));
       const isOfRecord = record !== undefined && "appended" in outcome && outcome.appended.last >= record.first;
-      if (failure !== undefined && isOfRecord) {
-        const error = failure(item);
+      if (failure !== undefined && (isOfRecord || (isInDoubt && isDuplicate(outcome)))) {
+        const isSure = isOfRecord || this.ended?.kind === "fenced";
+        const error = isSure ? failure(item) : unknownFor("the log could not be confirmed")(item);
         observer.refused(keys.log, error.reason);
         item.settle({ error });
       } else {
@@ -402,4 +414,8 @@ interface Ruling {
 
 function pending(highest: bigint): Resolution {
   return { outcome: "unknown", highest, because: "the append is being written at this moment; ask again" };
+}
+
+function isDuplicate(outcome: AppendOutcome): boolean {
+  return "appended" in outcome && outcome.appended.isDuplicate;
 }

@@ -31,6 +31,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
       throw error;
     },
     onFound: () => undefined,
+    onDiverged: () => undefined,
     storeUnreachableMs: () => 0,
     askLeader: () => Promise.resolve(undefined),
     keyPrefix: PREFIX,

@@ -28,7 +28,7 @@ export class RestorableKvStore implements KvStore {
 
   async backup(): Promise<Backup> {
     const pairs: KeyValue[] = [];
-    for (let from = "\0", more = true; more; from = `${pairs.at(-1)!.key}\0`) {
+    for (let from = "\0", more = true; more; from = `${pairs.at(-1)?.key}\0`) {
       const page = await this.inner.page({ from, to: "~", limit: 1000, bytesMax: 1024 * 1024 });
       pairs.push(...page.pairs);
       more = page.more;

@@ -1,6 +1,7 @@
 import type { CallOptions, ClientDuplexStream, ClientUnaryCall, Metadata, ServiceError } from "@grpc/grpc-js";
 import type { IResponseHeader, IStatusResponse } from "etcd3";
-import { type StoreError, StoreRefusedError, StoreUnreachableError } from "../../oplog/kv-store.js";
+import { type StoreError, StoreRefusedError, StoreReplacedError, StoreUnreachableError } from "../../oplog/kv-store.js";
+import { Continuity } from "./continuity.js";
 import { Deadline } from "./deadline.js";
 import {
   isLeaderChange,
@@ -72,6 +73,9 @@ export class Cluster {
   private readonly calls = new Set<ClientUnaryCall>();
   private readonly streams = new Map<{ cancel(): void; destroy(failure: Error): void }, Member>();
   private readonly inquiry: Inquiry;
+  private readonly continuity: Continuity;
+  /** The data has been replaced by older data: nothing is sent any more. */
+  private replaced: StoreReplacedError | undefined;
   /** The highest that has been heard of: it rises with every election in etcd. */
   private raftTerm = 0n;
   private current = 0;
@@ -88,8 +92,14 @@ export class Cluster {
     this.members = options.endpoints.map((address) => new Member(address, options.tls));
     this.login = new Login(options.username, options.password);
     this.inquiry = new Inquiry((member, metadata) => this.askStatus(member, metadata), this.members.length === 1);
+    this.continuity = new Continuity(options.clusterId);
     this.dialTimeoutMs = options.dialTimeoutMs ?? 1_000;
     this.logger = options.logger;
+  }
+
+  /** Id of the cluster, in hex; undefined: nobody has answered yet. */
+  get identity(): string | undefined {
+    return this.continuity.identity;
   }
 
   async unary<S extends Service, Response extends Answer>(call: UnaryCall<S, Response>): Promise<Response> {
@@ -99,7 +109,7 @@ export class Cluster {
   /** Asks a member what it is, and judges its version anew. */
   async status(deadlineMs: number): Promise<IStatusResponse> {
     const { member, response } = await this.exchange(statusCall(deadlineMs));
-    this.judge(member, response.version);
+    this.judge(member, response);
     return response;
   }
 
@@ -161,8 +171,12 @@ export class Cluster {
       if (this.closed) throw closedError();
       const mayGoElsewhere = attempt === 1 && this.members.length > 1;
       const shareMs = deadline.remainingMs * (call.repeatable && mayGoElsewhere ? 0.5 : 1);
+      const sentMs = performance.now();
       const outcome = await this.send(connection, call, deadline.wallMs(shareMs));
-      if (outcome.failure === undefined) return { member: connection.member, response: outcome.response };
+      if (outcome.failure === undefined) {
+        this.requireContinuity(connection.member, call, outcome.response, sentMs);
+        return { member: connection.member, response: outcome.response };
+      }
       const { failure } = outcome;
       const error = this.failed(connection.member, failure);
       const notApplied = call.repeatable ? isMemberFault(failure) : neverReachedTheStore(failure);
@@ -194,6 +208,27 @@ export class Cluster {
     });
   }
 
+  /** What another store has answered, or has done, is nothing of ours. */
+  private requireContinuity<S extends Service, Response extends Answer>(
+    member: Member,
+    call: UnaryCall<S, Response>,
+    { header }: Response,
+    sentMs: number,
+  ): void {
+    if (header === null || call.service === "Maintenance") return;
+    try {
+      this.continuity.note(header, member.address, call.service === "KV" ? sentMs : undefined);
+    } catch (error) {
+      if (error instanceof StoreReplacedError) this.noteReplaced(member, error);
+      throw call.repeatable ? error : new StoreUnreachableError(String(error), { cause: error });
+    }
+  }
+
+  private noteReplaced(member: Member, error: StoreReplacedError): void {
+    this.accepted.delete(member);
+    if (error.isOlder) this.replaced = error;
+  }
+
   private async askStatus(member: Member, metadata: Metadata): Promise<Outcome<IStatusResponse>> {
     const connection = { member, stub: await member.stub("Maintenance"), metadata };
     if (this.closed) return { failure: unanswered("this store is closed") };
@@ -222,6 +257,7 @@ export class Cluster {
 
   /** The current member, or the next one that can be reached. Nothing has been sent for the caller when it rejects. */
   private async connect<S extends Service>(service: S, deadline: Deadline): Promise<Connection<S>> {
+    if (this.replaced !== undefined) throw this.replaced;
     const problems: string[] = [];
     let refused: StoreRefusedError | undefined;
     for (const member of [this.members[this.current]!, ...this.others()]) {
@@ -259,10 +295,17 @@ export class Cluster {
     const connection = { member, stub: await member.stub("Maintenance"), metadata };
     const outcome = await this.send(connection, statusCall(deadline.remainingMs), deadline.wallMs());
     if (outcome.failure !== undefined) throw outcome.failure;
-    this.judge(member, outcome.response.version);
+    this.judge(member, outcome.response);
   }
 
-  private judge(member: Member, version: string): void {
+  private judge(member: Member, status: IStatusResponse): void {
+    const { version } = status;
+    try {
+      this.continuity.noteStatus(status, member.address);
+    } catch (error) {
+      if (error instanceof StoreReplacedError) this.noteReplaced(member, error);
+      throw error;
+    }
     const refusal = refuseEtcdVersion(version);
     if (refusal === undefined) {
       this.accepted.add(member);

@@ -134,7 +134,8 @@ export class EtcdKvStore implements KvStore {
 
   async status(options?: CallOptions): Promise<StoreInfo> {
     const { version, dbSize } = await this.cluster.status(this.deadlineMs(options));
-    return { version, sizeBytes: Number(decodeInteger(dbSize)) };
+    const { identity } = this.cluster;
+    return { version, sizeBytes: Number(decodeInteger(dbSize)), ...(identity === undefined ? {} : { identity }) };
   }
 
   async close(): Promise<void> {

@@ -11,6 +11,8 @@ export interface EtcdOptions {
   /** For a whole call, unless the call says otherwise. */
   readonly requestTimeoutMs?: number;
   readonly logger?: EtcdLogger;
+  /** In hex: no other cluster is taken. Undefined: that of whoever answers first. */
+  readonly clusterId?: string;
 }
 
 export interface EtcdTls {

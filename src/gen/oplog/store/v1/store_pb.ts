@@ -15,6 +15,10 @@
 //   floor                        Floor; absent = 1
 //   barriers                     Barriers; absent = none
 //   cursors/<consumer>           Cursor
+//
+// And directly under <prefix>/, where no log can be named like it:
+//
+//   .store                       StoreAnchor
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -24,7 +28,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/store/v1/store.proto.
  */
 export const file_oplog_store_v1_store: GenFile = /*@__PURE__*/
-  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLHAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwipgEKCldyaXRlck1hcmsSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAEoBBIZChFmaXJzdF9zZXF1ZW5jZV9pZBgDIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAQgASgEEhYKDmNvbnRlbnRfY3JjMzJjGAUgASgHEgwKBHRlcm0YBiABKAQSFAoMdGltZXN0YW1wX21zGAcgASgEInwKBFRlcm0SDAoEdGVybRgBIAEoBBINCgVvd25lchgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRINCgVub25jZRgEIAEoDBINCgV0b2tlbhgFIAEoBBIPCgdlbGVjdGVkGAYgASgIEhYKDmhlZWRzX2JhcnJpZXJzGAogASgIIjsKCEJhcnJpZXJzEi8KB3dyaXRlcnMYASADKAsyHi5vcGxvZy5zdG9yZS52MS5Xcml0ZXJCYXJyaWVycyI5Cg5Xcml0ZXJCYXJyaWVycxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEIkgKC0xlYWRlckxlYXNlEgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEgwKBHRlcm0YAyABKAQSDQoFbm9uY2UYBCABKAwiTQoJU3VjY2Vzc29yEgoKAmlkGAEgASgJEh4KEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgESACIAQFCFAoSX2ZpbmFsX3NlcXVlbmNlX2lkIlwKDkNhbmRpZGF0ZUVudHJ5EgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg0KBW5vbmNlGAMgASgMEh0KFXByZXBhcmVkX2Zvcl9yZXZpc2lvbhgEIAEoAyIzCgVGbG9vchITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcmV2aW91c190ZXJtGAIgASgEIqIBCgZDdXJzb3ISHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYASABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAMgASgEEhIKCnN0YXRlX2hhc2gYBCABKAwSFQoNdXBkYXRlZF9hdF9tcxgFIAEoBBIVCg1hcHBsaWVkX2NoYWluGAYgASgMKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
+  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLHAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwipgEKCldyaXRlck1hcmsSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAEoBBIZChFmaXJzdF9zZXF1ZW5jZV9pZBgDIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAQgASgEEhYKDmNvbnRlbnRfY3JjMzJjGAUgASgHEgwKBHRlcm0YBiABKAQSFAoMdGltZXN0YW1wX21zGAcgASgEInwKBFRlcm0SDAoEdGVybRgBIAEoBBINCgVvd25lchgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRINCgVub25jZRgEIAEoDBINCgV0b2tlbhgFIAEoBBIPCgdlbGVjdGVkGAYgASgIEhYKDmhlZWRzX2JhcnJpZXJzGAogASgIIjsKCEJhcnJpZXJzEi8KB3dyaXRlcnMYASADKAsyHi5vcGxvZy5zdG9yZS52MS5Xcml0ZXJCYXJyaWVycyI5Cg5Xcml0ZXJCYXJyaWVycxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEIkgKC0xlYWRlckxlYXNlEgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEgwKBHRlcm0YAyABKAQSDQoFbm9uY2UYBCABKAwiTQoJU3VjY2Vzc29yEgoKAmlkGAEgASgJEh4KEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgESACIAQFCFAoSX2ZpbmFsX3NlcXVlbmNlX2lkIlwKDkNhbmRpZGF0ZUVudHJ5EgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg0KBW5vbmNlGAMgASgMEh0KFXByZXBhcmVkX2Zvcl9yZXZpc2lvbhgEIAEoAyIzCgVGbG9vchITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcmV2aW91c190ZXJtGAIgASgEIqIBCgZDdXJzb3ISHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYASABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAMgASgEEhIKCnN0YXRlX2hhc2gYBCABKAwSFQoNdXBkYXRlZF9hdF9tcxgFIAEoBBIVCg1hcHBsaWVkX2NoYWluGAYgASgMImoKC1N0b3JlQW5jaG9yEhAKCGlkZW50aXR5GAEgASgJEgsKA2VyYRgCIAEoDBIRCglwYXN0X2VyYXMYAyADKAwSFQoNYWRvcHRlZF9hdF9tcxgEIAEoBBISCgphZG9wdGVkX2J5GAUgASgJKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
 
 /**
  * A record at rest is: one byte format version (1); four bytes CRC32C, little endian, of all that follows; the length
@@ -537,6 +541,53 @@ export type Cursor = Message<"oplog.store.v1.Cursor"> & {
  */
 export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 11);
+
+/**
+ * Which store this is. Tells a store whose data was taken elsewhere, or from a backup, and whether an operator wants that.
+ *
+ * @generated from message oplog.store.v1.StoreAnchor
+ */
+export type StoreAnchor = Message<"oplog.store.v1.StoreAnchor"> & {
+  /**
+   * Of etcd: the id of its cluster, in hex.
+   *
+   * @generated from field: string identity = 1;
+   */
+  identity: string;
+
+  /**
+   * Random, drawn when this was first written and with each adoption.
+   *
+   * @generated from field: bytes era = 2;
+   */
+  era: Uint8Array;
+
+  /**
+   * The eras before, oldest first, at most 32: whoever knew the store in one of these may go on with it as it is now.
+   *
+   * @generated from field: repeated bytes past_eras = 3;
+   */
+  pastEras: Uint8Array[];
+
+  /**
+   * When, and at which sidecar, it was adopted. Unset: never.
+   *
+   * @generated from field: uint64 adopted_at_ms = 4;
+   */
+  adoptedAtMs: bigint;
+
+  /**
+   * @generated from field: string adopted_by = 5;
+   */
+  adoptedBy: string;
+};
+
+/**
+ * Describes the message oplog.store.v1.StoreAnchor.
+ * Use `create(StoreAnchorSchema)` to create a new message.
+ */
+export const StoreAnchorSchema: GenMessage<StoreAnchor> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 12);
 
 /**
  * @generated from enum oplog.store.v1.Codec

@@ -1,0 +1,231 @@
+import { randomBytes } from "node:crypto";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type StoreAnchor, StoreAnchorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import type { Clock } from "../oplog/clock.js";
+import {
+  type CallOptions,
+  type GetResult,
+  type KvStore,
+  type PageRequest,
+  type StoreInfo,
+  StoreReplacedError,
+  StoreUnreachableError,
+  type TxnRequest,
+  type WatchBatch,
+  type WatchRequest,
+} from "../oplog/kv-store.js";
+import type { Logger } from "../oplog/logger.js";
+import { decodeState } from "./decode.js";
+
+export interface AnchorParts {
+  /** A store that holds on to the identity of whoever answers first, and rejects with StoreReplacedError later. */
+  readonly open: () => KvStore;
+  /** Where the anchor is kept. */
+  readonly key: string;
+  readonly sidecarId: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+const ERAS_MAX = 32;
+const REMEDY = 'If this is meant, say so with "oplogctl adopt" at each sidecar; if not, bring the right store back';
+
+/**
+ * A store that is used only while it is known to be the one whose logs were seen. The anchor in it names the identity that
+ * it was written under: a copy that lives elsewhere tells by that, also to a sidecar that has just started. What has been
+ * replaced under a running sidecar the store itself notices. Either way every call is refused until the right store is
+ * back, or an operator adopts this one, here or at another sidecar that knew the same store.
+ */
+export class AnchoredKvStore implements KvStore {
+  readonly kind: string;
+  readonly txnBytesMax: number;
+  private inner: KvStore;
+  /** As it was last found to be ours. */
+  private anchor: StoreAnchor | undefined;
+  private isAnchored = false;
+  private anchoring: Promise<void> | undefined;
+  private refusal: StoreReplacedError | undefined;
+  private isClosed = false;
+  /** Told when the store has been adopted: what was seen of its logs before is void. */
+  onAdopted: () => void = () => undefined;
+
+  constructor(private readonly parts: AnchorParts) {
+    this.inner = parts.open();
+    this.kind = this.inner.kind;
+    this.txnBytesMax = this.inner.txnBytesMax;
+  }
+
+  async get(key: string, options?: CallOptions): Promise<GetResult> {
+    return (await this.usable()).get(key, options);
+  }
+
+  async page(request: PageRequest, options?: CallOptions) {
+    return (await this.usable()).page(request, options);
+  }
+
+  async txn(request: TxnRequest, options?: CallOptions) {
+    return (await this.usable()).txn(request, options);
+  }
+
+  async *watch(request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch, void> {
+    yield* (await this.usable()).watch(request, signal);
+  }
+
+  async grantLease(ttlMs: number, options?: CallOptions) {
+    return (await this.usable()).grantLease(ttlMs, options);
+  }
+
+  async keepLeaseAlive(leaseId: bigint, options?: CallOptions) {
+    return (await this.usable()).keepLeaseAlive(leaseId, options);
+  }
+
+  async leaseTimeLeft(leaseId: bigint, options?: CallOptions) {
+    return (await this.usable()).leaseTimeLeft(leaseId, options);
+  }
+
+  async revokeLease(leaseId: bigint, options?: CallOptions) {
+    return (await this.usable()).revokeLease(leaseId, options);
+  }
+
+  /** Also looks whether a store that was refused is the right one again, or has been adopted elsewhere. */
+  async status(options?: CallOptions): Promise<StoreInfo> {
+    try {
+      if (this.refusal === undefined) return await (await this.usable()).status(options);
+    } catch (error) {
+      if (!(error instanceof StoreReplacedError)) throw error;
+      this.refuse(error);
+    }
+    await this.reconsider(options);
+    return this.inner.status(options);
+  }
+
+  /** Takes the store as it is now for the right one. Resolves to its identity. */
+  async adopt(): Promise<string> {
+    const { parts } = this;
+    const candidate = parts.open();
+    try {
+      const identity = await identityOf(candidate);
+      for (;;) {
+        const { pair } = await candidate.get(parts.key);
+        const found = pair && decodeState(StoreAnchorSchema, pair);
+        const eras = [...(found?.pastEras ?? []), ...[found?.era, this.anchor?.era].filter((era) => era !== undefined)];
+        const adopted = create(StoreAnchorSchema, {
+          identity,
+          era: randomBytes(16),
+          pastEras: eras.slice(-ERAS_MAX),
+          adoptedAtMs: BigInt(parts.clock.wallMs()),
+          adoptedBy: parts.sidecarId,
+        });
+        if (!(await putAnchor(candidate, parts.key, adopted, pair?.modRevision))) continue;
+        parts.logger.warn({ event: "store_adopted", identity, before: found?.identity }, "the store has been adopted");
+        await this.take(candidate, adopted);
+        return identity;
+      }
+    } catch (error) {
+      if (candidate !== this.inner) await candidate.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.isClosed = true;
+    await this.inner.close();
+  }
+
+  private async usable(): Promise<KvStore> {
+    if (this.refusal !== undefined) throw this.refusal;
+    if (!this.isAnchored) {
+      this.anchoring ??= this.drop().finally(() => {
+        this.anchoring = undefined;
+      });
+      await this.anchoring;
+    }
+    return this.inner;
+  }
+
+  /** The first contact: finds the anchor, or drops it. */
+  private async drop(): Promise<void> {
+    const { key, logger } = this.parts;
+    const identity = await identityOf(this.inner);
+    for (;;) {
+      const { pair } = await this.inner.get(key);
+      if (pair !== undefined) {
+        const found = decodeState(StoreAnchorSchema, pair);
+        if (found.identity !== identity) throw this.refuse(foreign(found.identity, identity));
+        this.anchor = found;
+        this.isAnchored = true;
+        return;
+      }
+      const anchor = create(StoreAnchorSchema, { identity, era: randomBytes(16) });
+      if (await putAnchor(this.inner, key, anchor, undefined)) {
+        logger.info({ event: "store_anchored", identity }, "the store is known by this identity from now on");
+      }
+    }
+  }
+
+  private async reconsider(options?: CallOptions): Promise<void> {
+    const candidate = this.parts.open();
+    try {
+      const identity = await identityOf(candidate, options);
+      const { pair } = await candidate.get(this.parts.key, options);
+      const found = pair && decodeState(StoreAnchorSchema, pair);
+      const known = this.anchor;
+      if (found !== undefined && found.identity === identity && this.isContinued(found, identity)) {
+        await this.take(candidate, found);
+        return;
+      }
+      if (found === undefined) throw this.refuse(new StoreReplacedError(`the store is empty, or another one`));
+      if (found.identity !== identity) throw this.refuse(foreign(found.identity, identity));
+      if (known !== undefined && known.identity !== identity) throw this.refuse(foreign(known.identity, identity));
+      throw this.refusal;
+    } finally {
+      if (candidate !== this.inner) await candidate.close();
+    }
+  }
+
+  /** Adopted since, or the very store again: that it held older data is no longer to be seen at another look. */
+  private isContinued(found: StoreAnchor, identity: string): boolean {
+    const { anchor: known } = this;
+    if (known === undefined) return true;
+    const isAdopted = found.pastEras.some((era) => Buffer.compare(era, known.era) === 0);
+    const isSame = Buffer.compare(found.era, known.era) === 0;
+    return isAdopted || (isSame && identity === known.identity && this.refusal?.isOlder !== true);
+  }
+
+  private async take(candidate: KvStore, anchor: StoreAnchor): Promise<void> {
+    const before = this.inner;
+    const isAdopted = this.anchor === undefined || Buffer.compare(this.anchor.era, anchor.era) !== 0;
+    if (this.isClosed) throw new StoreUnreachableError("the store is closed");
+    this.inner = candidate;
+    this.anchor = anchor;
+    this.isAnchored = true;
+    this.refusal = undefined;
+    if (isAdopted) this.onAdopted();
+    await before.close();
+  }
+
+  /** Once older data has been seen, that is what is told: to another look it is not to be seen. */
+  private refuse(error: StoreReplacedError): StoreReplacedError {
+    if (this.refusal?.isOlder) return this.refusal;
+    const message = `${error.message}. Nothing is read or written. ${REMEDY}`;
+    if (this.refusal?.message !== message) this.parts.logger.error({ event: "store_replaced" }, message);
+    this.refusal = new StoreReplacedError(message, { cause: error, isOlder: error.isOlder });
+    return this.refusal;
+  }
+}
+
+async function identityOf(store: KvStore, options?: CallOptions): Promise<string> {
+  return (await store.status(options)).identity ?? "";
+}
+
+async function putAnchor(store: KvStore, key: string, anchor: StoreAnchor, modRevision = 0n): Promise<boolean> {
+  const { succeeded } = await store.txn({
+    compares: [{ key, modRevision }],
+    writes: [{ kind: "put", key, value: toBinary(StoreAnchorSchema, anchor) }],
+  });
+  return succeeded;
+}
+
+function foreign(recorded: string, identity: string): StoreReplacedError {
+  return new StoreReplacedError(`the logs were written in store ${recorded}, and the one that answers is ${identity}`);
+}

@@ -1,0 +1,99 @@
+import type { IResponseHeader, IStatusResponse } from "etcd3";
+import { StoreReplacedError } from "../../oplog/kv-store.js";
+import { decodeInteger } from "./wire.js";
+
+/** A member that was killed may tell less for a moment, until it has found out again what is committed. */
+const LOWER_MS_MIN = 1_000;
+
+interface Progress {
+  revision: bigint;
+  revisionSeenMs: number;
+  raftIndex: bigint;
+  /** Since when its index has been lower than that. */
+  lowerSinceMs: number | undefined;
+}
+
+/**
+ * Whether those who answer are the cluster that answered first, with its data. The id of a cluster is made from the token
+ * and the addresses it was given, so a restored or emptied one may have the same. But of one member neither the revision
+ * nor the index in the raft log ever goes back while it keeps its data; with --bump-revision the index alone tells.
+ */
+export class Continuity {
+  private readonly progress = new Map<string, Progress>();
+
+  /** `clusterId`: in hex; undefined = that of the first answer. */
+  constructor(private clusterId: string | undefined) {}
+
+  /** In hex; undefined: nobody has answered yet. */
+  get identity(): string | undefined {
+    return this.clusterId;
+  }
+
+  /**
+   * Throws StoreReplacedError. `sentMs`: when the call was sent, if its answer rests on all that was committed before that.
+   * Answers may arrive in another order than they were given.
+   */
+  note(header: IResponseHeader, address: string, sentMs?: number): void {
+    const found = hexOf(header.cluster_id);
+    if (found === undefined) return;
+    this.clusterId ??= found;
+    if (found !== this.clusterId) {
+      throw new StoreReplacedError(
+        `etcd at ${address} belongs to cluster ${found}, this sidecar has its logs in cluster ${this.clusterId}`,
+      );
+    }
+    if (sentMs === undefined) return;
+    const member = this.of(header.member_id);
+    const revision = decodeInteger(header.revision);
+    if (revision > member.revision) {
+      member.revision = revision;
+      member.revisionSeenMs = performance.now();
+    } else if (revision < member.revision && sentMs > member.revisionSeenMs) {
+      throw this.older(address, `its revision went back from ${member.revision} to ${revision}`);
+    }
+  }
+
+  /** Throws StoreReplacedError. */
+  noteStatus({ header, raftIndex }: IStatusResponse, address: string): void {
+    if (hexOf(header.cluster_id) === undefined) return;
+    this.note(header, address);
+    const member = this.of(header.member_id);
+    const index = decodeInteger(raftIndex);
+    const revision = decodeInteger(header.revision);
+    const nowMs = performance.now();
+    if (index >= member.raftIndex && revision >= member.revision) {
+      member.raftIndex = index;
+      member.lowerSinceMs = undefined;
+      return;
+    }
+    member.lowerSinceMs ??= nowMs;
+    if (nowMs - member.lowerSinceMs < LOWER_MS_MIN) return;
+    throw this.older(
+      address,
+      index < member.raftIndex
+        ? `the index of its raft log went back from ${member.raftIndex} to ${index}`
+        : `its revision went back from ${member.revision} to ${revision}`,
+    );
+  }
+
+  private older(address: string, sign: string): StoreReplacedError {
+    return new StoreReplacedError(`the data of etcd at ${address} was replaced by older data: ${sign}`, {
+      isOlder: true,
+    });
+  }
+
+  private of(memberId: string): Progress {
+    let member = this.progress.get(memberId);
+    if (member === undefined) {
+      member = { revision: 0n, revisionSeenMs: 0, raftIndex: 0n, lowerSinceMs: undefined };
+      this.progress.set(memberId, member);
+    }
+    return member;
+  }
+}
+
+/** Undefined: it tells none. */
+function hexOf(clusterId: string): string | undefined {
+  const id = BigInt.asUintN(64, BigInt(clusterId));
+  return id === 0n ? undefined : id.toString(16);
+}

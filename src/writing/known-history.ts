@@ -1,0 +1,45 @@
+import type { Head } from "../gen/oplog/store/v1/store_pb.js";
+import { HistoryDivergedError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KvStore } from "../oplog/kv-store.js";
+import { chainOf, isOtherChain } from "../oplog/record.js";
+import { decodeHead } from "../stored/decode.js";
+import { readOrigin } from "../stored/history.js";
+
+/** An entry that this process has seen in a log. */
+export interface EntrySeen {
+  readonly logId: Uint8Array;
+  readonly id: bigint;
+  readonly chain: string;
+}
+
+/**
+ * Before a term is claimed, which fences everyone else: throws HistoryDivergedError if the store has lost an entry that was
+ * seen. A head from before that entry may be an answer out of the past (etcd #20418), so it is compared.
+ */
+export async function requireKnownHistory(store: KvStore, keys: LogKeys, seen: EntrySeen | undefined): Promise<void> {
+  if (seen === undefined) return;
+  const { pair } = await store.get(keys.head);
+  if (pair === undefined) return;
+  const head = decodeHead(pair);
+  if (Buffer.compare(head.logId, seen.logId) !== 0) return;
+  if (head.lastSequenceId < seen.id) {
+    const newest = await store.txn({
+      compares: [{ key: keys.head, modRevision: pair.modRevision }],
+      // Without a write it could be answered from the past too.
+      writes: [{ kind: "delete", key: keys.nothing }],
+    });
+    if (newest.succeeded) requireUpTo(keys, head, seen);
+  } else {
+    const { chain } = await readOrigin(store, keys, seen.id, head.logId);
+    if (isOtherChain(chain, seen.chain)) throw new HistoryDivergedError(keys.log, seen.id, seen.chain, chain);
+  }
+}
+
+/** The same for the head of a claim, as far as it tells by itself. */
+export function requireUpTo(keys: LogKeys, head: Head, seen: EntrySeen | undefined): void {
+  if (seen === undefined || Buffer.compare(head.logId, seen.logId) !== 0 || head.lastSequenceId > seen.id) return;
+  const isShorter = head.lastSequenceId < seen.id;
+  const chain = isShorter ? `none, since it ends at ${head.lastSequenceId}` : chainOf(head.recordNonce);
+  if (isOtherChain(chain, seen.chain)) throw new HistoryDivergedError(keys.log, seen.id, seen.chain, chain);
+}
