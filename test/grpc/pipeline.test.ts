@@ -2,6 +2,7 @@ import { type Client, Metadata, ServerCredentials } from "@grpc/grpc-js";
 import { afterEach, expect, it } from "vitest";
 import { openChannel } from "../../src/client/channel.js";
 import { OplogRpcError } from "../../src/client/errors.js";
+import { AdminService } from "../../src/gen/oplog/v1/admin_pb.js";
 import { LeadershipService } from "../../src/gen/oplog/v1/leadership_pb.js";
 import { OpLogService } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { StandbyService } from "../../src/gen/oplog/v1/standby_pb.js";
@@ -69,7 +70,7 @@ function ask(client: Client, path: string, metadata = new Metadata()): Promise<E
 
 it("has one row for each method of its services, and no other", () => {
   const rows = methodsOf({} as Services, { streamsMax: 1 }).map(({ descriptor }) => descriptor);
-  const services = [OpLogService, LeadershipService, StandbyService];
+  const services = [OpLogService, LeadershipService, StandbyService, AdminService];
   expect(new Set(rows)).toEqual(new Set(services.flatMap(({ methods }) => methods)));
   expect(new Set(rows).size).toBe(rows.length);
 });

@@ -34,6 +34,11 @@ const EXAMPLES: errors.OplogError[] = [
   new errors.TermDivergedError(1n, 2n, 3n),
   new errors.LogReplacedError("aa", "bb"),
   new errors.CursorRegressedError("applied_sequence_id", 1n, 2n),
+  new errors.HistoryDivergedError("l", 9n, "0a", "0b"),
+  new errors.StoreReplacedRefusal("another cluster"),
+  new errors.StoreAdoptedError(),
+  new errors.StoreLostError("a page is damaged"),
+  new errors.OperationRuledOutError("w", 7n, 6n),
   new errors.NoViewError("l"),
   new errors.ViewFailedError("l", 7, "trimmed"),
   new errors.NoObjectLeasesError("l"),
@@ -90,7 +95,8 @@ describe("the table of errors in the proto file", () => {
 
   it("lists exactly the reasons that there are, with their codes", () => {
     const listed = rows.map(({ code, reason }) => `${code} ${reason}`).sort();
-    expect(listed).toEqual(EXAMPLES.map(({ code, reason }) => `${code} ${reason}`).sort());
+    // Two classes may share a reason.
+    expect(listed).toEqual([...new Set(EXAMPLES.map(({ code, reason }) => `${code} ${reason}`))].sort());
   });
 
   it.each(EXAMPLES.map((error) => [error.reason, error] as const))("names the metadata of %s", (reason, error) => {

@@ -69,7 +69,7 @@ async function refusalOf(store: AnchoredKvStore): Promise<string> {
     const verdict = await verdictOf(store);
     return verdict === "used" ? undefined : verdict;
   };
-  const verdict = await waitFor(refusal, { what: "the store to be refused" });
+  const verdict = (await waitFor(refusal, { what: "the store to be refused" })) ?? "";
   await expect(store.get("/oplog/a")).rejects.toThrow(StoreReplacedError);
   await expect(store.txn({ compares: [], writes: [put("/oplog/a")] })).rejects.toThrow(StoreReplacedError);
   return verdict;

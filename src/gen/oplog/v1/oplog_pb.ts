@@ -1801,7 +1801,7 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   RESOURCE_EXHAUSTED   TOO_MANY                      what, limit; also RetryInfo where waiting helps
  *   UNAVAILABLE          STORE_UNREACHABLE             unreachable_ms; also RetryInfo
  *   RESOURCE_EXHAUSTED   STORE_REFUSED                 also RetryInfo: no space, no permission, a version that loses data
- *   FAILED_PRECONDITION  STORE_REPLACED                another cluster, or older data: oplogctl adopt, once that is meant
+ *   FAILED_PRECONDITION  STORE_REPLACED                (another cluster, or older data; "oplogctl adopt" if that is meant)
  *   UNAVAILABLE          STORE_ADOPTED                 also RetryInfo
  *   UNAVAILABLE          SHUTTING_DOWN
  *   UNAVAILABLE          RULED_OUT                     also RetryInfo: only beside sidecars of version 0.1
