@@ -76,6 +76,7 @@ export function assemble(
     sidecarId: config.sidecarId,
     store,
     draining,
+    logger: childLogger(logger, "store"),
     setServing: (service, isServing) => grpc.setServing(service, isServing),
   });
   const leaderAsker = new LeaderAsker(systemClock);
@@ -123,6 +124,7 @@ export function assemble(
     logs,
     views,
     endpoint: () => identity.endpoint,
+    storeUnreachableMs,
     evictionOf: (log) => {
       const view = views.find(log);
       return (
