@@ -76,7 +76,6 @@ export function assemble(
     sidecarId: config.sidecarId,
     store,
     draining,
-    logger: childLogger(logger, "store"),
     setServing: (service, isServing) => grpc.setServing(service, isServing),
   });
   const leaderAsker = new LeaderAsker(systemClock);
@@ -96,6 +95,7 @@ export function assemble(
         writeDeadlineMs: config.appendWriteDeadlineMs,
         codec: config.appendCompression === "lz4" ? Codec.LZ4 : Codec.NONE,
       },
+      cursorExpiryMs: config.cursorExpiryMs,
       cacheBytesMax: config.subscribeCacheBytesMax,
       headPollMs: config.tailHeadPollMs,
       subscriptionsMax: { open: 0, max: config.subscribeStreamsMax },
@@ -124,7 +124,6 @@ export function assemble(
     logs,
     views,
     endpoint: () => identity.endpoint,
-    storeUnreachableMs,
     evictionOf: (log) => {
       const view = views.find(log);
       return (
@@ -177,7 +176,7 @@ export function assemble(
       leadingTerm: (log) => campaigns.leadingTerm(log),
       draining,
     }),
-    admin: new AdminService({ adopt: () => throughStore(adopt(), storeUnreachableMs) }),
+    admin: new AdminService({ logs, adopt: () => throughStore(adopt(), storeUnreachableMs) }),
   };
   const grpc = new GrpcServer({
     methods: methodsOf(services, { streamsMax: config.subscribeStreamsMax }),

@@ -37,9 +37,7 @@ export function candidatesText({ candidates, leader, mode, vacant, preparing }: 
 export function campaignText({ message }: CampaignResponse): string {
   switch (message.case) {
     case "waiting": {
-      const { leader, storeRefusal } = message.value;
-      if (storeRefusal !== "")
-        return `waiting: the store refuses, tried again until it does not: ${keyText(storeRefusal)}`;
+      const { leader } = message.value;
       return leader?.id ? `waiting: the leader is ${nameOf(leader)}` : "waiting: somebody else is about to lead";
     }
     case "prepare": {

@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { type LogSummary, LogSummarySchema } from "../gen/oplog/v1/oplog_pb.js";
-import { table } from "./render.js";
+import { keyText, table } from "./render.js";
 import { type Session, withSession } from "./session.js";
 
 const PAGE_LOGS = 1000;
@@ -21,6 +21,10 @@ async function logs(session: Session): Promise<void> {
     } else if (page.logs.length > 0) {
       await session.print(table(["LOG", "HEAD", "TERM", "LOG ID"], page.logs.map(row)).join("\n"));
     }
+    for (const { log, problem } of page.logs) {
+      if (problem !== "") session.note(`log "${log}" is damaged: ${keyText(problem)}`);
+    }
+    if (page.problem !== "") session.note(keyText(page.problem));
     count += page.logs.length;
     pageToken = page.nextPageToken;
   } while (pageToken !== "");

@@ -6,6 +6,7 @@ import { appendCommand } from "./append.js";
 import { parseDurationMs, parseTarget } from "./arguments.js";
 import { campaignCommand } from "./campaign.js";
 import { backupCommand, verifyCommand } from "./data-directory.js";
+import { deleteCursorCommand } from "./delete-cursor.js";
 import { handOverCommand, resignCommand } from "./hand-over.js";
 import { leaderCommand } from "./leader.js";
 import { logsCommand } from "./logs.js";
@@ -72,6 +73,7 @@ export function buildProgram(isJson = false): Command {
     verifyCommand(),
     backupCommand(),
     adoptCommand(),
+    deleteCursorCommand(),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;

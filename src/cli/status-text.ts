@@ -45,8 +45,7 @@ function sidecarLines(sidecar: SidecarStatus, nowMs: number): string[] {
     const kind = `${store.kind} ${store.version}`.trim();
     const outage = store.unreachableFor ? ` for ${ofDuration(store.unreachableFor)}` : "";
     const problem = store.error === "" ? "" : `: ${keyText(store.error)}`;
-    const refuses = problem === "" ? "reachable" : `reachable, and REFUSES${problem}`;
-    lines.push(labelled("store", `${kind}, ${store.reachable ? refuses : `NOT REACHABLE${outage}${problem}`}`));
+    lines.push(labelled("store", `${kind}, ${store.reachable ? "reachable" : `NOT REACHABLE${outage}${problem}`}`));
   }
   return lines;
 }
@@ -77,6 +76,7 @@ function logLines(log: LogStatus, nowMs: number): string[] {
     const stalled = writer.stalledSince ? `, STALLED for ${since(writer.stalledSince, nowMs)}` : "";
     lines.push(labelled("writer", `${writer.queuedAppends} appends queued (${bytes})${stalled}`));
   }
+  for (const problem of log.problems) lines.push(labelled("DAMAGED", keyText(problem)));
   if (log.observedAt) lines.push(labelled("observed", `${since(log.observedAt, nowMs)} ago`));
   lines.push(...section("subscribers", SUBSCRIBER_HEADER, log.subscribers.map(subscriberRow)));
   lines.push(
@@ -107,6 +107,7 @@ function subscriberRow(subscriber: SubscriberStatus): string[] {
 const CURSOR_HEADER = ["CONSUMER", "RECEIVED", "FLUSHED", "APPLIED", "LAG", "UPDATED"];
 
 function cursorRow(cursor: CursorStatus, nowMs: number): string[] {
+  if (cursor.problem !== "") return [keyText(cursor.consumer), "DAMAGED", "-", "-", "-", keyText(cursor.problem)];
   return [
     cursor.consumer,
     cursor.receivedSequenceId.toString(),

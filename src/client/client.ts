@@ -1,5 +1,10 @@
 import type { Client } from "@grpc/grpc-js";
-import { AdminService, type AdoptResponse } from "../gen/oplog/v1/admin_pb.js";
+import {
+  AdminService,
+  type AdoptResponse,
+  type DeleteCursorRequestSchema,
+  type DeleteCursorResponse,
+} from "../gen/oplog/v1/admin_pb.js";
 import {
   type ClaimTermRequestSchema,
   type ClaimTermResponse,
@@ -182,6 +187,13 @@ export class OplogClient {
   /** Takes the store of the sidecar as it is now for the right one. */
   adopt(options?: UnaryOptions): Promise<AdoptResponse> {
     return unary(this.calls, AdminService.method.adopt, {}, this.withDeadline(options));
+  }
+
+  deleteCursor(
+    request: Request<typeof DeleteCursorRequestSchema>,
+    options?: UnaryOptions,
+  ): Promise<DeleteCursorResponse> {
+    return unary(this.calls, AdminService.method.deleteCursor, request, this.withDeadline(options));
   }
 
   /** The bare AppendStream call; appender() is easier to use. */

@@ -130,6 +130,9 @@ function unreadable(given: Given, input: ConfigInput): string | undefined {
   }
 }
 
+/** Longer than any append waits for a standby, and than a consumer takes to restart. */
+const CURSOR_EXPIRY_MS_MIN = 5 * 60_000;
+
 function contradictions(settings: Settings, sourceOf: (key: OptionKey) => string): string[] {
   const problems: string[] = [];
   const needs = (key: OptionKey, other: OptionKey) => {
@@ -148,6 +151,9 @@ function contradictions(settings: Settings, sourceOf: (key: OptionKey) => string
   }
   if (settings.objectLeaseDefaultMs !== undefined && settings.views.length === 0) {
     problems.push(`${sourceOf("objectLeaseDefaultMs")}: has no effect without views, the logs that it is for`);
+  }
+  if (settings.cursorExpiryMs !== 0 && settings.cursorExpiryMs < CURSOR_EXPIRY_MS_MIN) {
+    problems.push(`${sourceOf("cursorExpiryMs")}: below 5m, a consumer that is restarted would lose its place`);
   }
   const plain = settings.etcdEndpoints.find((url) => url.startsWith("http:"));
   const isEncrypted = settings.etcdEndpoints.some((url) => url.startsWith("https:"));

@@ -156,6 +156,13 @@ const subscribe = {
     "1000",
     "Most logs that are followed or were written here since the start.",
   ),
+  cursorExpiryMs: option(
+    "cursor-expiry",
+    duration(0, 10 * YEAR_MS),
+    "168h",
+    "How long the cursor of a consumer may stay where it is while the log goes on, before the leader removes it; 0 = for " +
+      "ever, else at least 5m. A log has room for 1,000 cursors.",
+  ),
   views: option(
     "views",
     list(logName),

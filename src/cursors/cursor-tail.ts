@@ -29,7 +29,7 @@ export class CursorTail {
 
   constructor(private readonly parts: CursorTailParts) {}
 
-  /** Follows until the signal aborts, through every break of the store; nothing is told after that. */
+  /** Follows until the signal aborts, through every break of the store; nothing is told after that. Rejects for a defect. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, logger, keys } = this.parts;
     const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
@@ -43,6 +43,7 @@ export class CursorTail {
         await this.follow(signal, isWell);
       } catch (error) {
         if (signal.aborted) return;
+        if (!(error instanceof StoreError)) throw error;
         if (!isWarned)
           logger.warn({ event: "cursor_tail_broken", log: keys.log, err: error }, "reading the cursors again");
         isWarned = true;

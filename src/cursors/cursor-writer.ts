@@ -1,11 +1,17 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
-import { LogNotFoundError, OplogError, TooManyError } from "../oplog/errors.js";
+import {
+  CursorDamagedError,
+  CursorNotFoundError,
+  LogNotFoundError,
+  OplogError,
+  TooManyError,
+} from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { wholeRange } from "../oplog/kv-pages.js";
-import type { KvStore } from "../oplog/kv-store.js";
-import { CURSORS_MAX, decodeCursor, type StoredCursor } from "../stored/cursors.js";
+import type { Compare, KeyValue, KvStore, TxnResult, Write } from "../oplog/kv-store.js";
+import { CURSORS_MAX, openCursor, type StoredCursor, storedCursorKey } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";
 import { decodeFloor } from "../stored/history.js";
 import { type CursorUpdate, completeUpdate, moveCursor } from "./cursor-rules.js";
@@ -41,6 +47,7 @@ const RETRY_MS = 100;
 export class CursorWriter {
   /** By consumer: what waits for the write in flight to end. */
   private readonly waiting = new Map<string, Call[]>();
+  private making: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly parts: CursorWriterParts) {}
 
@@ -61,6 +68,23 @@ export class CursorWriter {
         reject(new TooManyError(`updates of cursor "${consumer}" that wait`, CALLS_WAITING_MAX, RETRY_MS));
       }
     });
+  }
+
+  /** Also one that is damaged. Rejects with OplogError, or StoreError. A consumer that reports again makes it anew. */
+  async delete(consumer: string): Promise<void> {
+    const { store, keys } = this.parts;
+    const key = storedCursorKey(keys, consumer);
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const [head, { pair }] = await Promise.all([store.get(keys.head), store.get(key)]);
+      if (head.pair === undefined) throw new LogNotFoundError(keys.log);
+      if (pair === undefined) throw new CursorNotFoundError(keys.log, consumer);
+      const { succeeded } = await store.txn({
+        compares: [{ key, modRevision: pair.modRevision }],
+        writes: [{ kind: "delete", key }],
+      });
+      if (succeeded) return;
+    }
+    throw new TooManyError(`concurrent updates of cursor "${consumer}"`, ATTEMPTS_MAX, RETRY_MS);
   }
 
   /** Writes until nobody waits any more. */
@@ -89,7 +113,7 @@ export class CursorWriter {
       ]);
       if (headRead.pair === undefined) throw new LogNotFoundError(keys.log);
       const head = decodeHead(headRead.pair).lastSequenceId;
-      const stored = cursorRead.pair && decodeCursor(cursorRead.pair.value);
+      const stored = this.storedFor(calls, cursorRead.pair);
       const verdicts: (OplogError | undefined)[] = [];
       let cursor: Cursor | undefined = stored;
       for (const { update } of calls) {
@@ -98,11 +122,13 @@ export class CursorWriter {
         if (!(moved instanceof OplogError)) cursor = moved;
       }
       if (cursor !== undefined && cursor !== stored) {
-        if (stored === undefined) await this.requireRoom();
-        const written = await store.txn({
-          compares: [{ key, modRevision: cursorRead.pair?.modRevision ?? 0n }],
-          writes: [{ kind: "put", key, value: toBinary(CursorSchema, cursor) }],
-        });
+        const put: Write = { kind: "put", key, value: toBinary(CursorSchema, cursor) };
+        const compare: Compare = { key, modRevision: cursorRead.pair?.modRevision ?? 0n };
+        const written = await (cursorRead.pair !== undefined
+          ? store.txn({ compares: [compare], writes: [put] })
+          : attempt === 0
+            ? this.make(compare, put)
+            : this.makeInTurn(compare, put));
         if (!written.succeeded) continue;
         onMoved({ consumer, cursor, modRevision: written.revision });
       }
@@ -117,9 +143,39 @@ export class CursorWriter {
     throw new TooManyError(`concurrent updates of cursor "${consumer}"`, ATTEMPTS_MAX, RETRY_MS);
   }
 
-  private async requireRoom(): Promise<void> {
+  /** A damaged one can only be replaced: where it stood is not known. */
+  private storedFor(calls: readonly Call[], pair: KeyValue | undefined): Cursor | undefined {
+    if (pair === undefined) return undefined;
+    const read = openCursor(this.parts.keys, pair);
+    if ("cursor" in read) return read.cursor;
+    if (calls.every(({ update }) => update.isRewindAllowed)) return undefined;
+    throw new CursorDamagedError(this.parts.keys.log, read.consumer, read.problem);
+  }
+
+  /**
+   * One more cursor, if there is room. Whatever makes one puts `cursorsMade`, which is compared: so what has been counted
+   * since that was read still holds.
+   */
+  private async make(compare: Compare, put: Write): Promise<TxnResult> {
     const { store, keys } = this.parts;
+    const { pair } = await store.get(keys.cursorsMade);
     const { pairs } = await wholeRange(store, { from: keys.cursorsFrom, to: keys.cursorsTo, keysOnly: true });
-    if (pairs.length >= CURSORS_MAX) throw new TooManyError("cursors of this log", CURSORS_MAX);
+    if (pairs.length >= CURSORS_MAX) {
+      const what = `cursors of log "${keys.log}" (DeleteCursor removes one, --cursor-expiry those that are silent)`;
+      throw new TooManyError(what, CURSORS_MAX);
+    }
+    return store.txn({
+      compares: [compare, { key: keys.cursorsMade, modRevision: pair?.modRevision ?? 0n }],
+      writes: [put, { kind: "put", key: keys.cursorsMade, value: NOTHING }],
+    });
+  }
+
+  /** Those that have refused each other make way for each other. */
+  private makeInTurn(compare: Compare, put: Write): Promise<TxnResult> {
+    const made = this.making.then(() => this.make(compare, put));
+    this.making = made.catch(() => undefined);
+    return made;
   }
 }
+
+const NOTHING = new Uint8Array();

@@ -2,7 +2,7 @@ import type { Clock, Timer } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore, WatchEvent } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
-import { type CursorsRead, consumerOf, decodeCursor, type StoredCursor } from "../stored/cursors.js";
+import { type CursorsRead, consumerOf, type DamagedCursor, openCursor, type StoredCursor } from "../stored/cursors.js";
 import { CursorTail } from "./cursor-tail.js";
 import { type StandbyWait, StandbyWaits } from "./standby-waits.js";
 
@@ -23,6 +23,8 @@ export interface StandbyPositionsParts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly pollMs: number;
+  /** A broken invariant: the process must end. */
+  readonly onBroken: (error: unknown) => void;
 }
 
 interface Position {
@@ -56,6 +58,8 @@ const IDLE_MS = 5000;
  */
 export class StandbyPositions {
   private readonly positions = new Map<string, Position>();
+  /** Those that have been told of, by their revision. */
+  private readonly damaged = new Map<string, bigint>();
   /** The highest STANDBYS_MAX positions, the highest first. */
   private highest: Record<StandbyDemand["position"], bigint[]> = { received: [], applied: [] };
   private readonly levels = new Map<string, Level>();
@@ -153,7 +157,7 @@ export class StandbyPositions {
       onRead: (read) => this.take(read),
       onChanged: (events) => this.apply(events),
     });
-    this.tail = { stop, done: tail.run(stop.signal) };
+    this.tail = { stop, done: tail.run(stop.signal).catch(this.parts.onBroken) };
   }
 
   private async stop(): Promise<void> {
@@ -161,17 +165,19 @@ export class StandbyPositions {
     if (tail === undefined) return;
     this.tail = undefined;
     this.positions.clear();
+    this.damaged.clear();
     this.release();
     tail.stop.abort();
     await tail.done;
   }
 
-  private take({ cursors, revision }: CursorsRead): void {
+  private take({ cursors, damaged, revision }: CursorsRead): void {
     const present = new Set(cursors.map(({ consumer }) => consumer));
     for (const [consumer, { modRevision }] of this.positions) {
       if (!present.has(consumer) && modRevision <= revision) this.positions.delete(consumer);
     }
     for (const stored of cursors) this.remember(stored);
+    for (const each of damaged) this.forgetDamaged(each);
     this.release();
   }
 
@@ -179,15 +185,31 @@ export class StandbyPositions {
     const { keys } = this.parts;
     for (const event of events) {
       if (event.kind === "put") {
-        const { key, value, modRevision } = event.pair;
-        this.remember({ consumer: consumerOf(keys, key), cursor: decodeCursor(value), modRevision });
+        const read = openCursor(keys, event.pair);
+        if ("cursor" in read) this.remember(read);
+        else this.forgetDamaged(read);
       } else {
-        const consumer = consumerOf(keys, event.key);
-        const known = this.positions.get(consumer);
-        if (known !== undefined && known.modRevision < event.modRevision) this.positions.delete(consumer);
+        this.forget({ consumer: consumerOf(keys, event.key), modRevision: event.modRevision });
       }
     }
     this.release();
+  }
+
+  /** Where its consumer is cannot be told. */
+  private forgetDamaged({ consumer, problem, modRevision }: DamagedCursor): void {
+    this.forget({ consumer, modRevision });
+    if (this.damaged.get(consumer) === modRevision) return;
+    this.damaged.set(consumer, modRevision);
+    const { logger, keys } = this.parts;
+    logger.error(
+      { event: "cursor_damaged", log: keys.log, consumer: consumer.slice(0, 200), problem },
+      "a cursor cannot be read and does not count; DeleteCursor removes it",
+    );
+  }
+
+  private forget({ consumer, modRevision }: Pick<DamagedCursor, "consumer" | "modRevision">): void {
+    const known = this.positions.get(consumer);
+    if (known !== undefined && known.modRevision < modRevision) this.positions.delete(consumer);
   }
 
   private remember({ consumer, cursor, modRevision }: StoredCursor): void {

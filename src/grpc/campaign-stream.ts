@@ -135,9 +135,8 @@ function toCandidate(message: CandidateMessage): Candidate {
 function toMessage(message: CampaignMessage) {
   switch (message.kind) {
     case "waiting": {
-      const { leader, refusal = "" } = message;
-      const told = leader && { id: leader.owner, endpoint: leader.endpoint, term: leader.term };
-      return { case: "waiting" as const, value: { storeRefusal: refusal, ...(told && { leader: told }) } };
+      const { owner: id, endpoint, term } = message.leader;
+      return { case: "waiting" as const, value: { leader: { id, endpoint, term } } };
     }
     case "prepare": {
       const { term, finalSequenceId, isHandOver } = message;

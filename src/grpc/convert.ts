@@ -253,15 +253,19 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
         connectedAt: timestampFromMs(subscription.connectedWallMs),
       };
     }),
-    cursors: state.cursors.map(({ consumer, cursor }) => ({
-      consumer,
-      receivedSequenceId: cursor.receivedSequenceId,
-      flushedSequenceId: cursor.flushedSequenceId,
-      appliedSequenceId: cursor.appliedSequenceId,
-      lagEntries: state.head > cursor.appliedSequenceId ? state.head - cursor.appliedSequenceId : 0n,
-      stateHash: cursor.stateHash,
-      updatedAt: timestampFromMs(Number(cursor.updatedAtMs)),
-    })),
+    cursors: [
+      ...state.cursors.map(({ consumer, cursor }) => ({
+        consumer,
+        receivedSequenceId: cursor.receivedSequenceId,
+        flushedSequenceId: cursor.flushedSequenceId,
+        appliedSequenceId: cursor.appliedSequenceId,
+        lagEntries: state.head > cursor.appliedSequenceId ? state.head - cursor.appliedSequenceId : 0n,
+        stateHash: cursor.stateHash,
+        updatedAt: timestampFromMs(Number(cursor.updatedAtMs)),
+      })),
+      ...state.damagedCursors.map(({ consumer, problem }) => ({ consumer, problem })),
+    ],
+    problems: [...state.problems],
     ...(state.observedWallMs === undefined ? {} : { observedAt: timestampFromMs(state.observedWallMs) }),
   });
 }

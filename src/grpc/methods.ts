@@ -57,5 +57,6 @@ export function methodsOf(
     unary(Standby.method.renewObjectLeases, "append", none, (request) => standby.renewObjectLeases(request)),
 
     unary(Admin.method.adopt, "operate", none, (request) => admin.adopt(request)),
+    unary(Admin.method.deleteCursor, "operate", none, (request) => admin.deleteCursor(request)),
   ];
 }

@@ -204,10 +204,14 @@ export class OpLogService {
 
   async listLogs({ pageSize, pageToken }: ListLogsRequest): Promise<MessageInitShape<typeof ListLogsResponseSchema>> {
     const limit = pageSize === 0 ? PAGE_SIZE_DEFAULT : requireWithin("page_size", pageSize, 1, PAGE_SIZE_MAX, "logs");
-    const { logs, isLast } = await this.parts.logs.list(pageToken, limit);
+    const { logs, last, foreign, isLast } = await this.parts.logs.list(pageToken, limit);
     return {
-      logs: logs.map(({ log, logId, head, term }) => ({ log, logId, headSequenceId: head, term })),
-      nextPageToken: isLast ? "" : (logs.at(-1)?.log ?? ""),
+      logs: logs.map(({ log, logId, head, term, problem }) => ({ log, logId, headSequenceId: head, term, problem })),
+      nextPageToken: isLast ? "" : (last ?? ""),
+      problem:
+        foreign === undefined
+          ? ""
+          : `${foreign.count} of the names belong to no log, the first one is ${foreign.first}`,
     };
   }
 

@@ -47,6 +47,8 @@ export interface ServedLog {
 
   updateCursor(update: CursorUpdate): Promise<CursorMoved>;
 
+  deleteCursor(consumer: string): Promise<void>;
+
   /** From the store; while that is away, what was seen last, or "unknown": a log that was missing may exist by now. */
   observe(): Promise<LogState | "missing" | "unknown">;
 }
@@ -67,6 +69,8 @@ export interface LogParts
   readonly subscriptionsMax: SubscriptionBudget;
   readonly storeUnreachableMs: () => number;
   readonly askLeader: AskLeader;
+  /** How long a cursor may be silent before the leader removes it; 0 = for ever. */
+  readonly cursorExpiryMs: number;
   /** Told once of each log that turns out to exist. */
   readonly onFound: (log: string) => void;
   /** The store has another history of the log than the one that was seen here. */

@@ -84,6 +84,8 @@ export class LastKnown {
       isVacant,
       leaseLeftMs: undefined,
       cursors: reading?.cursors ?? [],
+      damagedCursors: reading?.damagedCursors ?? [],
+      problems: [],
       observedWallMs: reading?.observedWallMs,
     };
   }

@@ -1,3 +1,4 @@
+import { CursorExpiry } from "../cursors/cursor-expiry.js";
 import type { CursorUpdate } from "../cursors/cursor-rules.js";
 import { type CursorMoved, CursorWriter } from "../cursors/cursor-writer.js";
 import { StandbyPositions } from "../cursors/standby-positions.js";
@@ -39,6 +40,7 @@ export class Log implements ServedLog {
   readonly subscriptions = new Map<bigint, Subscription>();
   private readonly cursors: CursorWriter;
   private readonly resolver: StoreResolver;
+  private readonly cursorExpiry: CursorExpiry;
   private feed: LogFeed;
   private feedUsers = 0;
   private retainers = 0;
@@ -63,6 +65,7 @@ export class Log implements ServedLog {
       onMoved: (moved) => this.standbys.note(moved),
     });
     this.resolver = new StoreResolver(parts.store, this.keys, parts.clock);
+    this.cursorExpiry = new CursorExpiry({ ...parts, keys: this.keys });
     this.primary = new LogPrimary({
       ...parts,
       keys: this.keys,
@@ -81,6 +84,7 @@ export class Log implements ServedLog {
       },
       onLeading: (isLeading) => {
         if (isLeading) this.noteFound();
+        this.cursorExpiry.whileLeading(isLeading);
         this.feed.resync();
       },
     });
@@ -180,12 +184,16 @@ export class Log implements ServedLog {
     return this.throughStore(this.cursors.update(update), "the position may have been stored or not: send it again");
   }
 
+  deleteCursor(consumer: string): Promise<void> {
+    return this.throughStore(this.cursors.delete(consumer), "the cursor may have been deleted or not: delete it again");
+  }
+
   async observe(): Promise<LogState | "missing" | "unknown"> {
     try {
       const state = await readLogState(this.parts.store, this.keys, this.parts.clock);
       if (state === "missing") return state;
       this.noteFound();
-      this.sightings.noteReading(state);
+      if (state.problems.length === 0) this.sightings.noteReading(state);
       return state;
     } catch (error) {
       if (error instanceof StoreDataLossError) throw new StoreLostError(error.message);
@@ -213,14 +221,9 @@ export class Log implements ServedLog {
     return this.throughStore(this.parts.store.leaseTimeLeft(leaseId));
   }
 
-  /** Now, on every change, and every few seconds. `onFailed`: told of each attempt at the store that fails. */
-  async *watchLeadership(
-    signal: AbortSignal,
-    rereadMs = LEADERSHIP_REREAD_MS,
-    onFailed: (error: StoreError) => void = () => undefined,
-  ): AsyncGenerator<Leadership> {
-    const { store, clock } = this.parts;
-    for await (const leadership of watchLeadership({ store, clock, keys: this.keys, onFailed }, rereadMs, signal)) {
+  /** Now, on every change, and every few seconds. */
+  async *watchLeadership(signal: AbortSignal, rereadMs = LEADERSHIP_REREAD_MS): AsyncGenerator<Leadership> {
+    for await (const leadership of watchLeadership({ ...this.parts, keys: this.keys }, rereadMs, signal)) {
       this.sightings.noteLeadership(leadership);
       yield leadership;
     }
@@ -236,6 +239,7 @@ export class Log implements ServedLog {
 
   async close(): Promise<void> {
     this.feedIdle?.cancel();
+    this.cursorExpiry.whileLeading(false);
     await Promise.all([this.standbys.close(), this.stopFeed()]);
   }
 

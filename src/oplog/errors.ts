@@ -94,6 +94,18 @@ export class CursorNotFoundError extends OplogError {
   }
 }
 
+/** Only this cursor is lost. */
+export class CursorDamagedError extends OplogError {
+  constructor(log: string, consumer: string, problem: string) {
+    super(
+      "DATA_LOSS",
+      "CURSOR_DAMAGED",
+      `cursor "${consumer}" of log "${log}": ${problem}; UpdateCursor with rewind replaces it, DeleteCursor removes it`,
+      { log, consumer },
+    );
+  }
+}
+
 export class OperationIdUsedError extends OplogError {
   constructor(writerId: string, operationId: bigint, highest: bigint) {
     super(

@@ -18,6 +18,10 @@ export function requireLogName(name: string, field = "log"): string {
   return name;
 }
 
+export function isConsumerName(name: string): boolean {
+  return CONSUMER_NAME.test(name);
+}
+
 export function requireConsumerName(name: string, field = "consumer"): string {
   if (!CONSUMER_NAME.test(name)) {
     throw new InvalidArgumentError(field, `${quote(name)} is no name: 1 to 128 characters of [A-Za-z0-9_.-]`, {
@@ -50,6 +54,8 @@ export class LogKeys {
   readonly allTo: string;
   readonly recordsFrom: string;
   readonly recordsTo: string;
+  /** Put by whatever makes a cursor, so that two cannot pass the limit at once. */
+  readonly cursorsMade: string;
   readonly cursorsFrom: string;
   readonly cursorsTo: string;
   private readonly root: string;
@@ -73,6 +79,7 @@ export class LogKeys {
     this.allTo = `${this.root}${AFTER_SLASH}`;
     this.recordsFrom = `${this.root}/records/`;
     this.recordsTo = `${this.root}/records${AFTER_SLASH}`;
+    this.cursorsMade = `${this.root}/cursors`;
     this.cursorsFrom = `${this.root}/cursors/`;
     this.cursorsTo = `${this.root}/cursors${AFTER_SLASH}`;
   }
@@ -114,9 +121,9 @@ export const logListing = {
   to: (prefix: string) => `${prefix}${AFTER_SLASH}`,
   /** Where the keys after those of `log` start. */
   after: (prefix: string, log: string) => `${prefix}/${log}${AFTER_SLASH}`,
-  /** The log that a key belongs to, or undefined for a key that is none of ours. */
-  logOf(prefix: string, key: string): string | undefined {
-    const name = key.slice(prefix.length + 1).split("/", 1)[0];
-    return name !== undefined && LOG_NAME.test(name) ? name : undefined;
+  /** The name that follows the prefix in a key, and whether a log can have it. */
+  nameIn(prefix: string, key: string): { readonly name: string; readonly isLog: boolean } {
+    const name = key.slice(prefix.length + 1).split("/", 1)[0]!;
+    return { name, isLog: LOG_NAME.test(name) };
   },
 };

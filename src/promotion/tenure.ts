@@ -64,19 +64,16 @@ export class Tenure {
   }
 
   private async leadTerms(first: Claim, times: PromotionTimes): Promise<Lost> {
-    const { clock } = this.parts;
-    for (let claim = first, taken = times; ; ) {
+    for (let claim = first; ; ) {
       const current = claim;
-      const end = await this.lead(current, taken).finally(() => {
+      const end = await this.lead(current, times).finally(() => {
         this.current = undefined;
         this.stepDown(current);
       });
       if (end.kind === "lost") return end.lost;
-      const endedMs = clock.monotonicMs();
       const again = await this.untilStoreAnswers(() => this.claimAgain());
       if (again === undefined) return this.lost();
       if ("reason" in again) return again;
-      const claimedMs = clock.monotonicMs();
       this.parts.onHeld(new HeldTerm(again));
       const late = await this.applyUpTo(again).catch((error: unknown) => {
         this.stepDown(again);
@@ -87,11 +84,6 @@ export class Tenure {
         return late;
       }
       claim = again;
-      taken = {
-        fenceMs: Math.round(claimedMs - endedMs),
-        catchUpMs: Math.round(clock.monotonicMs() - claimedMs),
-        objectLeasesMs: 0,
-      };
     }
   }
 
@@ -189,7 +181,7 @@ export class Tenure {
   /** Undefined: the leadership is over first. */
   private async untilStoreAnswers<T>(work: () => Promise<T>): Promise<T | undefined> {
     const { resigning, silent, keeper } = this.parts;
-    return untilStoreAnswers(this.parts.clock, work, [resigning, silent, keeper.lost]);
+    return untilStoreAnswers(this.parts.clock, work, resigning, silent, keeper.lost);
   }
 }
 
@@ -197,8 +189,7 @@ export class Tenure {
 export async function untilStoreAnswers<T>(
   clock: Clock,
   work: () => Promise<T>,
-  over: readonly AbortSignal[],
-  onFailed: (error: StoreError) => void = () => undefined,
+  ...over: AbortSignal[]
 ): Promise<T | undefined> {
   const { signal, unlink } = linkSignals(...over);
   const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
@@ -208,7 +199,6 @@ export async function untilStoreAnswers<T>(
         return await work();
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
-        onFailed(error);
         await sleep(clock, backoff.delayMs(), signal);
       }
     }

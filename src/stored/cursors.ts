@@ -1,10 +1,11 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { CursorNotFoundError } from "../oplog/errors.js";
-import type { LogKeys } from "../oplog/keys.js";
+import { CursorDamagedError, CursorNotFoundError, InvalidArgumentError } from "../oplog/errors.js";
+import { isConsumerName, type LogKeys } from "../oplog/keys.js";
 import { wholeRange } from "../oplog/kv-pages.js";
-import type { KvStore } from "../oplog/kv-store.js";
+import type { KeyValue, KvStore } from "../oplog/kv-store.js";
 
+/** Of a log. Whoever makes one more is refused. */
 export const CURSORS_MAX = 1000;
 
 /** A cursor as it is at rest. */
@@ -14,32 +15,68 @@ export interface StoredCursor {
   readonly modRevision: bigint;
 }
 
+/** A key among the cursors that is none: its value cannot be read, or its name is not one of ours. */
+export interface DamagedCursor {
+  /** As the key has it. */
+  readonly consumer: string;
+  readonly problem: string;
+  readonly modRevision: bigint;
+}
+
 /** All cursors of a log, none missing that was there at `revision`. */
 export interface CursorsRead {
-  readonly cursors: StoredCursor[];
+  readonly cursors: readonly StoredCursor[];
+  readonly damaged: readonly DamagedCursor[];
   readonly revision: bigint;
 }
 
+/** Throws CursorNotFoundError and CursorDamagedError. */
 export async function readCursor(store: KvStore, keys: LogKeys, consumer: string): Promise<Cursor> {
   const { pair } = await store.get(keys.cursor(consumer));
   if (pair === undefined) throw new CursorNotFoundError(keys.log, consumer);
-  return decodeCursor(pair.value);
+  return requireCursor(keys, pair);
 }
 
 export async function readCursors(store: KvStore, keys: LogKeys): Promise<CursorsRead> {
   const { pairs, revision } = await wholeRange(store, { from: keys.cursorsFrom, to: keys.cursorsTo });
-  const cursors = pairs.map(({ key, value, modRevision }) => ({
-    consumer: consumerOf(keys, key),
-    cursor: decodeCursor(value),
-    modRevision,
-  }));
-  return { cursors, revision };
+  const cursors: StoredCursor[] = [];
+  const damaged: DamagedCursor[] = [];
+  for (const pair of pairs) {
+    const read = openCursor(keys, pair);
+    if ("problem" in read) damaged.push(read);
+    else cursors.push(read);
+  }
+  return { cursors, damaged, revision };
+}
+
+/** One that is damaged costs nobody but its consumer. */
+export function openCursor(keys: LogKeys, { key, value, modRevision }: KeyValue): StoredCursor | DamagedCursor {
+  const consumer = consumerOf(keys, key);
+  if (!isConsumerName(consumer)) return { consumer, problem: "the key is no name of a consumer", modRevision };
+  try {
+    return { consumer, cursor: fromBinary(CursorSchema, value), modRevision };
+  } catch (error) {
+    return { consumer, problem: `the value is damaged: ${String(error)}`, modRevision };
+  }
+}
+
+export function requireCursor(keys: LogKeys, pair: KeyValue): Cursor {
+  const read = openCursor(keys, pair);
+  if ("problem" in read) throw new CursorDamagedError(keys.log, read.consumer, read.problem);
+  return read.cursor;
 }
 
 export function consumerOf(keys: LogKeys, key: string): string {
   return key.slice(keys.cursorsFrom.length);
 }
 
-export function decodeCursor(value: Uint8Array): Cursor {
-  return fromBinary(CursorSchema, value);
+const STORED_NAME = /^[\x20-\x7e]{1,512}$/;
+
+/** Also the key of one that is damaged, whose name need not be one that UpdateCursor takes. */
+export function storedCursorKey(keys: LogKeys, consumer: string): string {
+  if (STORED_NAME.test(consumer)) return keys.cursorsFrom + consumer;
+  const shown = JSON.stringify(consumer.slice(0, 200));
+  throw new InvalidArgumentError("consumer", `${shown} is no name of a cursor: 1 to 512 printable ASCII characters`, {
+    received: consumer.slice(0, 200),
+  });
 }

@@ -1,7 +1,8 @@
 import type { Clock } from "../oplog/clock.js";
+import { DataLossError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
-import { readCursors, type StoredCursor } from "./cursors.js";
+import { type DamagedCursor, readCursors, type StoredCursor } from "./cursors.js";
 import { decodeHead } from "./decode.js";
 import { readFloor } from "./history.js";
 import { readLeadership } from "./leadership.js";
@@ -18,29 +19,44 @@ export interface LogState {
   /** Undefined where leadership is not leased, and always while the store is away: it says nothing of a later time. */
   readonly leaseLeftMs: number | undefined;
   readonly cursors: readonly StoredCursor[];
+  readonly damagedCursors: readonly DamagedCursor[];
+  /** What of it is damaged in the store, each with its key. What is told of that is as of a log without it. */
+  readonly problems: readonly string[];
   /** When all of this was read from the store. Undefined: it never was. */
   readonly observedWallMs: number | undefined;
 }
 
-/** Rejects with StoreError. */
+/** Rejects with StoreError. A damaged value costs what it tells of, and nothing else. */
 export async function readLogState(store: KvStore, keys: LogKeys, clock: Clock): Promise<LogState | "missing"> {
+  const problems: string[] = [];
+  const tolerant = async <T>(reading: Promise<T>): Promise<T | undefined> => {
+    try {
+      return await reading;
+    } catch (error) {
+      if (!(error instanceof DataLossError)) throw error;
+      problems.push(error.message);
+      return undefined;
+    }
+  };
   const [head, leadership, floor, cursors] = await Promise.all([
-    store.get(keys.head),
-    readLeadership(store, keys),
-    readFloor(store, keys),
+    tolerant(store.get(keys.head).then(({ pair }) => (pair === undefined ? "missing" : decodeHead(pair)))),
+    tolerant(readLeadership(store, keys)),
+    tolerant(readFloor(store, keys)),
     readCursors(store, keys),
   ]);
-  if (head.pair === undefined) return "missing";
-  const { logId, lastSequenceId } = decodeHead(head.pair);
-  const { term: owner, leader, leaderLeaseId } = leadership;
+  if (head === "missing") return head;
+  const owner = leadership?.term;
+  const leader = leadership?.leader;
   return {
-    logId,
-    head: lastSequenceId,
-    floor: floor.sequenceId,
+    logId: head?.logId ?? new Uint8Array(),
+    head: head?.lastSequenceId ?? 0n,
+    floor: floor?.sequenceId ?? 1n,
     leader: { id: owner?.owner ?? "", endpoint: owner?.endpoint ?? "", term: owner?.term ?? 0n },
     isVacant: owner?.elected === true && leader === undefined,
-    leaseLeftMs: leader && (await store.leaseTimeLeft(leaderLeaseId)),
+    leaseLeftMs: leadership && leader && (await store.leaseTimeLeft(leadership.leaderLeaseId)),
     cursors: cursors.cursors,
+    damagedCursors: cursors.damaged,
+    problems,
     observedWallMs: clock.wallMs(),
   };
 }

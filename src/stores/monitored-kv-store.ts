@@ -36,9 +36,6 @@ export class MonitoredKvStore implements KvStore {
   /** Its data is gone for good; what it still answers makes it no better. */
   private isLost = false;
   private unreachableSinceMs: number | undefined;
-  private answeredMs: number;
-  /** A member of the store may tell its status though the store as a whole does not answer. */
-  private isSilent = false;
   private info: StoreInfo = { version: "", sizeBytes: 0 };
 
   constructor(
@@ -50,8 +47,7 @@ export class MonitoredKvStore implements KvStore {
   ) {
     this.kind = store.kind;
     this.txnBytesMax = store.txnBytesMax;
-    this.answeredMs = clock.monotonicMs();
-    this.unreachableSinceMs = this.answeredMs;
+    this.unreachableSinceMs = clock.monotonicMs();
   }
 
   get health(): StoreHealth {
@@ -113,8 +109,7 @@ export class MonitoredKvStore implements KvStore {
     let outcome = "ok";
     try {
       const result = await call();
-      if (operation !== "status") this.isSilent = false;
-      if (!this.isSilent) this.noteReachable();
+      this.noteReachable();
       return result;
     } catch (error) {
       outcome =
@@ -125,10 +120,9 @@ export class MonitoredKvStore implements KvStore {
             : error instanceof StoreError
               ? "refused"
               : "defect";
-      if (operation !== "status") this.isSilent = error instanceof StoreUnreachableError;
       const tellsOfStore = operation === "status" && (isLoss(error) || error instanceof StoreRefusedError);
       const isReplaced = error instanceof StoreReplacedError;
-      if (tellsOfStore || isReplaced || error instanceof StoreUnreachableError) this.noteUnreachable(error, startedMs);
+      if (tellsOfStore || isReplaced || error instanceof StoreUnreachableError) this.noteUnreachable(error);
       // One value, or everything.
       if (isLoss(error) && operation !== "status") this.status().catch(() => undefined);
       throw error;
@@ -138,7 +132,6 @@ export class MonitoredKvStore implements KvStore {
   }
 
   private noteReachable(): void {
-    this.answeredMs = this.clock.monotonicMs();
     if (this.unreachableSinceMs === undefined || this.isLost) return;
     const { kind } = this;
     const unreachableMs = Math.round(this.clock.monotonicMs() - this.unreachableSinceMs);
@@ -148,13 +141,12 @@ export class MonitoredKvStore implements KvStore {
     this.logger.info({ event: "store_reachable", kind, unreachableMs }, "the store answers");
   }
 
-  private noteUnreachable(error: StoreError, askedMs: number): void {
+  private noteUnreachable(error: StoreError): void {
     const isNews = this.unreachableSinceMs === undefined || this.error === "not asked yet";
     this.error = error.message;
     this.isLost = isLoss(error);
     if (!isNews) return;
-    // The outage is as old as the call that found it, and no older than the last answer.
-    this.unreachableSinceMs ??= Math.max(askedMs, this.answeredMs);
+    this.unreachableSinceMs ??= this.clock.monotonicMs();
     this.observer.reachable(false);
     this.onChange(false);
     this.logger.error(

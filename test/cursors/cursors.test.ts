@@ -1,6 +1,8 @@
+import { create, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import type { CursorUpdate } from "../../src/cursors/cursor-rules.js";
 import { CursorWriter } from "../../src/cursors/cursor-writer.js";
+import { CursorSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { Logs } from "../../src/log/logs.js";
 import {
   BeyondHeadError,
@@ -151,6 +153,76 @@ describe("a cursor", () => {
     });
   });
 
+  describe("of which there are as many as a log has room for", () => {
+    const several = (count: number, from = 0) =>
+      Array.from({ length: count }, (_, index) => `pod-${String(from + index).padStart(4, "0")}`);
+    /** As an older sidecar puts them: without a count. */
+    async function fill(count: number): Promise<void> {
+      const value = toBinary(CursorSchema, create(CursorSchema, { appliedSequenceId: 1n }));
+      for (const consumer of several(count)) {
+        await store.txn({ compares: [], writes: [{ kind: "put", key: keys.cursor(consumer), value }] });
+      }
+    }
+
+    it("is refused, whoever makes one more at the same time", async () => {
+      await fill(990);
+      const writers = [aWriterOf(), aWriterOf(), aWriterOf()];
+      const made = await Promise.allSettled(
+        several(30, 2000).map((consumer, index) => writers[index % 3]!.update(at(1, 1, 1, { consumer }))),
+      );
+      expect((await readCursors(store, keys)).cursors).toHaveLength(1000);
+      for (const each of made) if (each.status === "rejected") expect(each.reason.reason).toBe("TOO_MANY");
+      await update(at(2, 2, 2, { consumer: "pod-0001" }));
+    });
+
+    it("leaves alone those beyond it that exist", async () => {
+      await fill(1042);
+      await update(at(3, 3, 3, { consumer: "pod-1041" }));
+      await expect(update(at(1, 1, 1))).rejects.toThrow("--cursor-expiry");
+      expect((await readCursors(store, keys)).cursors).toHaveLength(1042);
+    });
+
+    it("makes room when one is deleted", async () => {
+      await fill(1000);
+      await writer.delete("pod-0500");
+      await update(at(1, 1, 1));
+      await expect(writer.delete("pod-0500")).rejects.toThrow(CursorNotFoundError);
+      await expect(aWriterOf(keysOf("missing")).delete("c")).rejects.toThrow(LogNotFoundError);
+    });
+  });
+
+  describe("that is damaged", () => {
+    const damage = (consumer: string) =>
+      store.txn({
+        compares: [],
+        writes: [{ kind: "put", key: keys.cursorsFrom + consumer, value: Buffer.from([0x0b]) }],
+      });
+
+    it("is named, and costs no other one", async () => {
+      await update(at(1, 1, 1, { consumer: "sound" }));
+      await damage("bad");
+      await damage("no name/at all");
+      const { cursors, damaged } = await readCursors(store, keys);
+      expect(cursors.map(({ consumer }) => consumer)).toEqual(["sound"]);
+      expect(damaged).toEqual([
+        { consumer: "bad", problem: expect.stringContaining("damaged"), modRevision: expect.anything() },
+        { consumer: "no name/at all", problem: expect.stringContaining("name"), modRevision: expect.anything() },
+      ]);
+    });
+
+    it("is told to its consumer, who can replace it, and can be deleted by any name", async () => {
+      await damage("c");
+      await expect(update(at(1, 1, 1))).rejects.toMatchObject({ code: "DATA_LOSS", reason: "CURSOR_DAMAGED" });
+      await expect(readCursor(store, keys, "c")).rejects.toMatchObject({ reason: "CURSOR_DAMAGED" });
+      await update(at(2, 2, 2, { isRewindAllowed: true }));
+      expect((await readCursor(store, keys, "c")).appliedSequenceId).toBe(2n);
+      await damage("no name/at all");
+      await writer.delete("no name/at all");
+      expect((await readCursors(store, keys)).damaged).toEqual([]);
+      await expect(writer.delete("\u0000")).rejects.toThrow(InvalidArgumentError);
+    });
+  });
+
   it("that does not exist, or whose log does not, says so", async () => {
     await expect(readCursor(store, keys, "other")).rejects.toThrow(CursorNotFoundError);
     await expect(aWriterOf(keysOf("missing")).update(at(1, 1, 1))).rejects.toThrow(LogNotFoundError);
@@ -176,6 +248,37 @@ describe("the logs of a store", () => {
       }
       expect([...found].sort(), `pages of ${size}`).toEqual([...names].sort());
     }
+  });
+
+  it("are listed with what is damaged of one, which costs no other", async () => {
+    for (const name of names) await appendTo(aLog(store, { name }), anAppend());
+    const broken: [string, string][] = [
+      [keysOf("ab").head, "ab"],
+      [keysOf("Z").term, "Z"],
+    ];
+    for (const [key] of broken)
+      await store.txn({ compares: [], writes: [{ kind: "put", key, value: Buffer.from([0x0b]) }] });
+    await store.txn({ compares: [], writes: [{ kind: "put", key: "/oplog/.hidden/x", value: Buffer.alloc(0) }] });
+    const logs = new Logs(logParts(store), 10);
+    const { logs: listed, foreign } = await logs.list("", 100);
+    expect(listed.filter(({ problem }) => problem !== "").map(({ log }) => log)).toEqual(["Z", "ab"]);
+    expect(listed.find(({ log }) => log === "Z")).toMatchObject({ head: 1n, term: 0n });
+    expect(foreign).toEqual({ count: 1, first: "/oplog/.hidden/x" });
+    for (const [key, name] of broken) {
+      const state = await logs.get(name).observe();
+      expect(state).toMatchObject({ problems: [expect.stringContaining(key)] });
+    }
+  });
+
+  it("are listed by few reads, however many there are and however much is in them", async () => {
+    const inner = new MemoryKvStore({ clock: testClock });
+    const many = Array.from({ length: 300 }, (_, index) => `log-${String(index).padStart(4, "0")}`);
+    for (const name of many) await appendTo(aLog(inner, { name }), anAppend());
+    for (let append = 0; append < 400; append++) await appendTo(aLog(inner, { name: "log-0007" }), anAppend());
+    const counted = new FaultyKvStore(inner);
+    const { logs, isLast } = await new Logs(logParts(counted), 10).list("", 1000);
+    expect([logs.length, isLast]).toEqual([300, true]);
+    expect(counted.calls.reads - 2 * logs.length).toBeLessThan(20);
   });
 
   it("do not see each other's entries", async () => {

@@ -17,8 +17,11 @@ let store: FaultyKvStore;
 let standbys: StandbyPositions;
 beforeEach(() => {
   store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
-  standbys = new StandbyPositions({ store, keys, clock: testClock, logger: silentLogger, pollMs: POLL_MS });
+  standbys = new StandbyPositions({ store, keys, clock: testClock, logger: silentLogger, pollMs: POLL_MS, onBroken });
 });
+const onBroken = (error: unknown) => {
+  throw error;
+};
 afterEach(() => standbys.close());
 
 const received = (count: number, timeoutMs = 5000): StandbyDemand => ({ position: "received", count, timeoutMs });
@@ -57,6 +60,22 @@ function wait(lastSequenceId: number, demand: StandbyDemand): Waiting {
 }
 
 describe("an append that waits for standbys", () => {
+  it("counts every sound cursor, also while another one is damaged and becomes so", async () => {
+    const damaged = { kind: "put" as const, key: keys.cursor("bad"), value: Buffer.from([0x0b]) };
+    await store.txn({ compares: [], writes: [damaged] });
+    const one = wait(5, received(1));
+    await report("sound", 5);
+    await until(() => one.reached === 1, "the sound one to count");
+    await report("bad", 9);
+    const two = wait(6, received(1));
+    await until(() => two.reached === 1, "the repaired one to count");
+    await store.txn({ compares: [], writes: [damaged] });
+    await passTime(2 * POLL_MS);
+    const none = wait(6, received(1, 3000));
+    await passTime(3000);
+    expect(none.reached).toBe(0);
+  });
+
   it("is answered when as many as it wants have passed its last id, by the position it wants", async () => {
     const [one, two, both] = [wait(10, received(1)), wait(10, received(2)), wait(10, applied(2))];
     await report("a", 10, 9);

@@ -34,6 +34,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
     onDiverged: () => undefined,
     storeUnreachableMs: () => 0,
     askLeader: () => Promise.resolve(undefined),
+    cursorExpiryMs: 0,
     keyPrefix: PREFIX,
     cacheBytesMax: 1024 * 1024,
     headPollMs: 1000,

@@ -116,7 +116,7 @@ describe("a listing", () => {
     for (let from = logListing.from(PREFIX); ; ) {
       const key = stored.find((each) => each >= from && each < logListing.to(PREFIX));
       if (key === undefined) break;
-      const log = logListing.logOf(PREFIX, key)!;
+      const log = logListing.nameIn(PREFIX, key).name;
       found.push(log);
       from = logListing.after(PREFIX, log);
     }
@@ -124,8 +124,8 @@ describe("a listing", () => {
   });
 
   it("does not take foreign keys for logs", () => {
-    expect(logListing.logOf(PREFIX, `${PREFIX}//head`)).toBeUndefined();
-    expect(logListing.logOf(PREFIX, `${PREFIX}/.hidden/head`)).toBeUndefined();
+    expect(logListing.nameIn(PREFIX, `${PREFIX}//head`)).toEqual({ name: "", isLog: false });
+    expect(logListing.nameIn(PREFIX, `${PREFIX}/.hidden/head`)).toEqual({ name: ".hidden", isLog: false });
   });
 
   it.each(["", "oplog", "/", "/a/", "/a//b", "/a b"])("refuses the prefix %j", (prefix) => {

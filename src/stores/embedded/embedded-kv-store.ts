@@ -40,7 +40,6 @@ import {
 import { FileIdentity } from "./file-identity.js";
 import { DATA_FILE } from "./file-names.js";
 import { noteClosed, noteOpen } from "./file-state.js";
-import { refusalForWantOfSpace } from "./free-space.js";
 import { GroupCommit, type Job } from "./group-commit.js";
 import { LeaseExpiry } from "./lease-expiry.js";
 import { Ownership } from "./ownership.js";
@@ -187,8 +186,7 @@ export class EmbeddedKvStore implements KvStore {
     this.read(() => this.database.revision);
     this.forgetDeadReaders();
     const { size } = await stat(join(this.directory, DATA_FILE));
-    const refusal = await refusalForWantOfSpace(this.directory);
-    return { version: LMDB_VERSION, sizeBytes: size, ...(refusal === undefined ? {} : { refusal }) };
+    return { version: LMDB_VERSION, sizeBytes: size };
   }
 
   close(): Promise<void> {

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/v1/admin.proto.
  */
 export const file_oplog_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChRvcGxvZy92MS9hZG1pbi5wcm90bxIIb3Bsb2cudjEiDgoMQWRvcHRSZXF1ZXN0IicKDUFkb3B0UmVzcG9uc2USFgoOc3RvcmVfaWRlbnRpdHkYASABKAkySAoMQWRtaW5TZXJ2aWNlEjgKBUFkb3B0EhYub3Bsb2cudjEuQWRvcHRSZXF1ZXN0Ghcub3Bsb2cudjEuQWRvcHRSZXNwb25zZUIjWiFvcGxvZy1zaWRlY2FyL2dlbi9vcGxvZ3YxO29wbG9ndjFiBnByb3RvMw");
+  fileDesc("ChRvcGxvZy92MS9hZG1pbi5wcm90bxIIb3Bsb2cudjEiDgoMQWRvcHRSZXF1ZXN0IicKDUFkb3B0UmVzcG9uc2USFgoOc3RvcmVfaWRlbnRpdHkYASABKAkiNAoTRGVsZXRlQ3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSEAoIY29uc3VtZXIYAiABKAkiFgoURGVsZXRlQ3Vyc29yUmVzcG9uc2UylwEKDEFkbWluU2VydmljZRI4CgVBZG9wdBIWLm9wbG9nLnYxLkFkb3B0UmVxdWVzdBoXLm9wbG9nLnYxLkFkb3B0UmVzcG9uc2USTQoMRGVsZXRlQ3Vyc29yEh0ub3Bsb2cudjEuRGVsZXRlQ3Vyc29yUmVxdWVzdBoeLm9wbG9nLnYxLkRlbGV0ZUN1cnNvclJlc3BvbnNlQiNaIW9wbG9nLXNpZGVjYXIvZ2VuL29wbG9ndjE7b3Bsb2d2MWIGcHJvdG8z");
 
 /**
  * @generated from message oplog.v1.AdoptRequest
@@ -45,7 +45,44 @@ export const AdoptResponseSchema: GenMessage<AdoptResponse> = /*@__PURE__*/
   messageDesc(file_oplog_v1_admin, 1);
 
 /**
- * For operators: what changes how a sidecar sees its logs. Errors are those of OpLogService.
+ * @generated from message oplog.v1.DeleteCursorRequest
+ */
+export type DeleteCursorRequest = Message<"oplog.v1.DeleteCursorRequest"> & {
+  /**
+   * @generated from field: string log = 1;
+   */
+  log: string;
+
+  /**
+   * As GetStatus names it: 1 to 512 printable ASCII characters, for what is damaged may have any name.
+   *
+   * @generated from field: string consumer = 2;
+   */
+  consumer: string;
+};
+
+/**
+ * Describes the message oplog.v1.DeleteCursorRequest.
+ * Use `create(DeleteCursorRequestSchema)` to create a new message.
+ */
+export const DeleteCursorRequestSchema: GenMessage<DeleteCursorRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_admin, 2);
+
+/**
+ * @generated from message oplog.v1.DeleteCursorResponse
+ */
+export type DeleteCursorResponse = Message<"oplog.v1.DeleteCursorResponse"> & {
+};
+
+/**
+ * Describes the message oplog.v1.DeleteCursorResponse.
+ * Use `create(DeleteCursorResponseSchema)` to create a new message.
+ */
+export const DeleteCursorResponseSchema: GenMessage<DeleteCursorResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_admin, 3);
+
+/**
+ * For operators: what changes how a sidecar sees its logs, and what ends. Errors are those of OpLogService.
  *
  * @generated from service oplog.v1.AdminService
  */
@@ -63,6 +100,17 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof AdoptRequestSchema;
     output: typeof AdoptResponseSchema;
+  },
+  /**
+   * Removes the cursor of a consumer that is gone, or one that is damaged. NOT_FOUND (CURSOR_NOT_FOUND) if there is none. A
+   * consumer that reports again makes it anew; one that subscribes from it is told CURSOR_NOT_FOUND.
+   *
+   * @generated from rpc oplog.v1.AdminService.DeleteCursor
+   */
+  deleteCursor: {
+    methodKind: "unary";
+    input: typeof DeleteCursorRequestSchema;
+    output: typeof DeleteCursorResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_oplog_v1_admin, 0);

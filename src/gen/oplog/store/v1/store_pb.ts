@@ -19,6 +19,7 @@
 // And directly under <prefix>/, where no log can be named like it:
 //
 //   .store                       StoreAnchor
+//   cursors                      nothing; put by each transaction that makes a cursor, so that none passes the limit
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
