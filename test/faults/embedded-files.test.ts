@@ -13,6 +13,7 @@ import { aClientOf, atEnd, failureOf, put } from "./stage.js";
 const LOG = "files";
 const ENTRIES = 60;
 const FLIPS = scaled(5, 200);
+const COPIES = scaled(2, 10);
 
 async function aDirectory(): Promise<string> {
   const temp = await makeTempDir("files");
@@ -120,7 +121,7 @@ describe("a damaged file is refused with a message, or serves what was written a
   }
 
   /** How an oplogd ends that starts on this file; what it serves must be what was written. */
-  async function outcomeOf(file: Buffer, expected: readonly string[]): Promise<string> {
+  async function outcomeOf(file: Buffer, expected: unknown): Promise<string> {
     const directory = await aDirectory();
     mkdirSync(directory);
     writeFileSync(join(directory, "state.json"), "{}");
@@ -138,7 +139,7 @@ describe("a damaged file is refused with a message, or serves what was written a
     let outcome = "served";
     try {
       expect(await entries(client)).toEqual(expected);
-      await append(client, ENTRIES + 1, ENTRIES + 1);
+      await client.append({ log: LOG, entries: [put("after the start")] });
     } catch (error) {
       if (!(error instanceof OplogRpcError)) throw error;
       expect({ code: error.code, message: error.message }).toEqual({
@@ -176,5 +177,33 @@ describe("a damaged file is refused with a message, or serves what was written a
     }
     console.log(`of ${FLIPS} flipped bits:`, outcomes);
     expect(Object.values(outcomes).reduce((sum, count) => sum + count, 0)).toBe(FLIPS);
+    const file = Buffer.from(sound);
+    for (let flip = 0; flip < 200; flip++) flipBit(file, Math.floor(random() * file.length * 8));
+    console.log("200 bits at once:", await outcomeOf(file, expected));
+  });
+
+  it("copied with cp while it is in use", { timeout: 120_000 }, async () => {
+    const oplogd = await start(await aDirectory());
+    const client = aClientOf(oplogd);
+    let isOver = false;
+    const appending = (async () => {
+      for (let id = 1; !isOver; id++) await append(client, id, id);
+    })();
+    const files: Buffer[] = [];
+    while (files.length < COPIES) {
+      const grown = (await entries(client).catch(() => [])).length + 20;
+      await waitFor(async () => (await entries(client)).length >= grown, { what: "more entries" });
+      files.push(readFileSync(dataFile(oplogd.dataDir)));
+    }
+    isOver = true;
+    await appending;
+    const all = await entries(client);
+    for (const file of files) {
+      // What it serves is the log up to some entry.
+      await outcomeOf(
+        file,
+        expect.toSatisfy((seen: string[]) => seen.every((entry, index) => entry === all[index])),
+      );
+    }
   });
 });

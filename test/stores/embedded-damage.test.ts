@@ -1,4 +1,5 @@
-import { cpSync, existsSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { open as openLmdb } from "lmdb";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -48,6 +49,14 @@ describe("a damaged file is refused with its path and what to do", () => {
       await expect(opening).rejects.toThrow(new RegExp(`^data directory ${temp.path} is damaged: data.mdb: .+ backup`));
     });
   }
+
+  test("replaced by something that is no file", async () => {
+    mkdirSync(dataFile(temp.path));
+    await expect(open()).rejects.toThrow(`data directory ${temp.path} is damaged: data.mdb: it is no file`);
+    rmdirSync(dataFile(temp.path));
+    execFileSync("mkfifo", [dataFile(temp.path)]);
+    await expect(open()).rejects.toThrow(/it is no file/);
+  });
 
   test("gone from a directory that has been used", async () => {
     await fillStore(temp.path, randomOf(2), 1);

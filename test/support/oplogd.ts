@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { waitFor } from "./wait.js";
 
 const PROGRAM = join(import.meta.dirname, "../../dist/main.js");
-const READY_MS_MAX = 15_000;
+const READY_MS_MAX = 30_000;
 
 export interface OplogdOptions {
   /** Default: the embedded store, in a directory of its own that goes with stop(). */

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, realpathSync, statSync } from "node:fs";
+import { accessSync, closeSync, constants, fsyncSync, mkdirSync, openSync, realpathSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { StoreRefusedError } from "../../oplog/kv-store.js";
 import type { Logger } from "../../oplog/logger.js";
@@ -24,6 +24,7 @@ export async function openDirectory(path: string, logger: Logger): Promise<OpenD
   try {
     makeDirectory(resolve(path));
     const directory = realpathSync(path);
+    accessSync(directory, constants.W_OK);
     await requireWholeFile(directory, logger);
     const database = new Database(directory);
     // LMDB syncs its file; that the file is in the directory, and the directory in its own, is to survive a crash too.
@@ -76,13 +77,14 @@ function makeDirectory(path: string): void {
 /** LMDB maps the file into memory and believes it; a damaged one would end this process by a signal. */
 async function requireWholeFile(directory: string, logger: Logger): Promise<void> {
   const path = join(directory, DATA_FILE);
-  const isThere = statSync(path, { throwIfNoEntry: false }) !== undefined;
-  const file = isThere ? PageFile.open(path) : undefined;
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found !== undefined && !found.isFile()) throw new FileDamagedError("it is no file");
+  const file = found === undefined ? undefined : PageFile.open(path);
   file?.close();
   if (file === undefined) {
     if (wasUsed(directory)) {
       throw new FileDamagedError(
-        `it is ${isThere ? "empty" : "gone"}, though a store was here. To begin with an empty one, use a new directory`,
+        `it is ${found === undefined ? "gone" : "empty"}, though a store was here. To begin with an empty one, use a new directory`,
       );
     }
     logger.info({ event: "store_created", directory }, `a new, empty store in ${directory}`);

@@ -42,8 +42,10 @@ function stampOf(directory: string): Stamp {
 }
 
 function readState(directory: string): State | undefined {
+  const path = join(directory, STATE_FILE);
   try {
-    return JSON.parse(readFileSync(join(directory, STATE_FILE), "utf8"));
+    // Reading something else may never end.
+    return statSync(path).isFile() ? JSON.parse(readFileSync(path, "utf8")) : undefined;
   } catch {
     // Missing, or half written by a process that was killed: then nothing is known.
     return undefined;
