@@ -12,6 +12,7 @@ export interface HealthParts {
   readonly draining: AbortSignal;
   /** To the gRPC health service. */
   readonly setServing: (service: string, isServing: boolean) => void;
+  readonly forgetService: (service: string) => void;
 }
 
 /** Told in /readyz. */
@@ -46,6 +47,13 @@ export class Health {
   addLog(log: string): void {
     this.services.add(`oplog/${log}`);
     this.announce();
+  }
+
+  /** Nobody has to do with them any more. */
+  removeLogs(logs: Iterable<string>): void {
+    for (const log of logs) {
+      if (this.services.delete(`oplog/${log}`)) this.parts.forgetService(`oplog/${log}`);
+    }
   }
 
   /** To be called whenever the store comes or goes, and when draining begins. */

@@ -77,6 +77,7 @@ export function assemble(
     store,
     draining,
     setServing: (service, isServing) => grpc.setServing(service, isServing),
+    forgetService: (service) => grpc.forgetService(service),
   });
   const leaderAsker = new LeaderAsker(systemClock);
   cutOff.addEventListener("abort", () => leaderAsker.close(), { once: true });
@@ -104,6 +105,10 @@ export function assemble(
       askLeader: leaderAsker.ask,
       onFound: (log) => health.addLog(log),
       onDiverged: (log, error) => health.noteDiverged(log, error.message),
+      onGone: (gone) => {
+        health.removeLogs(gone);
+        metrics.forget(gone).catch(onFailed);
+      },
       onBroken: onFailed,
     },
     config.logsMax,

@@ -54,14 +54,14 @@ export class Sidecar {
   async run(stop: AbortSignal): Promise<void> {
     const { grpc, views, logs, store, identity } = this.parts;
     const stopAdmin = new AbortController();
-    let viewsRun: Promise<void> | undefined;
+    let partsRun: Promise<unknown> | undefined;
     try {
       const bound = await bindAll(grpc.server, this.config.listen, () => ServerCredentials.createInsecure());
       identity.endpoint ||= defaultAdvertise(bound, hostname());
       const admin = await this.listenAdmin();
       const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));
       this.logListening(bound.map(formatAddress), admin?.port);
-      viewsRun = views.keepRunning(this.cutOff.signal);
+      partsRun = Promise.all([views.keepRunning(this.cutOff.signal), logs.run(this.cutOff.signal)]);
       await pollStore(store, STORE_POLL_MS[this.config.storeKind], linkSignals(stop, this.failed.signal).signal);
       await this.drain();
       stopAdmin.abort();
@@ -71,7 +71,7 @@ export class Sidecar {
       this.cutOff.abort();
       stopAdmin.abort();
       grpc.server.forceShutdown();
-      await viewsRun;
+      await partsRun;
       await logs.close();
       await store.close();
     }

@@ -154,7 +154,7 @@ const subscribe = {
     "logs-max",
     integer(1, 100_000),
     "1000",
-    "Most logs that are followed or were written here since the start.",
+    "Most logs that are in use at one time: followed, written, or asked about in the last seconds.",
   ),
   cursorExpiryMs: option(
     "cursor-expiry",

@@ -89,6 +89,11 @@ export class StandbyPositions {
     return () => this.settle(wait);
   }
 
+  /** Nobody waits. */
+  get isIdle(): boolean {
+    return this.waiting === 0;
+  }
+
   /** A position that has become durable through this sidecar. */
   note(stored: StoredCursor): void {
     if (this.tail === undefined) return;

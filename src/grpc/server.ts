@@ -18,6 +18,11 @@ export interface GrpcServerParts {
   readonly onFinished: (method: string, code: string) => void;
 }
 
+interface HealthInside {
+  readonly statusMap: Map<string, string>;
+  readonly watchers: Map<string, Set<(status: string) => void>>;
+}
+
 /** The gRPC services on one server; addresses are bound by Listeners. */
 export class GrpcServer {
   readonly server: Server;
@@ -44,6 +49,14 @@ export class GrpcServer {
   /** "" is the sidecar as a whole. */
   setServing(service: string, isServing: boolean): void {
     this.health.setStatus(service, isServing ? "SERVING" : "NOT_SERVING");
+  }
+
+  /** Those who watch it are told SERVICE_UNKNOWN. The package knows no way to take a service back. */
+  forgetService(service: string): void {
+    const { statusMap, watchers } = this.health as unknown as HealthInside;
+    statusMap.delete(service);
+    for (const tell of watchers.get(service) ?? []) tell("SERVICE_UNKNOWN");
+    if (watchers.get(service)?.size === 0) watchers.delete(service);
   }
 
   /**

@@ -63,7 +63,7 @@ export interface AppendQuestion {
 export type AskLeader = (endpoint: string, question: AppendQuestion) => Promise<Resolution | undefined>;
 
 export interface LogParts
-  extends Omit<LogPrimaryParts, "keys" | "sightings" | "onCommitted" | "onLeading">,
+  extends Omit<LogPrimaryParts, "keys" | "sightings" | "onCommitted" | "onLeading" | "rest">,
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
@@ -75,6 +75,8 @@ export interface LogParts
   readonly onFound: (log: string) => void;
   /** The store has another history of the log than the one that was seen here. */
   readonly onDiverged: (log: string, error: HistoryDivergedError) => void;
+  /** Told of logs that have been found, or talked of, and that nobody has to do with any more. */
+  readonly onGone: (logs: ReadonlySet<string>) => void;
 }
 
 /** How many subscriptions are open, over all logs. */

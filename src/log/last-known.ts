@@ -56,6 +56,11 @@ export class LastKnown {
     return this.newest;
   }
 
+  /** The largest part of what is known, and what is soonest outdated. */
+  forgetReading(): void {
+    this.reading = undefined;
+  }
+
   noteHead(head: bigint): void {
     if (head > this.head) this.head = head;
   }

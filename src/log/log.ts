@@ -20,7 +20,7 @@ import { type LogState, readLogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
 import { throughStore } from "../stored/store-failures.js";
 import type { AppendItem } from "../writing/append-item.js";
-import { LogPrimary } from "../writing/log-primary.js";
+import { LogPrimary, type PrimaryRest } from "../writing/log-primary.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import { StoreResolver } from "../writing/resolve.js";
 import { costOf } from "../writing/seal.js";
@@ -31,6 +31,12 @@ import { LastKnown } from "./last-known.js";
 const FEED_IDLE_MS = 5000;
 const FEED_READY_MS_MAX = 5000;
 const LEADERSHIP_REREAD_MS = 5000;
+
+/** What outlives a log that nobody uses, for the next time. */
+export interface LogRest {
+  readonly primary: PrimaryRest | undefined;
+  readonly sightings: LastKnown;
+}
 
 /** One log in this sidecar: its writer, its feed, its subscriptions. */
 export class Log implements ServedLog {
@@ -54,9 +60,10 @@ export class Log implements ServedLog {
   constructor(
     private readonly parts: LogParts,
     readonly name: string,
+    rest?: LogRest,
   ) {
     this.keys = new LogKeys(parts.keyPrefix, name);
-    this.sightings = new LastKnown((term) => parts.observer.termSeen(name, term));
+    this.sightings = rest?.sightings ?? new LastKnown((term) => parts.observer.termSeen(name, term));
     this.feed = this.newFeed();
     this.standbys = new StandbyPositions({ ...parts, keys: this.keys, pollMs: parts.headPollMs });
     this.cursors = new CursorWriter({
@@ -87,11 +94,27 @@ export class Log implements ServedLog {
         this.cursorExpiry.whileLeading(isLeading);
         this.feed.resync();
       },
+      rest: rest?.primary,
     });
   }
 
-  get isIdle(): boolean {
-    return this.feedUsers === 0 && this.retainers === 0 && this.primary.isIdle;
+  /** Nobody uses it, and what has to be known of it later fits into what `rest` answers. */
+  get canRest(): boolean {
+    return this.feedUsers === 0 && this.retainers === 0 && this.standbys.isIdle && this.primary.canRest;
+  }
+
+  /** Nothing has been seen of it: nothing is lost with it. */
+  get isUnknown(): boolean {
+    return this.primary.isIdle && this.sightings.lastSeen === undefined;
+  }
+
+  /** Closes it; to be called when it can rest. */
+  rest(): LogRest {
+    this.noteFeed();
+    this.sightings.forgetReading();
+    const primary = this.primary.rest();
+    void this.close();
+    return { primary, sightings: this.sightings };
   }
 
   /** Keeps the log open until the function it returns is called. */

@@ -1,9 +1,10 @@
 import { DataLossError, ShuttingDownError, TooManyError } from "../oplog/errors.js";
 import { LogKeys, logListing, requireLogName } from "../oplog/keys.js";
+import { sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { throughStore } from "../stored/store-failures.js";
 import type { LogParts } from "./contract.js";
-import { Log } from "./log.js";
+import { Log, type LogRest } from "./log.js";
 
 export interface LogSummary {
   readonly log: string;
@@ -23,28 +24,71 @@ export interface LogList {
   readonly isLast: boolean;
 }
 
+interface HeldLog {
+  readonly log: Log;
+  /** Since the last `tend`. */
+  isUsed: boolean;
+  usedMs: number;
+}
+
+const IDLE_MS = 10 * 60_000;
+const RESTS_MAX = 10_000;
+const TEND_MS = 2000;
 const LISTED_KEYS = 256;
 const LISTED_BYTES = 1024 * 1024;
 const SUMMARIES_AT_ONCE = 32;
 
 /** The logs that this sidecar has to do with, and the listing of those in the store. */
 export class Logs {
-  private readonly open = new Map<string, Log>();
+  private readonly open = new Map<string, HeldLog>();
+  /** Of logs that are closed; the newest last. A log whose rest is dropped is as after a restart of this sidecar. */
+  private readonly rests = new Map<string, LogRest>();
+  /** Since the last `tend`. */
+  private readonly closed = new Set<string>();
   private isDraining = false;
 
   constructor(
     private readonly parts: LogParts,
     private readonly openMax: number,
+    private readonly idleMs = IDLE_MS,
   ) {}
 
   get(name: string): Log {
     const known = this.open.get(requireLogName(name));
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      known.isUsed = true;
+      return known.log;
+    }
     if (this.isDraining) throw new ShuttingDownError();
-    if (this.open.size >= this.openMax) this.closeIdle();
-    const log = new Log(this.parts, name);
-    this.open.set(name, log);
+    if (this.open.size >= this.openMax) this.makeRoom();
+    const log = new Log(this.parts, name, this.rests.get(name));
+    this.rests.delete(name);
+    this.open.set(name, { log, isUsed: true, usedMs: this.parts.clock.monotonicMs() });
     return log;
+  }
+
+  /** Closes logs that nobody has used for long, until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await sleep(this.parts.clock, TEND_MS, signal);
+      if (!signal.aborted) this.tend();
+    }
+  }
+
+  /**
+   * To be called every few seconds: closes logs that nobody has used for long. One that was used since the last call is
+   * never closed: its user may not have begun yet.
+   */
+  tend(): void {
+    const nowMs = this.parts.clock.monotonicMs();
+    for (const [name, held] of this.open) {
+      if (held.isUsed) held.usedMs = nowMs;
+      held.isUsed = false;
+      if (nowMs - held.usedMs >= this.idleMs && held.log.canRest) this.closeLog(name, held.log);
+    }
+    const gone = new Set([...this.closed].filter((name) => !this.open.has(name)));
+    this.closed.clear();
+    if (gone.size > 0) this.parts.onGone(gone);
   }
 
   /** By name, after `after`; jumps from log to log without reading what is in them. */
@@ -57,16 +101,20 @@ export class Logs {
 
   /** An operator has adopted the store: what has been seen of the logs before says nothing any more. */
   forget(): void {
-    for (const log of this.open.values()) log.forget();
+    for (const { log } of this.open.values()) log.forget();
+    for (const [name, { primary, sightings }] of this.rests) {
+      sightings.forget();
+      this.rests.set(name, { primary: primary && { ...primary, held: undefined }, sightings });
+    }
   }
 
   async drain(): Promise<void> {
     this.isDraining = true;
-    await Promise.all([...this.open.values()].map((log) => log.drain()));
+    await Promise.all([...this.open.values()].map(({ log }) => log.drain()));
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.open.values()].map((log) => log.close()));
+    await Promise.all([...this.open.values()].map(({ log }) => log.close()));
   }
 
   private async listFrom(start: string, limit: number): Promise<LogList> {
@@ -134,13 +182,32 @@ export class Logs {
     };
   }
 
-  private closeIdle(): void {
-    for (const [name, log] of this.open) {
-      if (!log.isIdle) continue;
-      this.open.delete(name);
-      void log.close();
-      return;
+  /** Closes a log that takes nothing with it, or else the one that has been left alone for longest. */
+  private makeRoom(): void {
+    let longest: [string, HeldLog] | undefined;
+    for (const each of this.open) {
+      const [name, { log, isUsed, usedMs }] = each;
+      if (log.canRest && log.isUnknown) {
+        this.closeLog(name, log);
+        return;
+      }
+      if (!isUsed && log.canRest && (longest === undefined || usedMs < longest[1].usedMs)) longest = each;
     }
-    throw new TooManyError("logs in use at this sidecar since its start (--logs-max)", this.openMax);
+    if (longest === undefined)
+      throw new TooManyError("logs in use at this sidecar (--logs-max)", this.openMax, TEND_MS);
+    this.closeLog(longest[0], longest[1].log);
+  }
+
+  private closeLog(name: string, log: Log): void {
+    this.open.delete(name);
+    this.closed.add(name);
+    const { isUnknown } = log;
+    const rest = log.rest();
+    if (isUnknown) return;
+    this.rests.set(name, rest);
+    for (const oldest of this.rests.keys()) {
+      if (this.rests.size <= RESTS_MAX) break;
+      this.rests.delete(oldest);
+    }
   }
 }

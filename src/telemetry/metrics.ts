@@ -4,6 +4,13 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 const STORE_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 const RECORD_ENTRIES = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
 
+/** What there is of a metric beside its values. */
+interface SeriesOfLogs {
+  readonly labelNames?: readonly string[];
+  get(): Promise<{ readonly values: readonly { readonly labels: Record<string, string | number> }[] }>;
+  remove(labels: Record<string, string | number>): void;
+}
+
 /** What is exposed without being told of. */
 export interface About {
   readonly version: string;
@@ -122,6 +129,17 @@ export class Metrics {
   constructor(private readonly about: About) {
     this.buildInfo.set({ version: about.version, node_version: process.version, store: about.storeKind }, 1);
     collectDefaultMetrics({ register: this.registry });
+  }
+
+  /** The series of these logs end. */
+  async forget(logs: ReadonlySet<string>): Promise<void> {
+    for (const metric of this.registry.getMetricsAsArray() as unknown as SeriesOfLogs[]) {
+      if (!metric.labelNames?.includes("log")) continue;
+      for (const { labels } of (await metric.get()).values) {
+        const { le, ...own } = labels;
+        if (own.log !== undefined && logs.has(String(own.log))) metric.remove(own);
+      }
+    }
   }
 
   private counter<L extends string = never>(name: string, help: string, labelNames: L[] = []): Counter<L> {

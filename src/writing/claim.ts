@@ -18,8 +18,11 @@ export interface Identity {
 
 /** On what ground a term is claimed. */
 export type Ground =
-  /** The first append has come. `heldTerm`: the highest term this process has held; 0n = none. */
-  | { readonly kind: "append"; readonly heldTerm: bigint }
+  /**
+   * An append has come. `heldTerm`: the highest term this process has held; 0n = none. `held`: a claim of this process
+   * whose writer has settled everything; as long as it holds it is gone on with, and no term is taken.
+   */
+  | { readonly kind: "append"; readonly heldTerm: bigint; readonly held?: Claim | undefined }
   /** An election elsewhere has been won. */
   | { readonly kind: "token"; readonly token: bigint };
 
@@ -66,6 +69,11 @@ export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identit
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const state = await readState(store, keys);
     if (isOutdated(state, ground)) continue;
+    if (ground.kind === "append" && ground.held?.termRevision === state.termRevision) {
+      const claim = await confirmClaim(store, keys, ground.held);
+      if (claim === undefined) continue;
+      return claim;
+    }
     if (state.term !== undefined) requireGround(state.term, state.primary, identity, ground);
     const token = ground.kind === "token" ? ground.token : (state.term?.token ?? 0n);
     const claim = await raiseTerm(store, keys, identity, state, { token });

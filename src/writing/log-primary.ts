@@ -45,8 +45,18 @@ export interface PrimarySightings {
   noteLeader(primary: Primary, isVacant?: boolean): void;
 }
 
+/** What outlives a primary that nobody uses, for the next one of the same log. */
+export interface PrimaryRest {
+  readonly identity: Identity;
+  readonly state: PrimaryState<LogWriter>;
+  /** A term that is ours, with nothing unsettled. */
+  readonly held: Claim | undefined;
+}
+
 export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | "onEnded"> {
   readonly identity: Identity;
+  /** Of the one before it, if there was one. */
+  readonly rest?: PrimaryRest | undefined;
   /** Whether an append claims a log that nobody was elected for. */
   readonly claimsByAppend: boolean;
   readonly sightings: PrimarySightings;
@@ -68,6 +78,8 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | 
 export class LogPrimary {
   private state: PrimaryState<LogWriter> = UNCLAIMED;
   private identity: Identity;
+  /** A claim of a primary before this one, to go on with. */
+  private held: Claim | undefined;
   /** The newest claim by append, and the newest other one. */
   private claimRun: Promise<LogWriter> | undefined;
   private outrightRun: Promise<unknown> | undefined;
@@ -79,7 +91,10 @@ export class LogPrimary {
   private readonly running = new Set<Promise<void>>();
 
   constructor(private readonly parts: LogPrimaryParts) {
-    this.identity = parts.identity;
+    const { rest } = parts;
+    this.identity = rest?.identity ?? parts.identity;
+    this.state = rest?.state ?? UNCLAIMED;
+    this.held = rest?.held;
   }
 
   get role(): PrimaryRole {
@@ -94,7 +109,25 @@ export class LogPrimary {
 
   /** Nothing would be forgotten if this were made anew. */
   get isIdle(): boolean {
-    return isForgettable(this.state);
+    return isForgettable(this.state) && this.held === undefined;
+  }
+
+  /** Nothing is under way, and what has to be known of it later fits into `rest`. */
+  get canRest(): boolean {
+    const { standing, claiming } = this.state;
+    if (claiming !== "no" || standing.kind === "preparing") return false;
+    if (standing.kind === "leading")
+      return this.running.size === 1 && standing.writer.isIdle && !standing.writer.isElected;
+    return this.running.size === 0;
+  }
+
+  /** To be called when it can rest: nothing can be written through this one any more. Undefined: nothing is to be known. */
+  rest(): PrimaryRest | undefined {
+    const { identity, held, writer, isIdle } = this;
+    const state = writer === undefined ? this.state : { ...this.state, standing: UNCLAIMED.standing };
+    this.take({ kind: "draining" });
+    writer?.drain();
+    return isIdle ? undefined : { identity, state, held: writer?.claim ?? held };
   }
 
   /** Appends may be waiting for the term. */
@@ -230,6 +263,7 @@ export class LogPrimary {
 
   private noteClaim(identity: Identity, { term, head }: Claim): void {
     this.take({ kind: "claimed", term });
+    this.held = undefined;
     this.identity = identity;
     this.parts.sightings.noteLog(head.logId, head.lastSequenceId);
     this.parts.sightings.noteLeader({ owner: identity.id, endpoint: identity.endpoint, term }, false);
@@ -316,7 +350,7 @@ export class LogPrimary {
 
   private claim(): Promise<LogWriter> {
     this.take({ kind: "claim begun", by: "append" });
-    const ground = { kind: "append", heldTerm: this.state.heldTerm } as const;
+    const ground = { kind: "append", heldTerm: this.state.heldTerm, held: this.held } as const;
     this.claimRun = this.openWriter(this.identity, ground).catch((error: unknown) => {
       const refusal = error instanceof NotPrimaryError ? error : undefined;
       if (refusal !== undefined) this.noteTaken(refusal);

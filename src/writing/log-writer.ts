@@ -126,6 +126,11 @@ export class LogWriter {
     return this.line.some(isIt) || (this.inFlight?.settlements.some(({ item }) => isIt(item)) ?? false);
   }
 
+  /** Everything that was accepted is settled. */
+  get isIdle(): boolean {
+    return this.line.length === 0 && this.inFlight === undefined && this.holders === 0;
+  }
+
   hasRoomFor(item: AppendItem): boolean {
     return this.parts.budget.hasRoomFor(costOf(item));
   }

@@ -32,6 +32,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
     },
     onFound: () => undefined,
     onDiverged: () => undefined,
+    onGone: () => undefined,
     storeUnreachableMs: () => 0,
     askLeader: () => Promise.resolve(undefined),
     cursorExpiryMs: 0,
