@@ -41,6 +41,7 @@ export class LogKeys {
   readonly term: string;
   readonly floor: string;
   readonly barriers: string;
+  readonly marks: string;
   /** Never written: deleting it changes nothing. */
   readonly nothing: string;
   readonly leader: string;
@@ -69,6 +70,7 @@ export class LogKeys {
     this.term = `${this.root}/term`;
     this.floor = `${this.root}/floor`;
     this.barriers = `${this.root}/barriers`;
+    this.marks = `${this.root}/marks`;
     this.nothing = `${this.root}/nothing`;
     this.leader = `${this.root}/leader`;
     this.successor = `${this.root}/leader/successor`;

@@ -20,6 +20,13 @@ export const WINDOW_LIMITS: WindowLimits = {
   writerIdleMsMin: 3_600_000,
 };
 
+/** Later than any time. */
+const MILLISECONDS_MAX = 2n ** 64n;
+/** Marks in the head do no harm below this, */
+const HEAD_MARKS_BYTES_MIN = 4096;
+/** or below this share of all marks. */
+const HEAD_MARKS_SHARE = 8;
+
 export interface Operation {
   readonly operationId: bigint;
   readonly first: bigint;
@@ -46,6 +53,13 @@ interface Remembered {
   recordBytes: number;
 }
 
+/** In wire form; each is a Head with nothing but one of `writers`. */
+export interface MarksToPut {
+  readonly inHead: readonly Uint8Array[];
+  /** Those of all writers before the record, if they are to be put apart from the head. */
+  readonly all: readonly Uint8Array[] | undefined;
+}
+
 export type Resolution =
   | {
       readonly outcome: "committed";
@@ -63,6 +77,8 @@ export type Resolution =
  */
 export class OperationWindow {
   private readonly writers = new Map<string, Writer>();
+  /** Whose marks the head holds: they have changed since all marks were put. */
+  private readonly changed = new Set<string>();
   /** Oldest first; elements before `oldest` are dropped. */
   private remembered: Remembered[] = [];
   private oldest = 0;
@@ -72,9 +88,15 @@ export class OperationWindow {
 
   constructor(private readonly limits: WindowLimits = WINDOW_LIMITS) {}
 
-  /** The mark of a writer as the head holds it. Comes before the records are read back. */
-  restoreMark(writerId: string, operation: Operation): void {
+  /** The mark of a writer. All come before the records are read back. */
+  restoreMark(writerId: string, operation: Operation, isInHead: boolean): void {
+    if (isInHead) this.changed.add(writerId);
     this.writers.set(writerId, newWriter(operation, operation.operationId));
+  }
+
+  /** All marks have been restored. Some may be of writers that were forgotten after all marks had been put. */
+  forgetBeyondLimit(): void {
+    while (this.writers.size > this.limits.writersMax) this.forgetWriter(this.longestSilent()!);
   }
 
   /** One record's operations, oldest record first. Those of writers that the head has forgotten are passed over. */
@@ -153,6 +175,7 @@ export class OperationWindow {
     }
     writer.last = operation;
     writer.encodedMark = undefined;
+    this.changed.add(writerId);
     this.remember(writerId, writer, operation, this.lastRecord.recordFirst);
   }
 
@@ -178,18 +201,23 @@ export class OperationWindow {
   }
 
   /**
-   * Head.writers in wire form as it will be with these operations: encoded once for each operation, however often the
-   * head is written.
+   * The marks as they are to be put with a record that adds these operations. Encoded once for each operation, however
+   * often they are put.
    */
-  encodedMarks(newest: ReadonlyMap<string, Operation>): Uint8Array[] {
-    const marks: Uint8Array[] = [];
-    for (const [writerId, writer] of this.writers) {
-      if (newest.has(writerId)) continue;
-      writer.encodedMark ??= encodeMark(writerId, writer.last);
-      marks.push(writer.encodedMark);
+  marksWith(newest: ReadonlyMap<string, Operation>): MarksToPut {
+    const added = Array.from(newest, ([writerId, operation]) => encodeMark(writerId, operation));
+    const kept = [...this.changed].filter((writerId) => !newest.has(writerId)).map((writerId) => this.markOf(writerId));
+    const bytes = kept.reduce((sum, { length }) => sum + length, 0);
+    const allBytes = (bytes / kept.length) * this.writers.size;
+    if (bytes <= HEAD_MARKS_BYTES_MIN || bytes <= allBytes / HEAD_MARKS_SHARE) {
+      return { inHead: [...kept, ...added], all: undefined };
     }
-    for (const [writerId, operation] of newest) marks.push(encodeMark(writerId, operation));
-    return marks;
+    return { inHead: added, all: [...this.writers.keys()].map((writerId) => this.markOf(writerId)) };
+  }
+
+  /** The marks of all writers have been put with a record that is to be added next. */
+  allMarksPut(): void {
+    this.changed.clear();
   }
 
   /** Where a take-over starts to read records; `head` + 1 when nothing needs to be read. */
@@ -230,6 +258,12 @@ export class OperationWindow {
     return record.writerId === "" && this.remembered[index + 1]!.recordFirst !== record.recordFirst;
   }
 
+  private markOf(writerId: string): Uint8Array {
+    const writer = this.writers.get(writerId)!;
+    writer.encodedMark ??= encodeMark(writerId, writer.last);
+    return writer.encodedMark;
+  }
+
   private hasRoomFor(newWriters: number, nowMs: bigint): boolean {
     let missing = this.writers.size + newWriters - this.limits.writersMax;
     if (missing <= 0) return true;
@@ -240,13 +274,18 @@ export class OperationWindow {
 
   private makeRoom(nowMs: bigint): void {
     if (this.writers.size < this.limits.writersMax) return;
-    const silent = this.longestSilent(nowMs);
-    if (silent !== undefined) this.writers.delete(silent);
+    const silent = this.longestSilent(nowMs - BigInt(this.limits.writerIdleMsMin));
+    if (silent !== undefined) this.forgetWriter(silent);
   }
 
-  private longestSilent(nowMs: bigint): string | undefined {
+  private forgetWriter(writerId: string): void {
+    this.writers.delete(writerId);
+    this.changed.delete(writerId);
+  }
+
+  private longestSilent(before = MILLISECONDS_MAX): string | undefined {
     let silent: string | undefined;
-    let since = nowMs - BigInt(this.limits.writerIdleMsMin);
+    let since = before;
     for (const [writerId, writer] of this.writers) {
       if (writer.last.timestampMs < since) {
         since = writer.last.timestampMs;

@@ -60,6 +60,7 @@ export async function attemptCommit(
   if (record !== undefined) {
     writes.push({ kind: "put", key: recordKey, value: record.value });
     writes.push({ kind: "put", key: keys.head, value: record.headValue });
+    if (record.marksValue !== undefined) writes.push({ kind: "put", key: keys.marks, value: record.marksValue });
   }
   if (barriers !== undefined) writes.push({ kind: "put", key: keys.barriers, value: barriers });
   // A transaction without a write is only read, and may be answered from the past; nothing is stored under this key.

@@ -342,7 +342,7 @@ export class LogWriter {
 
   private publish(record: SealedRecord): void {
     const { keys, observer, onCommitted } = this.parts;
-    record.operations.enter(record.first, record.bytes);
+    record.operations.enter(record);
     observer.headMoved(keys.log, record.last);
     onCommitted(record);
   }

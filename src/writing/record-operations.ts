@@ -5,6 +5,13 @@ import { type Operation, type OperationWindow, requireSame } from "../oplog/oper
 import type { AppendItem } from "./append-item.js";
 import type { Barriers } from "./barriers.js";
 
+interface EnteredRecord {
+  readonly first: bigint;
+  /** Its cost for whoever reads it back. */
+  readonly bytes: number;
+  readonly marksValue: Uint8Array | undefined;
+}
+
 /** The operations of one record that is being put together, before the window knows of them. */
 export class RecordOperations {
   private readonly byWriter = new Map<string, Operation[]>();
@@ -49,8 +56,9 @@ export class RecordOperations {
     return new Map(Array.from(this.byWriter, ([writerId, operations]) => [writerId, operations.at(-1)!]));
   }
 
-  /** The record is durable. `bytes`: its cost for whoever reads it back. */
-  enter(first: bigint, bytes: number): void {
+  /** The record is durable. */
+  enter({ first, bytes, marksValue }: EnteredRecord): void {
+    if (marksValue !== undefined) this.window.allMarksPut();
     this.window.startRecord(first);
     for (const [writerId, operations] of this.byWriter) {
       for (const operation of operations) this.window.add(writerId, operation);

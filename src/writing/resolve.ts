@@ -58,10 +58,10 @@ export class StoreResolver {
   }
 
   private async decide(questions: readonly Question[]): Promise<void> {
-    const before = restoreMarks(await this.readHead(0n));
+    const before = await this.marksOf(await this.readHead(0n));
     const ruling = await this.ruleOut(questions, before);
     const head = await this.readHead(ruling.revision);
-    const marks = restoreMarks(head);
+    const marks = await this.marksOf(head);
     let window: OperationWindow | undefined;
     for (const question of questions) {
       const { writerId, operationId, settle } = question;
@@ -73,6 +73,10 @@ export class StoreResolver {
       const because = ruling.refused.get(question);
       settle(because !== undefined && isOpen(answer, operationId) ? unknown(because, answer.highest) : answer);
     }
+  }
+
+  private marksOf(head: Head): Promise<OperationWindow> {
+    return restoreMarks(this.store, this.keys, this.clock, head);
   }
 
   /** Answers the revision as of which all is ruled out that is not `refused`, with why. */

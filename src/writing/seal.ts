@@ -1,5 +1,5 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import { type Codec, type Head, HeadSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Codec, type Head, HeadSchema, WriterMarksSchema } from "../gen/oplog/store/v1/store_pb.js";
 import { frameInPlace } from "../oplog/batch-frame.js";
 import type { Entries } from "../oplog/entries.js";
 import { ExpectedSequenceMismatchError, OplogError, StaleTermError } from "../oplog/errors.js";
@@ -21,6 +21,8 @@ export interface SealedRecord extends CommittedRun {
   /** Without the marks of writers, which `headValue` has. */
   readonly head: Head;
   readonly headValue: Uint8Array;
+  /** Those of all writers, to be put with it. */
+  readonly marksValue: Uint8Array | undefined;
   /** For the window to learn of once the record is durable. */
   readonly operations: RecordOperations;
   /** Counted as costOf. */
@@ -122,6 +124,8 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
     body,
     context.codec,
   );
+  const marks = window.marksWith(operations.newest);
+  const marksGeneration = head.marksGeneration + (marks.all === undefined ? 0n : 1n);
   const newHead = create(HeadSchema, {
     logId: head.logId,
     lastSequenceId: last,
@@ -130,9 +134,11 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
     recordNonce: nonce,
     timestampMs,
     windowFromSequenceId: window.windowFrom(head.lastSequenceId),
+    marksGeneration,
   });
-  const headValue = Buffer.concat([toBinary(HeadSchema, newHead), ...window.encodedMarks(operations.newest)]);
-  return { settlements, record: { ...run, nonce, value, head: newHead, headValue, operations, bytes } };
+  const headValue = Buffer.concat([toBinary(HeadSchema, newHead), ...marks.inHead]);
+  const marksValue = marks.all && encodeAll(marks.all, marksGeneration);
+  return { settlements, record: { ...run, nonce, value, head: newHead, headValue, marksValue, operations, bytes } };
 }
 
 interface Turn {
@@ -161,6 +167,11 @@ function decide(item: AppendItem, { last, term, operations, timestampMs }: Turn)
     if (error instanceof OplogError) return { error };
     throw error;
   }
+}
+
+function encodeAll(marks: readonly Uint8Array[], generation: bigint): Uint8Array {
+  const { writers } = fromBinary(HeadSchema, Buffer.concat(marks));
+  return toBinary(WriterMarksSchema, create(WriterMarksSchema, { generation, writers }));
 }
 
 /** Field by field: after a spread each of these, which are kept in thousands, has a hidden class of its own. */

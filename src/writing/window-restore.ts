@@ -1,28 +1,58 @@
-import type { Head, RecordHeader } from "../gen/oplog/store/v1/store_pb.js";
+import {
+  type Head,
+  type RecordHeader,
+  type WriterMark,
+  type WriterMarks,
+  WriterMarksSchema,
+} from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreUnreachableError } from "../oplog/kv-store.js";
 import { type Operation, OperationWindow } from "../oplog/operation-window.js";
 import { sleep } from "../oplog/timing.js";
+import { decodeState } from "../stored/decode.js";
 import { openRecord, readFloor, readPages } from "../stored/history.js";
 
 const READS_MAX = 10;
 const REREAD_MS = 50;
 
-/** The last operation of each writer. */
-export function restoreMarks(head: Head): OperationWindow {
+/** The last operation of each writer: what the head tells, and the marks it adds to. */
+export async function restoreMarks(store: KvStore, keys: LogKeys, clock: Clock, head: Head): Promise<OperationWindow> {
   const window = new OperationWindow();
-  for (const mark of head.writers) {
-    window.restoreMark(mark.writerId, {
-      operationId: mark.operationId,
-      first: mark.firstSequenceId,
-      last: mark.lastSequenceId,
-      term: mark.term,
-      timestampMs: mark.timestampMs,
-      contentCrc32c: mark.contentCrc32c,
-    });
+  for (const mark of head.writers) restore(window, mark, true);
+  if (head.marksGeneration > 0n) {
+    const { generation, writers } = await readMarks(store, keys, clock, head.marksGeneration);
+    // Those that the head adds to are older than its own; later ones, which a later head names, may be newer.
+    const isOlder = generation === head.marksGeneration;
+    for (const mark of writers) {
+      const inHead = window.highestOf(mark.writerId);
+      if (inHead === 0n || (!isOlder && mark.operationId > inHead)) restore(window, mark, false);
+    }
   }
+  window.forgetBeyondLimit();
   return window;
+}
+
+async function readMarks(store: KvStore, keys: LogKeys, clock: Clock, generation: bigint): Promise<WriterMarks> {
+  for (let attempt = 1; attempt <= READS_MAX; attempt++) {
+    const { pair } = await store.get(keys.marks);
+    const marks = pair && decodeState(WriterMarksSchema, pair);
+    if (marks !== undefined && marks.generation >= generation) return marks;
+    await sleep(clock, REREAD_MS);
+  }
+  throw new StoreUnreachableError(`the store does not show the marks of writers, generation ${generation}`);
+}
+
+function restore(window: OperationWindow, mark: WriterMark, isInHead: boolean): void {
+  const operation = {
+    operationId: mark.operationId,
+    first: mark.firstSequenceId,
+    last: mark.lastSequenceId,
+    term: mark.term,
+    timestampMs: mark.timestampMs,
+    contentCrc32c: mark.contentCrc32c,
+  };
+  window.restoreMark(mark.writerId, operation, isInHead);
 }
 
 /** What earlier writers have committed: the marks in the head, and the records since its window starts. */
@@ -58,21 +88,26 @@ export class WindowReader {
 
   private async readUpTo(head: Head): Promise<OperationWindow> {
     const from = head.windowFromSequenceId;
-    if (from > head.lastSequenceId || head.writers.length === 0) return restoreMarks(head);
+    const hasNone = head.writers.length === 0 && head.marksGeneration === 0n;
+    if (from > head.lastSequenceId || hasNone) return this.marks(head);
     const isAnother = this.logId !== undefined && Buffer.compare(this.logId, head.logId) !== 0;
     const isOf = ({ last }: ReadRecord) => !isAnother && last >= from && last <= head.lastSequenceId;
     this.records = this.records.filter(isOf);
     this.logId = head.logId;
     await this.readOn(head);
-    let window = restoreMarks(head);
+    let window = await this.marks(head);
     let next = 0n;
     for (const { first, last, bytes, operations } of this.records) {
       // Trimmed meanwhile: what stood before the hole is no basis for saying what is not in the log.
-      if (next !== 0n && first > next) window = restoreMarks(head);
+      if (next !== 0n && first > next) window = await this.marks(head);
       next = last + 1n;
       window.restoreRecord(first, bytes, operations);
     }
-    return next > head.lastSequenceId ? window : restoreMarks(head);
+    return next > head.lastSequenceId ? window : this.marks(head);
+  }
+
+  private marks(head: Head): Promise<OperationWindow> {
+    return restoreMarks(this.store, this.keys, this.clock, head);
   }
 
   /** An answer may come out of the past (etcd #20418): what is known to be there is asked for again. */

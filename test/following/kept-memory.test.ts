@@ -34,7 +34,7 @@ function* smallRecords(count: number, window = new OperationWindow(), writerId =
       ...{ isAbandoned: () => false, settle: () => undefined },
     };
     const record = seal([item], context).record!;
-    record.operations.enter(record.first, record.bytes);
+    record.operations.enter(record);
     head = record.head;
     yield record;
   }

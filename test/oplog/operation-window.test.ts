@@ -79,7 +79,7 @@ function play(steps: readonly Step[], limits = LIMITS) {
 /** As a take-over does: the last operation of each writer, then the records since windowFrom. */
 function restored({ window, records, committed, head }: ReturnType<typeof play>, limits = LIMITS): OperationWindow {
   const again = new OperationWindow(limits);
-  for (const [writerId, operations] of committed) again.restoreMark(writerId, operations.at(-1)!);
+  for (const [writerId, operations] of committed) again.restoreMark(writerId, operations.at(-1)!, true);
   for (const record of records) {
     if (record.first >= window.windowFrom(head)) again.restoreRecord(record.first, record.bytes, record.operations);
   }
@@ -232,7 +232,7 @@ describe("the bounds", () => {
 
   it("let an operation that only its mark told of be forgotten, and not be called not committed", () => {
     const window = new OperationWindow(LIMITS);
-    window.restoreMark("w", operationOf(7n, 3n));
+    window.restoreMark("w", operationOf(7n, 3n), true);
     expect(window.resolve("w", 7n).outcome).toBe("committed");
     window.startRecord(9n);
     window.add("w", operationOf(8n, 9n));

@@ -52,7 +52,7 @@ export type AppendRequest = Message<"oplog.v1.AppendRequest"> & {
    * been committed is refused with ALREADY_EXISTS. The answers of the most recent operations (4,096 per writer, 65,536
    * in all, within the last 64 MiB of records) are kept, that of a writer's last one always; an older id is refused as
    * used, and never applied again. A log remembers 1,024 writers; beyond that the writer that has been silent longest,
-   * for over an hour, is forgotten.
+   * for over an hour, is forgotten: what it sends later counts as new, and ResolveAppend answers UNKNOWN for it.
    *
    * @generated from field: string writer_id = 4;
    */

@@ -14,6 +14,7 @@
 //   leader/candidates/<id>       CandidateEntry, under the lease of the candidate
 //   floor                        Floor; absent = 1
 //   barriers                     Barriers; absent = none
+//   marks                        WriterMarks; absent = all of them are in the head
 //   cursors/<consumer>           Cursor
 //
 // And directly under <prefix>/, where no log can be named like it:
@@ -29,7 +30,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/store/v1/store.proto.
  */
 export const file_oplog_store_v1_store: GenFile = /*@__PURE__*/
-  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLHAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwipgEKCldyaXRlck1hcmsSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAEoBBIZChFmaXJzdF9zZXF1ZW5jZV9pZBgDIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAQgASgEEhYKDmNvbnRlbnRfY3JjMzJjGAUgASgHEgwKBHRlcm0YBiABKAQSFAoMdGltZXN0YW1wX21zGAcgASgEInwKBFRlcm0SDAoEdGVybRgBIAEoBBINCgVvd25lchgCIAEoCRIQCghlbmRwb2ludBgDIAEoCRINCgVub25jZRgEIAEoDBINCgV0b2tlbhgFIAEoBBIPCgdlbGVjdGVkGAYgASgIEhYKDmhlZWRzX2JhcnJpZXJzGAogASgIIjsKCEJhcnJpZXJzEi8KB3dyaXRlcnMYASADKAsyHi5vcGxvZy5zdG9yZS52MS5Xcml0ZXJCYXJyaWVycyI5Cg5Xcml0ZXJCYXJyaWVycxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEIkgKC0xlYWRlckxlYXNlEgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEgwKBHRlcm0YAyABKAQSDQoFbm9uY2UYBCABKAwiTQoJU3VjY2Vzc29yEgoKAmlkGAEgASgJEh4KEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgESACIAQFCFAoSX2ZpbmFsX3NlcXVlbmNlX2lkIlwKDkNhbmRpZGF0ZUVudHJ5EgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg0KBW5vbmNlGAMgASgMEh0KFXByZXBhcmVkX2Zvcl9yZXZpc2lvbhgEIAEoAyIzCgVGbG9vchITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcmV2aW91c190ZXJtGAIgASgEIqIBCgZDdXJzb3ISHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYASABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAMgASgEEhIKCnN0YXRlX2hhc2gYBCABKAwSFQoNdXBkYXRlZF9hdF9tcxgFIAEoBBIVCg1hcHBsaWVkX2NoYWluGAYgASgMImoKC1N0b3JlQW5jaG9yEhAKCGlkZW50aXR5GAEgASgJEgsKA2VyYRgCIAEoDBIRCglwYXN0X2VyYXMYAyADKAwSFQoNYWRvcHRlZF9hdF9tcxgEIAEoBBISCgphZG9wdGVkX2J5GAUgASgJKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
+  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLhAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwSGAoQbWFya3NfZ2VuZXJhdGlvbhgJIAEoBCJOCgtXcml0ZXJNYXJrcxISCgpnZW5lcmF0aW9uGAEgASgEEisKB3dyaXRlcnMYAiADKAsyGi5vcGxvZy5zdG9yZS52MS5Xcml0ZXJNYXJrIqYBCgpXcml0ZXJNYXJrEhEKCXdyaXRlcl9pZBgBIAEoCRIUCgxvcGVyYXRpb25faWQYAiABKAQSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIWCg5jb250ZW50X2NyYzMyYxgFIAEoBxIMCgR0ZXJtGAYgASgEEhQKDHRpbWVzdGFtcF9tcxgHIAEoBCJ8CgRUZXJtEgwKBHRlcm0YASABKAQSDQoFb3duZXIYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDQoFbm9uY2UYBCABKAwSDQoFdG9rZW4YBSABKAQSDwoHZWxlY3RlZBgGIAEoCBIWCg5oZWVkc19iYXJyaWVycxgKIAEoCCI7CghCYXJyaWVycxIvCgd3cml0ZXJzGAEgAygLMh4ub3Bsb2cuc3RvcmUudjEuV3JpdGVyQmFycmllcnMiOQoOV3JpdGVyQmFycmllcnMSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAMoBCJICgtMZWFkZXJMZWFzZRIKCgJpZBgBIAEoCRIQCghlbmRwb2ludBgCIAEoCRIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMIk0KCVN1Y2Nlc3NvchIKCgJpZBgBIAEoCRIeChFmaW5hbF9zZXF1ZW5jZV9pZBgCIAEoBEgAiAEBQhQKEl9maW5hbF9zZXF1ZW5jZV9pZCJcCg5DYW5kaWRhdGVFbnRyeRIKCgJpZBgBIAEoCRIQCghlbmRwb2ludBgCIAEoCRINCgVub25jZRgDIAEoDBIdChVwcmVwYXJlZF9mb3JfcmV2aXNpb24YBCABKAMiMwoFRmxvb3ISEwoLc2VxdWVuY2VfaWQYASABKAQSFQoNcHJldmlvdXNfdGVybRgCIAEoBCKiAQoGQ3Vyc29yEhwKFHJlY2VpdmVkX3NlcXVlbmNlX2lkGAEgASgEEhsKE2ZsdXNoZWRfc2VxdWVuY2VfaWQYAiABKAQSGwoTYXBwbGllZF9zZXF1ZW5jZV9pZBgDIAEoBBISCgpzdGF0ZV9oYXNoGAQgASgMEhUKDXVwZGF0ZWRfYXRfbXMYBSABKAQSFQoNYXBwbGllZF9jaGFpbhgGIAEoDCJqCgtTdG9yZUFuY2hvchIQCghpZGVudGl0eRgBIAEoCRILCgNlcmEYAiABKAwSEQoJcGFzdF9lcmFzGAMgAygMEhUKDWFkb3B0ZWRfYXRfbXMYBCABKAQSEgoKYWRvcHRlZF9ieRgFIAEoCSo9CgVDb2RlYxIVChFDT0RFQ19VTlNQRUNJRklFRBAAEg4KCkNPREVDX05PTkUQARINCglDT0RFQ19MWjQQAmIGcHJvdG8z");
 
 /**
  * A record at rest is: one byte format version (1); four bytes CRC32C, little endian, of all that follows; the length
@@ -194,6 +195,8 @@ export type Head = Message<"oplog.store.v1.Head"> & {
   timestampMs: bigint;
 
   /**
+   * Those that have changed since `marks` was put; all of them while marks_generation is 0.
+   *
    * @generated from field: repeated oplog.store.v1.WriterMark writers = 6;
    */
   writers: WriterMark[];
@@ -212,6 +215,13 @@ export type Head = Message<"oplog.store.v1.Head"> & {
    * @generated from field: bytes record_nonce = 8;
    */
   recordNonce: Uint8Array;
+
+  /**
+   * Of the `marks` that `writers` adds to, put in one transaction with the head that named it first; 0 = none.
+   *
+   * @generated from field: uint64 marks_generation = 9;
+   */
+  marksGeneration: bigint;
 };
 
 /**
@@ -220,6 +230,31 @@ export type Head = Message<"oplog.store.v1.Head"> & {
  */
 export const HeadSchema: GenMessage<Head> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 2);
+
+/**
+ * The marks of all writers, as they were before the record that this was put with. Put anew whenever those that have
+ * changed since make up an eighth of it, so that the head stays small however many writers there are.
+ *
+ * @generated from message oplog.store.v1.WriterMarks
+ */
+export type WriterMarks = Message<"oplog.store.v1.WriterMarks"> & {
+  /**
+   * @generated from field: uint64 generation = 1;
+   */
+  generation: bigint;
+
+  /**
+   * @generated from field: repeated oplog.store.v1.WriterMark writers = 2;
+   */
+  writers: WriterMark[];
+};
+
+/**
+ * Describes the message oplog.store.v1.WriterMarks.
+ * Use `create(WriterMarksSchema)` to create a new message.
+ */
+export const WriterMarksSchema: GenMessage<WriterMarks> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 3);
 
 /**
  * The last committed append of a writer. Outlives window, trim and restart.
@@ -268,7 +303,7 @@ export type WriterMark = Message<"oplog.store.v1.WriterMark"> & {
  * Use `create(WriterMarkSchema)` to create a new message.
  */
 export const WriterMarkSchema: GenMessage<WriterMark> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 3);
+  messageDesc(file_oplog_store_v1_store, 4);
 
 /**
  * @generated from message oplog.store.v1.Term
@@ -325,7 +360,7 @@ export type Term = Message<"oplog.store.v1.Term"> & {
  * Use `create(TermSchema)` to create a new message.
  */
 export const TermSchema: GenMessage<Term> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 4);
+  messageDesc(file_oplog_store_v1_store, 5);
 
 /**
  * Appends that are ruled out: no record may ever hold one of them. Every append compares this key's revision, so a barrier
@@ -346,7 +381,7 @@ export type Barriers = Message<"oplog.store.v1.Barriers"> & {
  * Use `create(BarriersSchema)` to create a new message.
  */
 export const BarriersSchema: GenMessage<Barriers> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 5);
+  messageDesc(file_oplog_store_v1_store, 6);
 
 /**
  * @generated from message oplog.store.v1.WriterBarriers
@@ -368,7 +403,7 @@ export type WriterBarriers = Message<"oplog.store.v1.WriterBarriers"> & {
  * Use `create(WriterBarriersSchema)` to create a new message.
  */
 export const WriterBarriersSchema: GenMessage<WriterBarriers> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 6);
+  messageDesc(file_oplog_store_v1_store, 7);
 
 /**
  * Put in the transaction that raises the term, and not changed while it is held. Every append of an elected term compares
@@ -407,7 +442,7 @@ export type LeaderLease = Message<"oplog.store.v1.LeaderLease"> & {
  * Use `create(LeaderLeaseSchema)` to create a new message.
  */
 export const LeaderLeaseSchema: GenMessage<LeaderLease> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 7);
+  messageDesc(file_oplog_store_v1_store, 8);
 
 /**
  * Whom the leader invites to take over: that candidate may replace `leader` in one transaction that compares this key.
@@ -435,7 +470,7 @@ export type Successor = Message<"oplog.store.v1.Successor"> & {
  * Use `create(SuccessorSchema)` to create a new message.
  */
 export const SuccessorSchema: GenMessage<Successor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 8);
+  messageDesc(file_oplog_store_v1_store, 9);
 
 /**
  * @generated from message oplog.store.v1.CandidateEntry
@@ -471,7 +506,7 @@ export type CandidateEntry = Message<"oplog.store.v1.CandidateEntry"> & {
  * Use `create(CandidateEntrySchema)` to create a new message.
  */
 export const CandidateEntrySchema: GenMessage<CandidateEntry> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 9);
+  messageDesc(file_oplog_store_v1_store, 10);
 
 /**
  * @generated from message oplog.store.v1.Floor
@@ -497,7 +532,7 @@ export type Floor = Message<"oplog.store.v1.Floor"> & {
  * Use `create(FloorSchema)` to create a new message.
  */
 export const FloorSchema: GenMessage<Floor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 10);
+  messageDesc(file_oplog_store_v1_store, 11);
 
 /**
  * @generated from message oplog.store.v1.Cursor
@@ -541,7 +576,7 @@ export type Cursor = Message<"oplog.store.v1.Cursor"> & {
  * Use `create(CursorSchema)` to create a new message.
  */
 export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 11);
+  messageDesc(file_oplog_store_v1_store, 12);
 
 /**
  * Which store this is. Tells a store whose data was taken elsewhere, or from a backup, and whether an operator wants that.
@@ -588,7 +623,7 @@ export type StoreAnchor = Message<"oplog.store.v1.StoreAnchor"> & {
  * Use `create(StoreAnchorSchema)` to create a new message.
  */
 export const StoreAnchorSchema: GenMessage<StoreAnchor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 12);
+  messageDesc(file_oplog_store_v1_store, 13);
 
 /**
  * @generated from enum oplog.store.v1.Codec
