@@ -6,6 +6,7 @@ import { LeaderAsker } from "./grpc/ask-leader.js";
 import { LeadershipService } from "./grpc/leadership-service.js";
 import { methodsOf } from "./grpc/methods.js";
 import { OpLogService } from "./grpc/oplog-service.js";
+import { RequestBudget } from "./grpc/request-budget.js";
 import { GrpcServer } from "./grpc/server.js";
 import { StandbyService } from "./grpc/standby-service.js";
 import { Health } from "./health.js";
@@ -63,7 +64,8 @@ export function assemble(
   const identity = { id: config.sidecarId, endpoint: config.advertise ?? "", instance: randomBytes(16) };
   const limits = { entriesMax: config.appendEntriesMax, bytesMax: config.appendBytesMax };
   const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
-  const metrics = new Metrics({ version: VERSION, storeKind: config.storeKind, queue: budget });
+  const requests = new RequestBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
+  const metrics = new Metrics({ version: VERSION, storeKind: config.storeKind, requests });
   const store = new MonitoredKvStore(
     opened.store,
     systemClock,
@@ -165,6 +167,7 @@ export function assemble(
       clock: systemClock,
       sidecar: () => health.state,
       budget,
+      requests,
       subscriberBytesMax: config.subscribeBufferBytesMax,
       draining,
     }),
@@ -184,7 +187,15 @@ export function assemble(
     admin: new AdminService({ logs, adopt: () => throughStore(adopt(), storeUnreachableMs) }),
   };
   const grpc = new GrpcServer({
-    methods: methodsOf(services, { streamsMax: config.subscribeStreamsMax }),
+    methods: methodsOf(services, {
+      callsMax: config.callsMax,
+      appendStreamsMax: config.appendStreamsMax,
+      campaignsMax: config.campaignsMax,
+      subscriptionsMax: config.subscribeStreamsMax,
+    }),
+    budget: requests,
+    clock: systemClock,
+    connectionsMax: config.connectionsMax,
     hasReflection: config.reflection,
     logger: childLogger(logger, "grpc"),
     onFinished: (method, code) => metrics.grpcRequests.inc({ method, code }),

@@ -56,6 +56,19 @@ const identity = {
     "127.0.0.1:7451",
     "Where /metrics, /healthz and /readyz are served over HTTP.",
   ),
+  connectionsMax: option(
+    "connections-max",
+    integer(1, 1_000_000),
+    "10000",
+    "Most open connections for each address of --listen. Those beyond it are closed at once.",
+  ),
+  callsMax: option(
+    "calls-max",
+    integer(1, 1_000_000),
+    "10000",
+    "Most calls at a time that are answered once. More are refused with RESOURCE_EXHAUSTED.",
+  ),
+  campaignsMax: option("campaigns-max", integer(1, 100_000), "1000", "Most open Campaign streams."),
   reflection: option("reflection", boolean, "true", "Serve gRPC reflection, so that grpcurl needs no files."),
 };
 
@@ -114,14 +127,16 @@ const append = {
     "append.queue-bytes-max",
     bytes(4 * KiB, 16 * GiB),
     "64MiB",
-    "Most bytes of appends that wait for the store, over all logs. More are refused with RESOURCE_EXHAUSTED.",
+    "Most bytes of appends that are held, over all logs: arriving, waiting, being written. Calls beyond it are refused " +
+      "with RESOURCE_EXHAUSTED, streams are paced.",
   ),
   appendQueueAppendsMax: option(
     "append.queue-appends-max",
     integer(1, 10_000_000),
     "100000",
-    "Most appends that wait for the store, over all logs.",
+    "Most appends that are held, over all logs.",
   ),
+  appendStreamsMax: option("append.streams-max", integer(1, 100_000), "1000", "Most open AppendStream streams."),
   appendWriteDeadlineMs: option(
     "append.write-deadline",
     duration(SECOND_MS, 10 * MINUTE_MS),
@@ -148,7 +163,7 @@ const subscribe = {
     "subscribe.streams-max",
     integer(1, 100_000),
     "1000",
-    "Most open Subscribe streams, and most open WatchStatus streams.",
+    "Most open Subscribe streams, and most open streams of each of WatchStatus, WatchLeader and ScanState.",
   ),
   logsMax: option(
     "logs-max",

@@ -7,13 +7,17 @@ import type { AppendLimits } from "../oplog/entries.js";
 import { OplogError, OutcomeUnknownError, ShuttingDownError, StreamEndedError } from "../oplog/errors.js";
 import type { Appended, AppendItem, AppendOutcome } from "../writing/append-item.js";
 import { type ParsedAppend, parseAppend, parseStreamRequest } from "./append-request.js";
+import type { DuplexCall } from "./call.js";
 import { toAppendResponse } from "./convert.js";
+import type { RequestBudget } from "./request-budget.js";
 import { toStatus } from "./status.js";
 import { StreamWriter } from "./stream-writer.js";
 
 /** What one stream may have in flight; beyond it the stream is not read. */
 const IN_FLIGHT_BYTES_MAX = 4 * 1024 * 1024;
 const IN_FLIGHT_APPENDS_MAX = 4096;
+/** What an append is counted with while it waits for standbys. */
+const WAITING_BYTES = 512;
 const ANSWER_BYTES = 64;
 const ANSWERS_BUFFERED_BYTES_MAX = 256 * 1024;
 
@@ -29,9 +33,19 @@ const BREAKS_THE_STREAM = new Set([
   "DATA_LOSS",
 ]);
 
+export interface AppendStreamParts {
+  readonly logs: Logs;
+  readonly limits: AppendLimits;
+  /** Of the requests of all calls; what has been claimed is given back to it. */
+  readonly requests: RequestBudget;
+  /** Aborts when the sidecar is about to stop. */
+  readonly draining: AbortSignal;
+}
+
 interface Slot {
   correlationId: bigint;
-  readonly bytes: number;
+  /** What it is counted with, here and in the budget of all requests. */
+  bytes: number;
   outcome: AppendOutcome | undefined;
   demand: StandbyDemand | undefined;
   /** Standbys that had passed it when its wait was over. */
@@ -40,19 +54,24 @@ interface Slot {
   release: () => void;
 }
 
+interface Received {
+  readonly slot: Slot;
+  readonly message: Buffer;
+}
+
 /**
  * One AppendStream: its requests in order to the writer, the answers in the same order back. Driven by events: async
  * iteration would destroy the stream at its end, and with it answers that are still to be sent.
  */
 export class AppendStreamSession {
-  private inbox: Buffer[] = [];
+  /** Received and not yet looked at. */
+  private inbox: Received[] = [];
+  /** Of all that were received, the unread included, and have not been answered. */
   private slots: Slot[] = [];
   private answered = 0;
   private inFlightBytes = 0;
-  /** Received and not yet looked at. */
-  private unread = 0;
-  private unreadBytes = 0;
   private isReading = false;
+  private isAwaitingRoom = false;
   private hasEnded = false;
   /** What comes after is not looked at: the status of the stream tells that it was not written. */
   private isFinished = false;
@@ -62,20 +81,22 @@ export class AppendStreamSession {
   private readonly writer: StreamWriter;
   private readonly gone = new AbortController();
   private finish: (error?: OplogError) => void = () => undefined;
+  private readonly call: ServerDuplexStream<Buffer, unknown>;
+  private readonly claim: DuplexCall["claim"];
 
   constructor(
-    private readonly call: ServerDuplexStream<Buffer, unknown>,
-    private readonly logs: Logs,
-    private readonly limits: AppendLimits,
-    /** Aborts when the sidecar is about to stop. */
-    private readonly draining: AbortSignal,
+    { stream, claim }: DuplexCall,
+    private readonly parts: AppendStreamParts,
   ) {
-    this.writer = new StreamWriter(call, ANSWERS_BUFFERED_BYTES_MAX);
+    this.call = stream;
+    this.claim = claim;
+    this.writer = new StreamWriter(stream, ANSWERS_BUFFERED_BYTES_MAX);
   }
 
   /** Resolves when the client has ended the stream and all is answered, or it has left; rejects with OplogError. */
   async run(): Promise<void> {
-    const { call, draining } = this;
+    const { call } = this;
+    const { draining } = this.parts;
     const finished = new Promise<void>((resolve, reject) => {
       this.finish = (error) => {
         this.isFinished = true;
@@ -85,6 +106,8 @@ export class AppendStreamSession {
     });
     const leave = () => {
       this.gone.abort();
+      for (const { slot } of this.inbox) this.giveBack(slot);
+      this.inbox = [];
       for (const slot of [...this.slots]) slot.release();
       this.finish();
     };
@@ -95,9 +118,7 @@ export class AppendStreamSession {
     draining.addEventListener("abort", drain);
     call.on("data", (message: Buffer) => {
       if (this.isFinished) return;
-      this.inbox.push(message);
-      this.unread++;
-      this.unreadBytes += message.length;
+      this.inbox.push({ slot: this.openSlot(this.claim(message.length)), message });
       if (this.isReading) this.pace();
       else void this.read().catch((error) => this.finish(error));
     });
@@ -116,13 +137,11 @@ export class AppendStreamSession {
   private async read(): Promise<void> {
     this.isReading = true;
     while (this.inbox.length > 0 && !this.gone.signal.aborted) {
-      const messages = this.inbox;
+      const all = this.inbox;
       this.inbox = [];
-      for (const message of messages) {
-        this.unread--;
-        this.unreadBytes -= message.length;
-        const parsed = this.parse(message);
-        if (parsed !== undefined) await this.append(parsed);
+      for (const received of all) {
+        const append = this.parse(received);
+        if (append !== undefined) await this.append(received.slot, append);
       }
       this.pace();
     }
@@ -130,25 +149,23 @@ export class AppendStreamSession {
     this.finishWhenSettled();
   }
 
-  private parse(message: Buffer): { readonly slot: Slot; readonly append: ParsedAppend } | undefined {
-    const slot = this.openSlot(message.length);
+  private parse({ slot, message }: Received): ParsedAppend | undefined {
     try {
       const { correlationId, start, end } = parseStreamRequest(message);
       slot.correlationId = correlationId;
-      const append = parseAppend(message, this.limits, start, end, this.log, (log) => {
+      return parseAppend(message, this.parts.limits, start, end, this.log, (log) => {
         this.log = log;
       });
-      return { slot, append };
     } catch (error) {
       this.refuse(slot, error);
       return undefined;
     }
   }
 
-  private async append({ slot, append }: { readonly slot: Slot; readonly append: ParsedAppend }): Promise<void> {
+  private async append(slot: Slot, append: ParsedAppend): Promise<void> {
     try {
       this.requireUnbroken();
-      const log = this.logs.get(append.log);
+      const log = this.parts.logs.get(append.log);
       const item: AppendItem = {
         ...append,
         isAbandoned: () => this.gone.signal.aborted,
@@ -182,6 +199,11 @@ export class AppendStreamSession {
     return slot;
   }
 
+  private giveBack({ bytes }: Slot): void {
+    this.inFlightBytes -= bytes;
+    this.parts.requests.give(bytes);
+  }
+
   private refuse(slot: Slot, error: unknown): void {
     if (!(error instanceof OplogError)) throw error;
     this.settle(slot, { error });
@@ -195,6 +217,13 @@ export class AppendStreamSession {
     demand: StandbyDemand,
   ): void {
     slot.demand = demand;
+    // Its entries are in the log, and no longer in memory.
+    const freed = slot.bytes - WAITING_BYTES;
+    if (freed > 0) {
+      slot.bytes -= freed;
+      this.inFlightBytes -= freed;
+      this.parts.requests.shrink(freed);
+    }
     slot.release = standbys.wait(outcome.appended.last, demand, (reached) => {
       slot.standbyCount = reached;
       this.settle(slot, outcome);
@@ -210,7 +239,7 @@ export class AppendStreamSession {
     for (const ready of this.slots) {
       if (ready.outcome === undefined) break;
       settled++;
-      this.inFlightBytes -= ready.bytes;
+      this.giveBack(ready);
       this.writer.send(answer(ready, ready.outcome), ANSWER_BYTES);
     }
     this.slots.splice(0, settled);
@@ -221,21 +250,27 @@ export class AppendStreamSession {
 
   /** Reads only while what is in flight, and what the client has not taken of the answers, is within bounds. */
   private pace(): void {
-    const isFull =
-      this.inFlightBytes + this.unreadBytes >= IN_FLIGHT_BYTES_MAX ||
-      this.slots.length + this.unread >= IN_FLIGHT_APPENDS_MAX;
+    const isFull = this.inFlightBytes >= IN_FLIGHT_BYTES_MAX || this.slots.length >= IN_FLIGHT_APPENDS_MAX;
     if (isFull || !this.writer.hasRoom) {
       this.call.pause();
-      if (!isFull) void this.writer.room().then(() => this.pace());
+      if (!isFull) void this.awaitRoom();
     } else if (this.call.isPaused()) {
       this.call.resume();
     }
   }
 
+  private async awaitRoom(): Promise<void> {
+    if (this.isAwaitingRoom) return;
+    this.isAwaitingRoom = true;
+    await this.writer.room();
+    this.isAwaitingRoom = false;
+    this.pace();
+  }
+
   private finishWhenSettled(): void {
-    if (this.slots.length > 0 || this.inbox.length > 0 || this.isReading) return;
+    if (this.slots.length > 0 || this.isReading) return;
     if (this.hasEnded) this.finish();
-    else if (this.draining.aborted) this.finishWith(new ShuttingDownError());
+    else if (this.parts.draining.aborted) this.finishWith(new ShuttingDownError());
     else if (this.failure !== undefined)
       this.finishWith(this.failure instanceof OutcomeUnknownError ? new StreamEndedError() : this.failure);
   }

@@ -4,11 +4,11 @@ const RETRY_MS = 1000;
 
 /** How many calls of the methods that share it may be open at once. */
 export class CallLimit {
-  private open = 0;
+  open = 0;
 
   constructor(
-    /** As the refusal names them. */
-    private readonly what: string,
+    /** As refusals and metrics name them. */
+    readonly what: string,
     private readonly max: number,
   ) {}
 

@@ -65,7 +65,11 @@ export class AnsweringCall extends Call {
 
 /** A call with a stream in either direction. */
 export class DuplexCall extends AnsweringCall {
-  constructor(readonly stream: ServerDuplexStream<Buffer, unknown>) {
+  constructor(
+    readonly stream: ServerDuplexStream<Buffer, unknown>,
+    /** What the next request is counted with, in the order in which they come; to be given back to the budget. */
+    readonly claim: (length: number) => number,
+  ) {
     super(stream);
   }
 }

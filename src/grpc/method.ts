@@ -30,14 +30,20 @@ interface Row {
   readonly descriptor: DescMethod;
   /** That of who may call it. */
   readonly role: Role;
-  /** Undefined: a call takes no more than its connection. */
-  readonly limit: CallLimit | undefined;
+  readonly limit: CallLimit;
+  /** Counted: its requests may be large, or are kept; they must find room. Else they are small, and soon forgotten. */
+  readonly request: "small" | "counted";
+}
+
+/** A method whose requests must find room among all that are held. */
+export function counted(method: Method): Method {
+  return { ...method, request: "counted" };
 }
 
 export function unary<I extends DescMessage, O extends DescMessage>(
   descriptor: DescMethodUnary<I, O>,
   role: Role,
-  limit: CallLimit | undefined,
+  limit: CallLimit,
   handle: (request: MessageShape<I>, call: Call) => Promise<MessageInitShape<O>>,
 ): Method {
   return {
@@ -45,6 +51,7 @@ export function unary<I extends DescMessage, O extends DescMessage>(
     descriptor,
     role,
     limit,
+    request: "small",
     handle: async (bytes, call) => create(descriptor.output, await handle(decode(descriptor.input, bytes), call)),
   };
 }
@@ -53,16 +60,16 @@ export function unary<I extends DescMessage, O extends DescMessage>(
 export function unaryOfBytes(
   descriptor: DescMethodUnary<DescMessage, DescMessage>,
   role: Role,
-  limit: CallLimit | undefined,
+  limit: CallLimit,
   handle: (request: Buffer, call: Call) => Promise<unknown>,
 ): Method {
-  return { kind: "unary", descriptor, role, limit, handle };
+  return { kind: "unary", descriptor, role, limit, request: "small", handle };
 }
 
 export function serverStream<I extends DescMessage>(
   descriptor: DescMethodServerStreaming<I, DescMessage>,
   role: Role,
-  limit: CallLimit | undefined,
+  limit: CallLimit,
   handle: (request: MessageShape<I>, call: AnsweringCall) => Promise<void>,
 ): Method {
   return {
@@ -70,6 +77,7 @@ export function serverStream<I extends DescMessage>(
     descriptor,
     role,
     limit,
+    request: "small",
     handle: async (bytes, call) => handle(decode(descriptor.input, bytes), call),
   };
 }
@@ -77,8 +85,8 @@ export function serverStream<I extends DescMessage>(
 export function duplex(
   descriptor: DescMethodBiDiStreaming<DescMessage, DescMessage>,
   role: Role,
-  limit: CallLimit | undefined,
+  limit: CallLimit,
   handle: (call: DuplexCall) => Promise<void>,
 ): Method {
-  return { kind: "duplex", descriptor, role, limit, handle };
+  return { kind: "duplex", descriptor, role, limit, request: "small", handle };
 }

@@ -43,6 +43,7 @@ import {
   toStart,
 } from "./convert.js";
 import { decode } from "./decode.js";
+import type { RequestBudget } from "./request-budget.js";
 import { UnaryAppends } from "./unary-append.js";
 
 export interface OpLogServiceParts {
@@ -52,6 +53,8 @@ export interface OpLogServiceParts {
   readonly clock: Clock;
   readonly sidecar: () => SidecarState;
   readonly budget: QueueBudget;
+  /** Of all calls. */
+  readonly requests: RequestBudget;
   readonly subscriberBytesMax: number;
   /** Aborts when the sidecar is about to stop: no new work. */
   readonly draining: AbortSignal;
@@ -71,16 +74,15 @@ export class OpLogService {
   private readonly appends: UnaryAppends;
 
   constructor(private readonly parts: OpLogServiceParts) {
-    this.appends = new UnaryAppends(parts.logs, parts.limits);
+    this.appends = new UnaryAppends(parts.logs, parts.limits, parts.requests);
   }
 
   append(request: Buffer, call: Call): Promise<AppendResponse> {
     return this.appends.append(request, call);
   }
 
-  appendStream({ stream }: DuplexCall): Promise<void> {
-    const { logs, limits, draining } = this.parts;
-    return new AppendStreamSession(stream, logs, limits, draining).run();
+  appendStream(call: DuplexCall): Promise<void> {
+    return new AppendStreamSession(call, this.parts).run();
   }
 
   async resolveAppend(request: ResolveAppendRequest): Promise<ResolveAppendResponse> {

@@ -10,6 +10,7 @@ import {
 } from "@grpc/grpc-js";
 import { OplogError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
+import type { Admission } from "./admission.js";
 import { serverDefinition } from "./bridge.js";
 import { AnsweringCall, Call, DuplexCall } from "./call.js";
 import type { Method } from "./method.js";
@@ -17,11 +18,12 @@ import { toServiceError } from "./status.js";
 
 export interface PipelineParts {
   readonly methods: readonly Method[];
+  readonly admission: Admission;
   readonly logger: Logger;
   readonly onFinished: (method: string, code: string) => void;
 }
 
-/** What every call goes through: admitted, served by the handler of its method, answered or refused, counted. */
+/** What a call goes through once it is admitted: served by the handler of its method, answered or refused, counted. */
 export class Pipeline {
   private open = 0;
   private onIdle: () => void = () => undefined;
@@ -55,17 +57,18 @@ export class Pipeline {
       case "unary":
         return this.unary(method, (surface) => {
           const call = new Call(surface);
-          return { call, handling: () => method.handle(surface.request, call) };
+          return { call, handling: method.handle(surface.request, call) };
         });
       case "server stream":
         return this.stream(method, (surface: ServerWritableStream<Buffer, unknown>) => {
           const call = new AnsweringCall(surface);
-          return { call, handling: () => method.handle(surface.request, call) };
+          return { call, handling: method.handle(surface.request, call) };
         });
       case "duplex":
         return this.stream(method, (surface: ServerDuplexStream<Buffer, unknown>) => {
-          const call = new DuplexCall(surface);
-          return { call, handling: () => method.handle(call) };
+          const arrival = this.parts.admission.arrivalOf(surface.metadata);
+          const call = new DuplexCall(surface, (length) => arrival?.claim(length) ?? 0);
+          return { call, handling: method.handle(call) };
         });
     }
   }
@@ -76,7 +79,8 @@ export class Pipeline {
   ): handleUnaryCall<Buffer, unknown> {
     return (surface, callback) => {
       const begun = begin(surface);
-      this.serve(method, begun).then(
+      this.open++;
+      begun.handling.then(
         (response) => {
           callback(null, response);
           this.finish(method, "OK");
@@ -92,7 +96,8 @@ export class Pipeline {
   ): (surface: S) => void {
     return (surface) => {
       const begun = begin(surface);
-      this.serve(method, begun).then(
+      this.open++;
+      begun.handling.then(
         () => {
           surface.end();
           this.finish(method, surface.cancelled ? "CANCELLED" : "OK");
@@ -101,17 +106,6 @@ export class Pipeline {
         (error: unknown) => surface.emit("error", this.failure(method, begun.call, error)),
       );
     };
-  }
-
-  private async serve<T>({ limit }: Method, { handling }: Begun<T>): Promise<T> {
-    this.open++;
-    if (limit === undefined) return handling();
-    limit.enter();
-    try {
-      return await handling();
-    } finally {
-      limit.leave();
-    }
   }
 
   private failure(method: Method, call: Call, error: unknown): ServiceError {
@@ -135,5 +129,5 @@ export class Pipeline {
 
 interface Begun<T> {
   readonly call: Call;
-  handling(): Promise<T>;
+  readonly handling: Promise<T>;
 }

@@ -1,18 +1,25 @@
-import { Server } from "@grpc/grpc-js";
+import type { Server } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
+import type { Clock } from "../oplog/clock.js";
 import type { Logger } from "../oplog/logger.js";
+import { Admission } from "./admission.js";
+import { BoundedServer } from "./bounded-server.js";
 import type { Method } from "./method.js";
 import { Pipeline } from "./pipeline.js";
 import { reflectionOf } from "./reflection.js";
+import type { RequestBudget } from "./request-budget.js";
 
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
-/** Each may hold one message of MESSAGE_BYTES_MAX that is still arriving. */
 const STREAMS_PER_CONNECTION_MAX = 1024;
 /** For the last frames to leave, once no call of ours is open. */
 const FLUSH_MS = 250;
 
 export interface GrpcServerParts {
   readonly methods: readonly Method[];
+  readonly budget: RequestBudget;
+  readonly clock: Clock;
+  /** At each address. */
+  readonly connectionsMax: number;
   readonly hasReflection: boolean;
   readonly logger: Logger;
   readonly onFinished: (method: string, code: string) => void;
@@ -27,10 +34,12 @@ interface HealthInside {
 export class GrpcServer {
   readonly server: Server;
   private readonly health = new HealthImplementation({});
+  private readonly admission: Admission;
   private readonly pipeline: Pipeline;
 
   constructor(parts: GrpcServerParts) {
-    this.server = new Server({
+    this.admission = new Admission({ ...parts, messageBytesMax: MESSAGE_BYTES_MAX, onRefused: parts.onFinished });
+    const options = {
       "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
       "grpc.max_send_message_length": -1,
       "grpc.keepalive_time_ms": 20_000,
@@ -38,8 +47,10 @@ export class GrpcServer {
       // Costs a quarter of the throughput of small calls, and nobody is offered it.
       "grpc.enable_channelz": 0,
       "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
-    });
-    this.pipeline = new Pipeline(parts);
+      interceptors: [this.admission.interceptor],
+    };
+    this.server = new BoundedServer(options, parts.connectionsMax);
+    this.pipeline = new Pipeline({ ...parts, admission: this.admission });
     this.pipeline.addTo(this.server);
     this.health.addToServer(this.server);
     const services = parts.methods.map(({ descriptor }) => descriptor.parent);
@@ -64,6 +75,7 @@ export class GrpcServer {
    * themselves, so they are cut as soon as no call of the log is open.
    */
   async close(deadlineMs: number): Promise<void> {
+    this.admission.close();
     await new Promise<void>((resolve) => {
       const cut = () => {
         this.server.forceShutdown();

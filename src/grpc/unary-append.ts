@@ -6,19 +6,24 @@ import { type Appended, type AppendOutcome, QueueBudget } from "../writing/appen
 import { type ParsedAppend, parseAppend } from "./append-request.js";
 import type { Call } from "./call.js";
 import { toAppendResponse } from "./convert.js";
+import type { RequestBudget } from "./request-budget.js";
 
-/** Of appends that wait, or will, for standbys: a call keeps its request in memory until it is answered. */
-const STANDBY_WAIT_BYTES_MAX = 64 * 1024 * 1024;
-const STANDBY_WAIT_APPENDS_MAX = 10_000;
+/** Of what requests may hold, so that waiting for standbys does not shut out those that do not. */
+const STANDBY_WAIT_SHARE = 0.5;
 
 /** The Append calls of all logs. */
 export class UnaryAppends {
-  private readonly standbyWaits = new QueueBudget(STANDBY_WAIT_BYTES_MAX, STANDBY_WAIT_APPENDS_MAX);
+  /** Of appends that wait, or will, for standbys: a call keeps its request in memory until it is answered. */
+  private readonly standbyWaits: QueueBudget;
 
   constructor(
     private readonly logs: Logs,
     private readonly limits: AppendLimits,
-  ) {}
+    { bytesMax, requestsMax }: RequestBudget,
+  ) {
+    const share = (whole: number) => Math.ceil(whole * STANDBY_WAIT_SHARE);
+    this.standbyWaits = new QueueBudget(share(bytesMax), share(requestsMax));
+  }
 
   /** Throws OplogError for what the client is to be told. */
   async append(request: Buffer, call: Call): Promise<AppendResponse> {

@@ -77,6 +77,14 @@ export class QueueFullError extends OplogError {
   }
 }
 
+export class TooSlowError extends OplogError {
+  constructor(limitMs: number) {
+    super("RESOURCE_EXHAUSTED", "TOO_SLOW", `the request was not complete ${limitMs} ms after it was begun`, {
+      limit_ms: limitMs,
+    });
+  }
+}
+
 export class LogNotFoundError extends OplogError {
   constructor(log: string) {
     super("NOT_FOUND", "LOG_NOT_FOUND", `log "${log}" does not exist; its first append makes it`, {

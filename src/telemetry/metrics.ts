@@ -15,7 +15,7 @@ interface SeriesOfLogs {
 export interface About {
   readonly version: string;
   readonly storeKind: string;
-  readonly queue: { readonly bytes: number; readonly appends: number };
+  readonly requests: { readonly bytes: number; readonly requests: number };
 }
 
 /**
@@ -43,15 +43,15 @@ export class Metrics {
   ]);
   readonly queueBytes = this.gauge(
     "append_queue_bytes",
-    "Bytes of appends that wait for the store.",
+    "Bytes of appends that are held: arriving, waiting, being written.",
     [],
-    () => this.about.queue.bytes,
+    () => this.about.requests.bytes,
   );
   readonly queueAppends = this.gauge(
     "append_queue_appends",
-    "Appends that wait for the store.",
+    "Appends that are held.",
     [],
-    () => this.about.queue.appends,
+    () => this.about.requests.requests,
   );
 
   readonly term = this.gauge("term", "Term of the log as last seen.", ["log"]);

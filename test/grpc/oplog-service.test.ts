@@ -11,6 +11,7 @@ import {
 } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { AnsweringCall } from "../../src/grpc/call.js";
 import { OpLogService } from "../../src/grpc/oplog-service.js";
+import { RequestBudget } from "../../src/grpc/request-budget.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { Views } from "../../src/standby/views.js";
@@ -41,6 +42,7 @@ function serviceOf({ logs }: Side): OpLogService {
     clock: testClock,
     sidecar: () => ({ id: "s", version: "1", startedWallMs: 0, isShuttingDown: false, store: health }),
     budget: new QueueBudget(1000, 10),
+    requests: new RequestBudget(1000, 10),
     subscriberBytesMax: 1000,
     draining: new AbortController().signal,
   });

@@ -8,7 +8,9 @@ import { OpLogService } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { StandbyService } from "../../src/gen/oplog/v1/standby_pb.js";
 import type { AnsweringCall, Call } from "../../src/grpc/call.js";
 import { methodsOf, type Services } from "../../src/grpc/methods.js";
+import { RequestBudget } from "../../src/grpc/request-budget.js";
 import { GrpcServer } from "../../src/grpc/server.js";
+import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { aborted } from "../../src/oplog/timing.js";
 import { waitFor, within } from "../support/wait.js";
@@ -16,6 +18,7 @@ import { waitFor, within } from "../support/wait.js";
 const SCAN = "/oplog.v1.StandbyService/ScanState";
 const GET_LEADER = "/oplog.v1.LeadershipService/GetLeader";
 const STREAMS_MAX = 2;
+const LIMITS = { callsMax: 100, appendStreamsMax: 100, campaignsMax: 100, subscriptionsMax: STREAMS_MAX };
 const TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 const takeDown: (() => unknown)[] = [];
@@ -34,7 +37,10 @@ async function aServer({ scanState, getLeader }: Handlers) {
   const errors: object[] = [];
   const services = { opLog: {}, leadership: { getLeader }, standby: { scanState } } as unknown as Services;
   const grpc = new GrpcServer({
-    methods: methodsOf(services, { streamsMax: STREAMS_MAX }),
+    methods: methodsOf(services, LIMITS),
+    budget: new RequestBudget(1 << 20, 100),
+    clock: systemClock,
+    connectionsMax: 100,
     hasReflection: false,
     logger: { ...silentLogger, error: (line: object) => errors.push(line) } as typeof silentLogger,
     onFinished: (method, code) => finished.push(`${method} ${code}`),
@@ -69,7 +75,7 @@ function ask(client: Client, path: string, metadata = new Metadata()): Promise<E
 }
 
 it("has one row for each method of its services, and no other", () => {
-  const rows = methodsOf({} as Services, { streamsMax: 1 }).map(({ descriptor }) => descriptor);
+  const rows = methodsOf({} as Services, LIMITS).map(({ descriptor }) => descriptor);
   const services = [OpLogService, LeadershipService, StandbyService, AdminService];
   expect(new Set(rows)).toEqual(new Set(services.flatMap(({ methods }) => methods)));
   expect(new Set(rows).size).toBe(rows.length);

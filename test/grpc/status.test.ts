@@ -15,6 +15,7 @@ const EXAMPLES: errors.OplogError[] = [
   new errors.TooLargeError("entries[0]", 9, 8, { entry_index: 0 }),
   new errors.TooManyError("subscriptions", 5, 1500),
   new errors.QueueFullError("bytes", 10, 100, 100),
+  new errors.TooSlowError(30_000),
   new errors.LogNotFoundError("l"),
   new errors.CursorNotFoundError("l", "c"),
   new errors.OperationIdUsedError("w", 1n, 2n),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { RequestBudget } from "../../src/grpc/request-budget.js";
 import { Metrics } from "../../src/telemetry/metrics.js";
 import { replicationObserver } from "../../src/telemetry/observers.js";
-import { QueueBudget } from "../../src/writing/append-item.js";
 
 const BOUNDED_LABELS = new Set([
   "log",
@@ -18,8 +18,8 @@ const BOUNDED_LABELS = new Set([
 ]);
 
 describe("the metrics", () => {
-  const queue = new QueueBudget(1000, 10);
-  const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded", queue });
+  const requests = new RequestBudget(1000, 10);
+  const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded", requests });
 
   it("are exposed with their help and labels", async () => {
     metrics.entriesAppended.inc({ log: "orders" }, 3);
@@ -57,10 +57,10 @@ describe("the metrics", () => {
         (each) => each.exec(text)?.[1],
       );
     };
-    queue.take(300);
-    queue.take(200);
+    requests.take(300);
+    requests.take(200);
     expect(await queued()).toEqual(["2", "500"]);
-    queue.give(300);
+    requests.give(300);
     expect(await queued()).toEqual(["1", "200"]);
   });
 
@@ -74,7 +74,7 @@ describe("the metrics", () => {
   });
 
   it("of one instance are not those of another", async () => {
-    const other = new Metrics({ version: "1", storeKind: "etcd", queue });
+    const other = new Metrics({ version: "1", storeKind: "etcd", requests });
     expect(await other.registry.metrics()).not.toContain('log="orders"');
   });
 });

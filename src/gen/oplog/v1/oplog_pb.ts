@@ -1830,6 +1830,7 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   OUT_OF_RANGE         BEYOND_HEAD                   from, head
  *   RESOURCE_EXHAUSTED   QUEUE_FULL                    limit, received; also RetryInfo
  *   RESOURCE_EXHAUSTED   TOO_LARGE                     field, entry_index, limit, received
+ *   RESOURCE_EXHAUSTED   TOO_SLOW                      limit_ms
  *   RESOURCE_EXHAUSTED   TOO_MANY                      what, limit; also RetryInfo where waiting helps
  *   UNAVAILABLE          STORE_UNREACHABLE             unreachable_ms; also RetryInfo
  *   RESOURCE_EXHAUSTED   STORE_REFUSED                 also RetryInfo: no space, no permission, a version that loses data

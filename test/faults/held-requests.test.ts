@@ -1,0 +1,161 @@
+import { readFileSync } from "node:fs";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { expect, it } from "vitest";
+import type { OplogClient } from "../../src/client/client.js";
+import { AppendStreamRequestSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
+import { freePort, type Oplogd } from "../support/oplogd.js";
+import { waitFor, within } from "../support/wait.js";
+import { scaled } from "./scale.js";
+import { aClientOf, anEtcd, anOplogd, atEnd, failureOf, put } from "./stage.js";
+
+const LOG = "held";
+const MEBIBYTE = 1 << 20;
+const STREAMS = scaled(100, 500);
+const APPENDS_EACH = 16;
+const PAYLOAD_BYTES = 250_000;
+/** As the README sums it up. */
+const STREAM_BYTES = 128 * 1024;
+const QUEUE_BYTES = 64 * MEBIBYTE;
+/** Garbage that has not been collected yet. */
+const SLACK_BYTES = 96 * MEBIBYTE;
+const FLAT_MS = 3000;
+
+const request = Buffer.from(
+  toBinary(
+    AppendStreamRequestSchema,
+    create(AppendStreamRequestSchema, { append: { log: LOG, entries: [put("big", "x".repeat(PAYLOAD_BYTES))] } }),
+  ),
+);
+
+it(`holds no more than promised for ${STREAMS} streams that send into a stopped etcd`, {
+  timeout: scaled(120_000, 300_000),
+}, async () => {
+  const { oplogd, etcd, client, heldBytes } = await aSidecar();
+  await client.append({ log: LOG, entries: [put("first")] });
+  const before = residentBytes(oplogd);
+  etcd.pause();
+  const clients = Array.from({ length: 10 }, () => aClientOf(oplogd));
+  const streams = Array.from({ length: STREAMS }, (_, index) => aSendingStream(clients[index % 10]!, APPENDS_EACH));
+  const peak = await peakOf(oplogd, before + QUEUE_BYTES / 2);
+  const held = await heldBytes();
+  process.stdout.write(
+    `${STREAMS} streams sent ${inMiB(STREAMS * APPENDS_EACH * request.length)}: RssAnon ${inMiB(before)}, then at most ` +
+      `${inMiB(peak)}; counted ${inMiB(held)}\n`,
+  );
+  expect(held).toBeGreaterThan(QUEUE_BYTES / 2);
+  expect(held).toBeLessThanOrEqual(QUEUE_BYTES);
+  expect(peak).toBeLessThan(before + QUEUE_BYTES + STREAMS * STREAM_BYTES + SLACK_BYTES);
+  // It can still be asked how it is.
+  expect((await client.getStatus({})).sidecar).toBeDefined();
+
+  for (const { cancel } of streams) cancel();
+  etcd.resume();
+  await waitFor(async () => (await heldBytes()) === 0, { deadlineMs: 20_000, what: "all to be given back" });
+});
+
+it("reads on where it was held up, in order and to the end, when the store takes writes again", {
+  timeout: 60_000,
+}, async () => {
+  const { etcd, client, heldBytes } = await aSidecar(["--append-queue-bytes-max", `${2 * MEBIBYTE}`]);
+  await client.append({ log: LOG, entries: [put("first")] });
+  etcd.pause();
+  const streams = Array.from({ length: 12 }, () => aSendingStream(client, 4));
+  await waitFor(async () => (await heldBytes()) > MEBIBYTE, { what: "requests to be held" });
+  etcd.resume();
+  const answered = await within(Promise.all(streams.map(({ answers }) => answers)), {
+    deadlineMs: 40_000,
+    what: "answers",
+  });
+  expect(answered.flat()).toHaveLength(48);
+  for (const ids of answered) expect(ids).toEqual([...ids].sort((a, b) => Number(a - b)));
+  expect(await heldBytes()).toBe(0);
+});
+
+it("refuses calls that find no room, and says when to try again", { timeout: 60_000 }, async () => {
+  const { etcd, client } = await aSidecar(["--append-queue-bytes-max", `${MEBIBYTE}`, "--append-bytes-max", "512KiB"]);
+  await client.append({ log: LOG, entries: [put("first")] });
+  etcd.pause();
+  const calls = Array.from({ length: 8 }, (_, index) =>
+    client.append({ log: LOG, entries: [put(`${index}`, "x".repeat(PAYLOAD_BYTES))] }, { deadlineMs: 30_000 }),
+  );
+  const settled = Promise.allSettled(calls);
+  const refused = await failureOf(
+    Promise.any(
+      calls.map((call) =>
+        call
+          .then(
+            () => Promise.reject(call),
+            (error) => Promise.reject(error),
+          )
+          .catch((error: unknown) => error),
+      ),
+    ).then((error) => Promise.reject(error)),
+  );
+  expect(refused).toMatchObject({ code: "RESOURCE_EXHAUSTED", reason: "QUEUE_FULL" });
+  expect(refused.retryAfterMs).toBeGreaterThan(0);
+  etcd.resume();
+  const outcomes = (await settled).map(({ status }) => status);
+  expect(outcomes.filter((status) => status === "fulfilled")).toHaveLength(4);
+  await client.append({ log: LOG, entries: [put("again", "x".repeat(PAYLOAD_BYTES))] });
+});
+
+async function aSidecar(args: readonly string[] = []) {
+  const etcd = await anEtcd();
+  const adminPort = await freePort();
+  const admin = ["--admin-listen", `127.0.0.1:${adminPort}`];
+  const oplogd = await anOplogd({ store: { etcd: etcd.endpoint }, args: [...admin, ...args] });
+  // Whatever fails, nothing waits for a process that stands still.
+  atEnd(() => etcd.resume());
+  const heldBytes = async () => {
+    const metrics = await (await fetch(`http://127.0.0.1:${adminPort}/metrics`)).text();
+    return Number(/^oplog_append_queue_bytes (\d+)$/m.exec(metrics)?.[1]);
+  };
+  return { oplogd, etcd, client: aClientOf(oplogd), heldBytes };
+}
+
+/** Sends as fast as it is let; `answers` are the ids of what was acknowledged. */
+function aSendingStream(client: OplogClient, appends: number) {
+  const stream = client.appendStream({ inFlightMax: appends + 1 });
+  const send = async () => {
+    for (let sent = 0; sent < appends; sent++) await stream.send(request);
+    stream.end();
+  };
+  const receive = async () => {
+    const ids: bigint[] = [];
+    for await (const { outcome } of stream.answers) {
+      if (outcome.case === "appended") ids.push(outcome.value.firstSequenceId);
+    }
+    return ids;
+  };
+  send().catch(() => undefined);
+  const answers = receive();
+  answers.catch(() => undefined);
+  return { answers, cancel: () => stream.cancel() };
+}
+
+/** The most that it has had, once it has come to so much and has not grown for a while. */
+async function peakOf(oplogd: Oplogd, atLeast: number): Promise<number> {
+  let peak = 0;
+  let grownMs = performance.now();
+  await waitFor(
+    () => {
+      const now = residentBytes(oplogd);
+      if (now > peak + MEBIBYTE) grownMs = performance.now();
+      peak = Math.max(peak, now);
+      return peak > atLeast && performance.now() - grownMs > FLAT_MS;
+    },
+    { deadlineMs: 25_000, what: "memory to stop growing" },
+  );
+  return peak;
+}
+
+/** RssAnon: what the process has allocated. */
+function residentBytes({ pid }: Oplogd): number {
+  const kibibytes = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  if (kibibytes === undefined) throw new Error(`/proc/${pid}/status has no RssAnon`);
+  return Number(kibibytes) * 1024;
+}
+
+function inMiB(bytes: number): string {
+  return `${Math.round(bytes / MEBIBYTE)} MiB`;
+}
