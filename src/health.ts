@@ -74,10 +74,11 @@ export class Health {
   }
 
   get readiness(): Readiness {
-    const { isReachable, error, unreachableMs } = this.parts.store.health;
+    const { isReachable, isReplaced, error, unreachableMs } = this.parts.store.health;
+    const outage = isReplaced ? error : `store unreachable for ${unreachableMs} ms: ${error}`;
     const reasons = [
       ...(this.parts.draining.aborted ? ["shutting down"] : []),
-      ...(isReachable ? [] : [`store unreachable for ${unreachableMs} ms: ${error}`]),
+      ...(isReachable ? [] : [outage]),
       ...this.diverged.values(),
     ];
     return { ready: reasons.length === 0, reasons };

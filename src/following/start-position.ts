@@ -11,7 +11,7 @@ import type { KvStore } from "../oplog/kv-store.js";
 import { chainOf, isOtherChain, type Origin, UNKNOWN_ORIGIN } from "../oplog/record.js";
 import { readCursor } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";
-import { readFloor, readHeader, readOrigin } from "../stored/history.js";
+import { isNewestHead, readFloor, readHeader, readOrigin } from "../stored/history.js";
 import type { LogFeed } from "./log-feed.js";
 
 export type Start =
@@ -65,7 +65,7 @@ async function requireReadable(
   previous: Origin,
 ): Promise<Place> {
   // The feed may be a moment behind what the subscriber has seen through another sidecar.
-  if (from > feed.head + 1n) await requireStored(store, keys, feed, from - 1n);
+  if (from > feed.head + 1n) await requireStored(store, keys, feed, from - 1n, previous);
   const floor = await readFloor(store, keys);
   if (from < floor.sequenceId) throw new TrimmedError(from, floor.sequenceId);
   if (from === 1n || (previous.term === 0n && previous.chain === "")) return { next: from, previous };
@@ -80,15 +80,22 @@ async function requireReadable(
   return { next: from, previous: { term, chain: chain === "" ? previous.chain : chain } };
 }
 
-async function requireStored(store: KvStore, keys: LogKeys, feed: LogFeed, id: bigint): Promise<void> {
-  const head = await storedHead(store, keys, feed);
-  if (id > head) throw new BeyondHeadError(id + 1n, head);
-}
-
-async function storedHead(store: KvStore, keys: LogKeys, feed: LogFeed): Promise<bigint> {
+async function requireStored(
+  store: KvStore,
+  keys: LogKeys,
+  feed: LogFeed,
+  id: bigint,
+  { chain }: Origin,
+): Promise<void> {
   const { pair } = await store.get(keys.head);
-  const head = pair === undefined ? 0n : decodeHead(pair).lastSequenceId;
-  return head > feed.head ? head : feed.head;
+  const stored = pair === undefined ? 0n : decodeHead(pair).lastSequenceId;
+  const head = stored > feed.head ? stored : feed.head;
+  if (id <= head) return;
+  // Who holds the chain of an entry has received it: it was there.
+  if (chain !== "" && pair !== undefined && (await isNewestHead(store, keys, pair))) {
+    throw new HistoryDivergedError(keys.log, id, chain, `none, since it ends at ${stored}`);
+  }
+  throw new BeyondHeadError(id + 1n, head);
 }
 
 async function afterHead(store: KvStore, keys: LogKeys, feed: LogFeed): Promise<Place> {

@@ -57,6 +57,16 @@ async function readHeadOrigin(store: KvStore, keys: LogKeys, id: bigint): Promis
   return head?.lastSequenceId === id ? { term: head.term, chain: chainOf(head.recordNonce) } : UNKNOWN_ORIGIN;
 }
 
+/** Whether the head that was read is the newest: a read alone may be answered from the past (etcd #20418). */
+export async function isNewestHead(store: KvStore, keys: LogKeys, { modRevision }: KeyValue): Promise<boolean> {
+  const { succeeded } = await store.txn({
+    compares: [{ key: keys.head, modRevision }],
+    // Without a write it could be answered from the past too.
+    writes: [{ kind: "delete", key: keys.nothing }],
+  });
+  return succeeded;
+}
+
 /** Throws HistoryDivergedError when the run shows that the entry `last` is not the one that was seen. */
 export function requireContinued(
   keys: LogKeys,

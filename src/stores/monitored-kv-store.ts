@@ -21,6 +21,8 @@ export interface StoreHealth {
   /** The last failure while it is not reachable. */
   readonly error: string;
   readonly unreachableMs: number;
+  /** It answers, and is not the one it was. */
+  readonly isReplaced?: boolean;
 }
 
 export interface StoreObserver {
@@ -35,6 +37,7 @@ export class MonitoredKvStore implements KvStore {
   private error = "not asked yet";
   /** Its data is gone for good; what it still answers makes it no better. */
   private isLost = false;
+  private isReplaced = false;
   private unreachableSinceMs: number | undefined;
   private info: StoreInfo = { version: "", sizeBytes: 0 };
 
@@ -60,6 +63,7 @@ export class MonitoredKvStore implements KvStore {
       sizeBytes,
       error: since === undefined ? "" : this.error,
       unreachableMs,
+      isReplaced: since !== undefined && this.isReplaced,
     };
   }
 
@@ -145,6 +149,7 @@ export class MonitoredKvStore implements KvStore {
     const isNews = this.unreachableSinceMs === undefined || this.error === "not asked yet";
     this.error = error.message;
     this.isLost = isLoss(error);
+    this.isReplaced = error instanceof StoreReplacedError;
     if (!isNews) return;
     this.unreachableSinceMs ??= this.clock.monotonicMs();
     this.observer.reachable(false);
@@ -153,7 +158,9 @@ export class MonitoredKvStore implements KvStore {
       { event: "store_unreachable", kind: this.kind, err: error },
       this.isLost
         ? "the data of the store is damaged or gone; this process must be started again once it is back"
-        : "the store does not answer; trying again until it does",
+        : this.isReplaced
+          ? "the store is not the one it was, and is refused"
+          : "the store does not answer; trying again until it does",
     );
   }
 }

@@ -1,7 +1,13 @@
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, type OplogError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
-import { type KvStore, StoreDataLossError, StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import {
+  type KvStore,
+  StoreDataLossError,
+  StoreError,
+  StoreRefusedError,
+  StoreReplacedError,
+} from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import { Backoff, sleep } from "../oplog/timing.js";
@@ -16,6 +22,7 @@ import {
   endRuledOut,
   endStalled,
   endStoreLost,
+  endStoreReplaced,
 } from "./writer-end.js";
 
 export interface CommitterParts {
@@ -84,6 +91,9 @@ export class Committer {
         if (!(error instanceof StoreError)) throw error;
         if (error instanceof StoreDataLossError) {
           return over(endStoreLost(this.self, error, mayHaveBeenApplied || !error.isCertainlyNotApplied));
+        }
+        if (error instanceof StoreReplacedError) {
+          return over(endStoreReplaced(this.self, error, mayHaveBeenApplied));
         }
         if (!(error instanceof StoreRefusedError)) mayHaveBeenApplied = true;
         lastError = error;

@@ -4,7 +4,7 @@ import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { chainOf, isOtherChain } from "../oplog/record.js";
 import { decodeHead } from "../stored/decode.js";
-import { readOrigin } from "../stored/history.js";
+import { isNewestHead, readOrigin } from "../stored/history.js";
 
 /** An entry that this process has seen in a log. */
 export interface EntrySeen {
@@ -15,7 +15,7 @@ export interface EntrySeen {
 
 /**
  * Before a term is claimed, which fences everyone else: throws HistoryDivergedError if the store has lost an entry that was
- * seen. A head from before that entry may be an answer out of the past (etcd #20418), so it is compared.
+ * seen. A head from before that entry may be an answer out of the past, so it is compared.
  */
 export async function requireKnownHistory(store: KvStore, keys: LogKeys, seen: EntrySeen | undefined): Promise<void> {
   if (seen === undefined) return;
@@ -24,12 +24,7 @@ export async function requireKnownHistory(store: KvStore, keys: LogKeys, seen: E
   const head = decodeHead(pair);
   if (Buffer.compare(head.logId, seen.logId) !== 0) return;
   if (head.lastSequenceId < seen.id) {
-    const newest = await store.txn({
-      compares: [{ key: keys.head, modRevision: pair.modRevision }],
-      // Without a write it could be answered from the past too.
-      writes: [{ kind: "delete", key: keys.nothing }],
-    });
-    if (newest.succeeded) requireUpTo(keys, head, seen);
+    if (await isNewestHead(store, keys, pair)) requireUpTo(keys, head, seen);
   } else {
     const { chain } = await readOrigin(store, keys, seen.id, head.logId);
     if (isOtherChain(chain, seen.chain)) throw new HistoryDivergedError(keys.log, seen.id, seen.chain, chain);

@@ -5,8 +5,9 @@ import {
   OutcomeUnknownError,
   RuledOutError,
   StoreLostError,
+  StoreReplacedRefusal,
 } from "../oplog/errors.js";
-import type { StoreDataLossError, StoreError } from "../oplog/kv-store.js";
+import type { StoreDataLossError, StoreError, StoreReplacedError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { Primary } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";
@@ -80,6 +81,18 @@ export function endStoreLost(
   logger.error({ event: "writer_lost_store", log, term: String(term), err: cause }, "the store is damaged or gone");
   const failure = mayHaveBeenApplied ? unknownFor(cause.message) : always(error);
   return { end: { kind: "data loss", error }, failure };
+}
+
+/** It may claim the log again once the store has been adopted, or the right one is back. */
+export function endStoreReplaced(
+  { logger, log, term }: EndedWriter,
+  cause: StoreReplacedError,
+  mayHaveBeenApplied: boolean,
+): Ending {
+  const error = new StoreReplacedRefusal(cause.message);
+  logger.error({ event: "writer_lost_store", log, term: String(term), err: cause }, "the store is not the one it was");
+  const failure = mayHaveBeenApplied ? unknownFor(cause.message) : always(error);
+  return { end: { kind: "stalled", error }, failure };
 }
 
 export interface Stall {
