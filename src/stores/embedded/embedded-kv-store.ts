@@ -27,20 +27,11 @@ import { type Logger, silentLogger } from "../../oplog/logger.js";
 import { WatchHistory } from "../../oplog/watch-history.js";
 import { type Database, LMDB_VERSION } from "./database.js";
 import { openDirectory, requireFormat, writeFormat } from "./directory.js";
-import {
-  cutOff,
-  damaged,
-  isDamaged,
-  isStructureDamaged,
-  lost,
-  lostAfterWrite,
-  messageOf,
-  unreadable,
-} from "./failures.js";
-import { FileIdentity } from "./file-identity.js";
+import { damaged, isDamaged, isStructureDamaged, lostAfterWrite, messageOf, unreadable } from "./failures.js";
 import { DATA_FILE } from "./file-names.js";
-import { noteClosed, noteOpen } from "./file-state.js";
+import { noteOpen } from "./file-state.js";
 import { GroupCommit, type Job } from "./group-commit.js";
+import { HeldFiles } from "./held-files.js";
 import { LeaseExpiry } from "./lease-expiry.js";
 import { Ownership } from "./ownership.js";
 
@@ -48,7 +39,6 @@ const TXN_BYTES_MAX = 16 * 1024 * 1024;
 const HISTORY_BYTES_MAX = 64 * 1024 * 1024;
 const DEADLINE_MS = 10_000;
 const DEAD_READERS_MS = 10_000;
-const FILES_SEEN_MS = 100;
 
 export interface EmbeddedKvStoreOptions {
   /** Made if absent. On a local file system. */
@@ -79,9 +69,7 @@ export class EmbeddedKvStore implements KvStore {
   /** Of the last commit that is known to be on disk. */
   private revision: bigint;
   private unusable: StoreError | undefined;
-  /** Why nothing may be written any more. */
-  private loss: StoreDataLossError | undefined;
-  private filesSeenMs = 0;
+  private readonly files: HeldFiles;
   private readersCheckedMs = 0;
   private closing: Promise<void> | undefined;
   /** Inside a commit: what it has changed so far. */
@@ -91,7 +79,8 @@ export class EmbeddedKvStore implements KvStore {
     private readonly directory: string,
     private readonly database: Database,
     private readonly ownership: Ownership,
-    private readonly identity: FileIdentity,
+    /** As it was named. */
+    path: string,
     private readonly logger: Logger,
     private readonly clock: Clock,
     historyBytesMax: number,
@@ -101,6 +90,7 @@ export class EmbeddedKvStore implements KvStore {
     this.leases = new LeaseTable(clock);
     for (const { leaseId, ttlMs } of database.allLeases()) this.leases.grant(leaseId, ttlMs);
     this.expiry = new LeaseExpiry(this.leases, (leaseId) => this.revokeLease(leaseId), logger);
+    this.files = new HeldFiles(path, directory, clock, logger, (loss, isReadable) => this.onLost(loss, isReadable));
     this.expiry.schedule();
   }
 
@@ -118,8 +108,7 @@ export class EmbeddedKvStore implements KvStore {
         noteOpen(directory);
         writeFormat(database);
       });
-      const identity = new FileIdentity(options.directory);
-      return new EmbeddedKvStore(directory, database, ownership, identity, logger, clock, historyBytesMax);
+      return new EmbeddedKvStore(directory, database, ownership, options.directory, logger, clock, historyBytesMax);
     } catch (error) {
       await database.close();
       throw isDamaged(error) ? damaged(directory, error) : error;
@@ -160,7 +149,7 @@ export class EmbeddedKvStore implements KvStore {
 
   async keepLeaseAlive(leaseId: bigint): Promise<Lease> {
     this.requireUsable();
-    if (this.loss !== undefined) throw this.loss;
+    if (this.files.loss !== undefined) throw this.files.loss;
     return this.leases.renew(leaseId);
   }
 
@@ -181,8 +170,8 @@ export class EmbeddedKvStore implements KvStore {
 
   async status(): Promise<StoreInfo> {
     this.requireUsable();
-    this.noteFiles();
-    if (this.loss !== undefined) throw this.loss;
+    const loss = this.files.look();
+    if (loss !== undefined) throw loss;
     this.read(() => this.database.revision);
     this.forgetDeadReaders();
     const { size } = await stat(join(this.directory, DATA_FILE));
@@ -200,19 +189,11 @@ export class EmbeddedKvStore implements KvStore {
     this.expiry.stop();
     this.history.close();
     await this.writes.stop(this.unusable);
-    this.noteFiles();
+    this.files.look();
     // The database first: a successor must not find the directory free while this process still has it open.
     await this.database.close();
-    if (!hasFailed && this.loss === undefined) this.noteClosed();
+    if (!hasFailed && this.files.loss === undefined) this.files.noteClosed();
     await this.ownership.release();
-  }
-
-  private noteClosed(): void {
-    try {
-      noteClosed(this.directory);
-    } catch (error) {
-      this.logger.warn({ directory: this.directory, err: error }, "the next start will check the file first");
-    }
   }
 
   /** Of processes that were killed while they read: what they saw would be kept for ever. */
@@ -223,24 +204,11 @@ export class EmbeddedKvStore implements KvStore {
     this.database.forgetDeadReaders();
   }
 
-  private noteFiles(): void {
-    if (this.loss !== undefined) return;
-    this.filesSeenMs = this.clock.monotonicMs();
-    const problem = this.identity.problem();
-    if (problem === undefined) return;
-    if (problem.isReadable) this.lose(lost(problem.text));
-    else this.fail(this.lose(cutOff(problem.text)));
-  }
-
-  /** Reads go on, and watches stay open. */
-  private lose(error: StoreDataLossError): StoreDataLossError {
-    if (this.loss === undefined) {
-      this.logger.error({ event: "store_lost", directory: this.directory, err: error }, error.message);
-      this.loss = error;
-      this.expiry.stop();
-      void this.writes.stop(error);
-    }
-    return this.loss;
+  /** Reads go on where they can, and then watches stay open. */
+  private onLost(loss: StoreDataLossError, isReadable: boolean): void {
+    this.expiry.stop();
+    void this.writes.stop(loss);
+    if (!isReadable) this.fail(loss);
   }
 
   private requireUsable(): void {
@@ -248,13 +216,12 @@ export class EmbeddedKvStore implements KvStore {
   }
 
   private read<T>(read: () => T): T {
-    // Reading beyond the end of a file that was cut off ends the process.
-    if (this.clock.monotonicMs() - this.filesSeenMs > FILES_SEEN_MS) this.noteFiles();
+    this.files.lookBeforeReading();
     this.requireUsable();
     try {
       return read();
     } catch (error) {
-      if (isStructureDamaged(error)) throw this.lose(damaged(this.directory, error));
+      if (isStructureDamaged(error)) throw this.files.lose(damaged(this.directory, error));
       throw unreadable(this.directory, error);
     }
   }
@@ -293,9 +260,9 @@ export class EmbeddedKvStore implements KvStore {
 
   private async commit(jobs: readonly Job[]): Promise<void> {
     let applied: Job[] = [];
-    this.noteFiles();
-    if (this.loss !== undefined) {
-      for (const job of jobs) job.failed(this.loss);
+    const loss = this.files.look();
+    if (loss !== undefined) {
+      for (const job of jobs) job.failed(loss);
       return;
     }
     try {
@@ -314,9 +281,9 @@ export class EmbeddedKvStore implements KvStore {
     }
     const changes = this.pending;
     this.pending = [];
-    this.noteFiles();
-    if (this.loss !== undefined) {
-      for (const job of applied) job.failed(lostAfterWrite(this.loss));
+    const lossMeanwhile = this.files.look();
+    if (lossMeanwhile !== undefined) {
+      for (const job of applied) job.failed(lostAfterWrite(lossMeanwhile));
       return;
     }
     this.revision = changes.at(-1)?.revision ?? this.revision;
@@ -349,7 +316,7 @@ export class EmbeddedKvStore implements KvStore {
       this.fail(new StoreUnreachableError(`${why}; this one has stopped writing`, { cause: error }));
       return error;
     }
-    if (isDamaged(error)) return lostAfterWrite(this.lose(damaged(this.directory, error)));
+    if (isDamaged(error)) return lostAfterWrite(this.files.lose(damaged(this.directory, error)));
     try {
       if (this.database.commitSync(() => this.database.revision) === this.revision) {
         const advice = "free space on its file system or repair it";
