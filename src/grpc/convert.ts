@@ -35,6 +35,9 @@ const BATCH_BYTES_MIN = 4 * 1024;
 const BATCH_BYTES_DEFAULT = 1024 * 1024;
 export const BATCH_BYTES_MAX = 3 * 1024 * 1024;
 
+/** What a status names of each kind. */
+const ITEMS_MAX = 1000;
+
 const STANDBY_DURABILITY = { received: Durability.STANDBY_RECEIVED, applied: Durability.STANDBY_APPLIED };
 
 /** `standbyCount`: how many standbys have got as far as was demanded. */
@@ -239,7 +242,7 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
             ...(writer.stalledSinceMs === undefined ? {} : { stalledSince: timestampFromMs(writer.stalledSinceMs) }),
           },
         }),
-    subscribers: [...log.subscriptions].map(([id, subscription]) => {
+    subscribers: [...log.subscriptions].slice(0, ITEMS_MAX).map(([id, subscription]) => {
       const { sent, lag, lagMs, phase, bufferedBytes } = subscription.status;
       return {
         id,
@@ -254,7 +257,7 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
       };
     }),
     cursors: [
-      ...state.cursors.map(({ consumer, cursor }) => ({
+      ...state.cursors.slice(0, ITEMS_MAX).map(({ consumer, cursor }) => ({
         consumer,
         receivedSequenceId: cursor.receivedSequenceId,
         flushedSequenceId: cursor.flushedSequenceId,
@@ -263,9 +266,12 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
         stateHash: cursor.stateHash,
         updatedAt: timestampFromMs(Number(cursor.updatedAtMs)),
       })),
-      ...state.damagedCursors.map(({ consumer, problem }) => ({ consumer, problem })),
+      ...state.damagedCursors.slice(0, ITEMS_MAX).map(({ consumer, problem }) => ({ consumer, problem })),
     ],
     problems: [...state.problems],
+    subscribersLeftOut: Math.max(0, log.subscriptions.size - ITEMS_MAX),
+    cursorsLeftOut:
+      Math.max(0, state.cursors.length - ITEMS_MAX) + Math.max(0, state.damagedCursors.length - ITEMS_MAX),
     ...(state.observedWallMs === undefined ? {} : { observedAt: timestampFromMs(state.observedWallMs) }),
   });
 }

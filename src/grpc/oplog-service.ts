@@ -6,26 +6,23 @@ import {
   type GetStatusResponseSchema,
   type ListLogsRequest,
   type ListLogsResponseSchema,
-  type LogStatus,
   ResolveAppendResponse_Outcome as Outcome,
   ReadRequestSchema,
   ReadResponseSchema,
   type ResolveAppendRequest,
   type ResolveAppendResponse,
   ResolveAppendResponseSchema,
-  type SidecarStatus,
   type SubscribeRequest,
   type UpdateCursorRequest,
   type UpdateCursorResponseSchema,
   type WatchStatusRequest,
-  WatchStatusResponseSchema,
 } from "../gen/oplog/v1/oplog_pb.js";
 import type { Logs } from "../log/logs.js";
 import type { Clock } from "../oplog/clock.js";
 import type { AppendLimits } from "../oplog/entries.js";
-import { InvalidArgumentError, LogNotFoundError } from "../oplog/errors.js";
+import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName, requireLogName } from "../oplog/keys.js";
-import { linkSignals, sleep } from "../oplog/timing.js";
+import { linkSignals } from "../oplog/timing.js";
 import type { LogViews } from "../standby/log-view.js";
 import type { QueueBudget } from "../writing/append-item.js";
 import { requireOperation } from "./append-request.js";
@@ -37,13 +34,12 @@ import {
   requireWithin,
   type SidecarState,
   toFrame,
-  toLogStatus,
   toOptions,
-  toSidecarStatus,
   toStart,
 } from "./convert.js";
 import { decode } from "./decode.js";
 import type { RequestBudget } from "./request-budget.js";
+import { StatusReader } from "./status-reader.js";
 import { UnaryAppends } from "./unary-append.js";
 
 export interface OpLogServiceParts {
@@ -72,9 +68,11 @@ const LOG_ID_BYTES = 16;
 /** oplog.v1.OpLogService. Each method throws OplogError for what the client is to be told. */
 export class OpLogService {
   private readonly appends: UnaryAppends;
+  private readonly statuses: StatusReader;
 
   constructor(private readonly parts: OpLogServiceParts) {
     this.appends = new UnaryAppends(parts.logs, parts.limits, parts.requests);
+    this.statuses = new StatusReader(parts);
   }
 
   append(request: Buffer, call: Call): Promise<AppendResponse> {
@@ -180,25 +178,15 @@ export class OpLogService {
   }
 
   getStatus({ log }: GetStatusRequest): Promise<MessageInitShape<typeof GetStatusResponseSchema>> {
-    return this.status(log);
+    return this.statuses.read(log);
   }
 
   async watchStatus({ log, minInterval }: WatchStatusRequest, call: AnsweringCall): Promise<void> {
-    const { clock } = this.parts;
     const intervalMs = durationMs("min_interval", minInterval, 1000, 100, 3_600_000);
     const writer = call.writer(STATUS_BYTES_MAX);
     const { signal: left, unlink } = linkSignals(call.signal, this.parts.draining);
     try {
-      let before = "";
-      while (!left.aborted) {
-        const status = await this.status(log);
-        const content = JSON.stringify(withoutClocks(status), (_, value) =>
-          typeof value === "bigint" ? String(value) : value,
-        );
-        if (content !== before) await writer.write(create(WatchStatusResponseSchema, status), content.length);
-        before = content;
-        await sleep(clock, intervalMs, left);
-      }
+      for await (const bytes of this.statuses.watch(log, intervalMs, left)) await writer.write(bytes, bytes.length);
     } finally {
       unlink();
     }
@@ -216,41 +204,8 @@ export class OpLogService {
           : `${foreign.count} of the names belong to no log, the first one is ${foreign.first}`,
     };
   }
-
-  private get sidecarStatus(): SidecarStatus {
-    return toSidecarStatus(this.parts.sidecar());
-  }
-
-  private async status(name: string): Promise<StatusParts> {
-    if (name === "") return { sidecar: this.sidecarStatus };
-    const log = this.parts.logs.get(name);
-    const state = await log.observe();
-    if (state === "missing") throw new LogNotFoundError(name);
-    // Afterwards: it has just been seen whether the store answers.
-    const sidecar = this.sidecarStatus;
-    if (state === "unknown") return { sidecar };
-    return { sidecar, log: toLogStatus(log, state, this.parts.budget.bytesMax, this.parts.views.find(name)) };
-  }
-}
-
-interface StatusParts {
-  readonly sidecar: SidecarStatus;
-  readonly log?: LogStatus;
 }
 
 function unknown(highest: bigint, explanation: string): ResolveAppendResponse {
   return create(ResolveAppendResponseSchema, { outcome: Outcome.UNKNOWN, highestOperationId: highest, explanation });
-}
-
-/** A status is worth sending when more than its clocks has moved. */
-function withoutClocks({ sidecar, log }: StatusParts): unknown {
-  return {
-    sidecar: { ...sidecar, store: { ...sidecar.store, unreachableFor: undefined } },
-    log: log && {
-      ...log,
-      observedAt: undefined,
-      leaseLeft: undefined,
-      subscribers: log.subscribers.map((each) => ({ ...each, lagTime: undefined })),
-    },
-  };
 }

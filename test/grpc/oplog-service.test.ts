@@ -1,5 +1,5 @@
 import { EventEmitter } from "node:events";
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { beforeEach, describe, expect, it } from "vitest";
@@ -8,6 +8,7 @@ import {
   Role,
   WatchStatusRequestSchema,
   type WatchStatusResponse,
+  WatchStatusResponseSchema,
 } from "../../src/gen/oplog/v1/oplog_pb.js";
 import { AnsweringCall } from "../../src/grpc/call.js";
 import { OpLogService } from "../../src/grpc/oplog-service.js";
@@ -87,26 +88,47 @@ describe("GetStatus", () => {
   });
 });
 
+function aWatcher(service: OpLogService) {
+  const told: WatchStatusResponse[] = [];
+  const stream = Object.assign(new EventEmitter(), {
+    write: (status: Uint8Array, done: () => void) => {
+      told.push(fromBinary(WatchStatusResponseSchema, status));
+      done();
+    },
+  });
+  const request = create(WatchStatusRequestSchema, { log: "log", minInterval: durationFromMs(100) });
+  const call = new AnsweringCall(stream as unknown as ServerWritableStream<Buffer, unknown>);
+  const watching = service.watchStatus(request, call);
+  return { told, watching, leave: () => stream.emit("cancelled") };
+}
+
 describe("WatchStatus", () => {
   it("is quiet while nothing but the lease of the leader runs down and is renewed", async () => {
     const side = new Side("a", store);
     await side.leader("a");
-    const told: WatchStatusResponse[] = [];
-    const request = create(WatchStatusRequestSchema, { log: "log", minInterval: durationFromMs(100) });
-    const stream = Object.assign(new EventEmitter(), {
-      write: (status: WatchStatusResponse, done: () => void) => {
-        told.push(status);
-        done();
-      },
-    });
-    const call = new AnsweringCall(stream as unknown as ServerWritableStream<Buffer, unknown>);
-    const watching = serviceOf(side).watchStatus(request, call);
+    const { told, watching, leave } = aWatcher(serviceOf(side));
     await passTime(5 * TTL_MS);
     expect(told).toHaveLength(1);
     expect(told[0]!.log?.leaseLeft).toBeDefined();
     await side.append();
     await until(() => told.at(-1)!.log?.headSequenceId === 1n, "the append to be told of");
-    stream.emit("cancelled");
+    leave();
     await inTime(watching);
+  });
+
+  it("reads a log once for all who watch it, and tells each of them what is new", async () => {
+    const side = new Side("a", store);
+    await side.leader("a");
+    const service = serviceOf(side);
+    const watchers = Array.from({ length: 50 }, () => aWatcher(service));
+    await passTime(50);
+    const before = store.calls.reads;
+    await passTime(1000);
+    expect(store.calls.reads - before).toBeLessThan(10 * 2 * 10);
+    await side.append();
+    await until(() => watchers.every(({ told }) => told.at(-1)!.log?.headSequenceId === 1n), "all to be told");
+    expect(watchers.map(({ told }) => told.length)).toEqual(watchers.map(() => 2));
+    for (const { leave } of watchers) leave();
+    await inTime(Promise.all(watchers.map(({ watching }) => watching)));
   });
 });
