@@ -1,8 +1,10 @@
 import type { Readiness } from "./admin/admin-server.js";
 import type { SidecarState } from "./grpc/convert.js";
-import { systemClock } from "./oplog/clock.js";
-import type { KvStore } from "./oplog/kv-store.js";
+import type { Clock } from "./oplog/clock.js";
+import { type KvStore, StoreError, StoreRefusedError } from "./oplog/kv-store.js";
+import type { Logger } from "./oplog/logger.js";
 import { settledOrAborted, sleep } from "./oplog/timing.js";
+import { probeStore } from "./stored/store-probe.js";
 import type { MonitoredKvStore } from "./stores/monitored-kv-store.js";
 import { VERSION } from "./telemetry/version.js";
 
@@ -10,6 +12,7 @@ export interface HealthParts {
   readonly sidecarId: string;
   readonly store: Pick<MonitoredKvStore, "kind" | "health">;
   readonly draining: AbortSignal;
+  readonly logger: Logger;
   /** To the gRPC health service. */
   readonly setServing: (service: string, isServing: boolean) => void;
   readonly forgetService: (service: string) => void;
@@ -32,6 +35,9 @@ export class Health {
 
   /** By log: its history in the store is not the one that was seen. */
   private readonly diverged = new Map<string, string>();
+  /** Why the store, which answers, does not take what this sidecar needs. */
+  private refusal: string | undefined;
+  private isAsked = false;
 
   constructor(private readonly parts: HealthParts) {}
 
@@ -42,6 +48,22 @@ export class Health {
   /** The store has been adopted. */
   forgetDiverged(): void {
     this.diverged.clear();
+  }
+
+  /** To be called with each answer of the store: why it refuses; undefined = it does not. */
+  noteRefusal(refusal: string | undefined): void {
+    const { logger, store } = this.parts;
+    const hadRefused = this.refusal !== undefined;
+    this.refusal = refusal;
+    this.isAsked = true;
+    if (hadRefused === (refusal !== undefined)) return;
+    if (refusal === undefined)
+      logger.info({ event: "store_takes_writes", kind: store.kind }, "the store refuses no more");
+    else
+      logger.error(
+        { event: "store_refuses", kind: store.kind, refusal },
+        `the store refuses what is needed: ${refusal}`,
+      );
   }
 
   addLog(log: string): void {
@@ -64,12 +86,13 @@ export class Health {
 
   get state(): SidecarState {
     const { sidecarId, store, draining } = this.parts;
+    const { error } = store.health;
     return {
       id: sidecarId,
       version: VERSION,
       startedWallMs: this.startedWallMs,
       isShuttingDown: draining.aborted,
-      store: { kind: store.kind, ...store.health },
+      store: { kind: store.kind, ...store.health, error: error === "" ? (this.refusal ?? "") : error },
     };
   }
 
@@ -80,15 +103,36 @@ export class Health {
       ...(this.parts.draining.aborted ? ["shutting down"] : []),
       ...(isReachable ? [] : [outage]),
       ...this.diverged.values(),
+      ...(isReachable && !this.isAsked ? ["the store has not told yet what it takes"] : []),
+      ...(isReachable && this.refusal !== undefined ? [`the store refuses: ${this.refusal}`] : []),
     ];
     return { ready: reasons.length === 0, reasons };
   }
 }
 
-/** Asks the store how it is until the signal; MonitoredKvStore notes and logs the answers. */
-export async function pollStore(store: Pick<KvStore, "status">, everyMs: number, signal: AbortSignal): Promise<void> {
+export interface StorePollParts {
+  readonly store: KvStore;
+  readonly keyPrefix: string;
+  readonly clock: Clock;
+  readonly everyMs: number;
+  /** Told after each answer why the store refuses; undefined = it does not. */
+  readonly onAnswer: (refusal: string | undefined) => void;
+}
+
+/** Asks the store how it is until the signal; MonitoredKvStore notes and logs whether it answers at all. */
+export async function pollStore(parts: StorePollParts, signal: AbortSignal): Promise<void> {
+  const { store, keyPrefix, clock, everyMs, onAnswer } = parts;
+  const ask = async () => {
+    try {
+      await probeStore(store, keyPrefix);
+      onAnswer(undefined);
+    } catch (error) {
+      if (error instanceof StoreRefusedError) onAnswer(error.message);
+      else if (!(error instanceof StoreError)) throw error;
+    }
+  };
   while (!signal.aborted) {
-    await settledOrAborted(store.status(), signal);
-    await sleep(systemClock, everyMs, signal);
+    await settledOrAborted(ask(), signal);
+    await sleep(clock, everyMs, signal);
   }
 }

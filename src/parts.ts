@@ -78,6 +78,7 @@ export function assemble(
     sidecarId: config.sidecarId,
     store,
     draining,
+    logger: childLogger(logger, "store"),
     setServing: (service, isServing) => grpc.setServing(service, isServing),
     forgetService: (service) => grpc.forgetService(service),
   });
@@ -131,6 +132,7 @@ export function assemble(
     logs,
     views,
     endpoint: () => identity.endpoint,
+    storeUnreachableMs,
     evictionOf: (log) => {
       const view = views.find(log);
       return (

@@ -52,7 +52,7 @@ export class Sidecar {
 
   /** Serves until the signal, then shuts down. Rejects when an address cannot be bound or a part fails for good. */
   async run(stop: AbortSignal): Promise<void> {
-    const { grpc, views, logs, store, identity } = this.parts;
+    const { grpc, views, logs, store, health, identity } = this.parts;
     const stopAdmin = new AbortController();
     let partsRun: Promise<unknown> | undefined;
     try {
@@ -62,7 +62,10 @@ export class Sidecar {
       const adminRun = admin?.run(stopAdmin.signal).catch((error: unknown) => this.failed.abort(error));
       this.logListening(bound.map(formatAddress), admin?.port);
       partsRun = Promise.all([views.keepRunning(this.cutOff.signal), logs.run(this.cutOff.signal)]);
-      await pollStore(store, STORE_POLL_MS[this.config.storeKind], linkSignals(stop, this.failed.signal).signal);
+      const everyMs = STORE_POLL_MS[this.config.storeKind];
+      const onAnswer = (refusal: string | undefined) => health.noteRefusal(refusal);
+      const poll = { store, keyPrefix: this.config.keyPrefix, clock: systemClock, everyMs, onAnswer };
+      await pollStore(poll, linkSignals(stop, this.failed.signal).signal);
       await this.drain();
       stopAdmin.abort();
       await adminRun;

@@ -16,11 +16,15 @@ it("leaves nothing behind when the store is asked how it is, for as long as the 
   const directory = await makeTempDir("poll");
   const observer = { operation: () => undefined, reachable: () => undefined };
   let turns = 0;
-  const counting = { ...observer, operation: () => void turns++ };
+  const count = (operation: string) => {
+    if (operation === "status") turns++;
+  };
+  const counting = { ...observer, operation: count };
   const embedded = await EmbeddedKvStore.open({ directory: directory.path });
   const store = new MonitoredKvStore(embedded, systemClock, silentLogger, counting, () => undefined);
   const stop = new AbortController();
-  const polling = pollStore(store, 0, stop.signal);
+  const poll = { store, keyPrefix: "/oplog", clock: systemClock, everyMs: 0, onAnswer: () => undefined };
+  const polling = pollStore(poll, stop.signal);
   const reached = (count: number) => waitFor(() => turns >= count, { deadlineMs: 60_000, what: `${count} turns` });
   await reached(TURNS);
   const before = await liveBytes();

@@ -37,7 +37,9 @@ export function candidatesText({ candidates, leader, mode, vacant, preparing }: 
 export function campaignText({ message }: CampaignResponse): string {
   switch (message.case) {
     case "waiting": {
-      const { leader } = message.value;
+      const { leader, storeRefusal } = message.value;
+      if (storeRefusal !== "")
+        return `waiting: the store refuses, tried again until it does not: ${keyText(storeRefusal)}`;
       return leader?.id ? `waiting: the leader is ${nameOf(leader)}` : "waiting: somebody else is about to lead";
     }
     case "prepare": {

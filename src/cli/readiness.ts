@@ -17,8 +17,15 @@ const VERDICTS: Record<PromotionVerdict, string> = {
   [PromotionVerdict.UNSPECIFIED]: "unknown",
   [PromotionVerdict.PROMOTABLE]: "promotable: a candidate at this sidecar would lead at once",
   [PromotionVerdict.STANDING_BY]: "standing by: only the lease of the leader is in the way",
+  [PromotionVerdict.LEADING]: "leading: a candidate at this sidecar leads",
   [PromotionVerdict.NOT_PROMOTABLE]: "NOT promotable",
 };
+
+const READY: readonly PromotionVerdict[] = [
+  PromotionVerdict.LEADING,
+  PromotionVerdict.PROMOTABLE,
+  PromotionVerdict.STANDING_BY,
+];
 
 const CHANGES_SHOWN = 5;
 
@@ -26,7 +33,7 @@ export function readinessCommand(): Command {
   return new Command("readiness")
     .description("Tell whether a candidate at this sidecar could lead with nothing missing, and what is in the way.")
     .argument("<log>", "name of the log; oplogd must keep a view of it (--views)")
-    .addHelpText("after", "\nExit code 0 when promotable or standing by, 3 when not.")
+    .addHelpText("after", "\nExit code 0 when leading, promotable or standing by, 3 when not.")
     .action((log: string, _options: object, command: Command) =>
       withSession(command, log, (session) => readiness(session, log)),
     );
@@ -36,9 +43,7 @@ async function readiness(session: Session, log: string): Promise<void> {
   const response = await session.client.getPromotionReadiness({ log });
   if (session.isJson) await session.printJson(GetPromotionReadinessResponseSchema, response);
   else await session.print(readinessText(response));
-  const { verdict } = response;
-  const isReady = verdict === PromotionVerdict.PROMOTABLE || verdict === PromotionVerdict.STANDING_BY;
-  if (!isReady) process.exitCode = EXIT_NO;
+  if (!READY.includes(response.verdict)) process.exitCode = EXIT_NO;
 }
 
 export function readinessText(readiness: GetPromotionReadinessResponse): string {
@@ -56,8 +61,10 @@ export function readinessText(readiness: GetPromotionReadinessResponse): string 
 
 /** Of an empty log it is 0; otherwise that means that it could not be read, or is of no use. */
 function isHeadUnknown({ headSequenceId, blockers }: GetPromotionReadinessResponse): boolean {
-  const { STORE_UNREACHABLE, FAILED } = PromotionBlockerKind;
-  return headSequenceId === 0n && blockers.some(({ kind }) => kind === STORE_UNREACHABLE || kind === FAILED);
+  const { STORE_UNREACHABLE, STORE_REFUSES, FAILED } = PromotionBlockerKind;
+  return (
+    headSequenceId === 0n && blockers.some(({ kind }) => [STORE_UNREACHABLE, STORE_REFUSES, FAILED].includes(kind))
+  );
 }
 
 function changeText({ phase, at, appliedSequenceId, reason }: StandbyPhaseChange): string {

@@ -45,7 +45,8 @@ function sidecarLines(sidecar: SidecarStatus, nowMs: number): string[] {
     const kind = `${store.kind} ${store.version}`.trim();
     const outage = store.unreachableFor ? ` for ${ofDuration(store.unreachableFor)}` : "";
     const problem = store.error === "" ? "" : `: ${keyText(store.error)}`;
-    lines.push(labelled("store", `${kind}, ${store.reachable ? "reachable" : `NOT REACHABLE${outage}${problem}`}`));
+    const refuses = problem === "" ? "reachable" : `reachable, and REFUSES${problem}`;
+    lines.push(labelled("store", `${kind}, ${store.reachable ? refuses : `NOT REACHABLE${outage}${problem}`}`));
   }
   return lines;
 }

@@ -135,8 +135,9 @@ function toCandidate(message: CandidateMessage): Candidate {
 function toMessage(message: CampaignMessage) {
   switch (message.kind) {
     case "waiting": {
-      const { owner: id, endpoint, term } = message.leader;
-      return { case: "waiting" as const, value: { leader: { id, endpoint, term } } };
+      const { leader, refusal = "" } = message;
+      const told = leader && { id: leader.owner, endpoint: leader.endpoint, term: leader.term };
+      return { case: "waiting" as const, value: { storeRefusal: refusal, ...(told && { leader: told }) } };
     }
     case "prepare": {
       const { term, finalSequenceId, isHandOver } = message;

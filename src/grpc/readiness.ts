@@ -24,12 +24,14 @@ export const PHASES: Readonly<Record<Phase, StandbyPhase>> = {
 const VERDICTS: Readonly<Record<Verdict, PromotionVerdict>> = {
   promotable: PromotionVerdict.PROMOTABLE,
   "standing by": PromotionVerdict.STANDING_BY,
+  leading: PromotionVerdict.LEADING,
   "not promotable": PromotionVerdict.NOT_PROMOTABLE,
 };
 
 const BLOCKERS: Readonly<Record<BlockerKind, PromotionBlockerKind>> = {
   failed: PromotionBlockerKind.FAILED,
   "store unreachable": PromotionBlockerKind.STORE_UNREACHABLE,
+  "store refuses": PromotionBlockerKind.STORE_REFUSES,
   gap: PromotionBlockerKind.GAP,
   "tail silent": PromotionBlockerKind.TAIL_SILENT,
   bootstrapping: PromotionBlockerKind.BOOTSTRAPPING,

@@ -244,9 +244,14 @@ export class Log implements ServedLog {
     return this.throughStore(this.parts.store.leaseTimeLeft(leaseId));
   }
 
-  /** Now, on every change, and every few seconds. */
-  async *watchLeadership(signal: AbortSignal, rereadMs = LEADERSHIP_REREAD_MS): AsyncGenerator<Leadership> {
-    for await (const leadership of watchLeadership({ ...this.parts, keys: this.keys }, rereadMs, signal)) {
+  /** Now, on every change, and every few seconds. `onFailed`: told of each attempt at the store that fails. */
+  async *watchLeadership(
+    signal: AbortSignal,
+    rereadMs = LEADERSHIP_REREAD_MS,
+    onFailed: (error: StoreError) => void = () => undefined,
+  ): AsyncGenerator<Leadership> {
+    const { store, clock } = this.parts;
+    for await (const leadership of watchLeadership({ store, clock, keys: this.keys, onFailed }, rereadMs, signal)) {
       this.sightings.noteLeadership(leadership);
       yield leadership;
     }

@@ -142,6 +142,8 @@ export interface StoreInfo {
   readonly sizeBytes: number;
   /** Of etcd: the id of the cluster, in hex. */
   readonly identity?: string;
+  /** Why the store is about to refuse writes, where it knows that before one is tried. */
+  readonly refusal?: string;
 }
 
 /** Base of what the calls above reject with. */

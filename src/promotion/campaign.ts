@@ -1,7 +1,7 @@
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { LeadershipByTokenError, NotPrimaryError } from "../oplog/errors.js";
-import type { KvStore } from "../oplog/kv-store.js";
+import { type KvStore, type StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import { linkSignals } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
@@ -35,6 +35,8 @@ export interface CampaignParts {
   /** Of that view. */
   readonly eviction: ObjectEviction | undefined;
   readonly clock: Clock;
+  /** How long the store has not answered by now. */
+  readonly storeUnreachableMs: () => number;
   readonly logger: Logger;
   readonly observer: CampaignObserver;
   readonly candidate: Candidate;
@@ -64,7 +66,11 @@ export class Campaign {
   private tenure: Tenure | undefined;
   private newestHeld: HeldTerm | undefined;
   private isHolding = false;
-  private toldLeader: string | undefined;
+  private isDone = false;
+  /** What it was told last while it waits. */
+  private toldWaiting: string | undefined;
+  /** By the store, since the leadership was looked at last. */
+  private isRefused = false;
 
   constructor(private readonly parts: CampaignParts) {
     const { store, log, candidate, clock, send } = parts;
@@ -72,6 +78,15 @@ export class Campaign {
     this.preparation = new Preparation(parts);
     this.promises = new Promises(clock, send);
     this.silence = new Silence(clock, candidate.aliveWithinMs);
+  }
+
+  get log(): string {
+    return this.parts.log.name;
+  }
+
+  /** It has been told so, or is about to be; what it held may still have to be given up. */
+  get isOver(): boolean {
+    return this.isDone;
   }
 
   get id(): string {
@@ -137,7 +152,7 @@ export class Campaign {
     const { signal: silent } = this.silence;
     for (;;) {
       const grant = () => LeaseKeeper.grant(store, clock, candidate.ttlMs);
-      const keeper = await untilStoreAnswers(clock, grant, resigned, silent);
+      const keeper = await untilStoreAnswers(clock, grant, [resigned, silent], (error) => this.noteFailure(error));
       if (keeper === undefined) return this.lose(whyOver(resigned, silent, undefined));
       const kept = keeper.run(() => this.renewed(keeper));
       // A defect; it counts as a lost lease, and is thrown below.
@@ -147,6 +162,9 @@ export class Campaign {
         const lost = await this.stand(keeper, signal);
         if (lost !== undefined) return this.lose(lost);
         if (resigned.aborted || silent.aborted) return this.lose(whyOver(resigned, silent, undefined));
+      } catch (error) {
+        this.isDone = true;
+        throw error;
       } finally {
         unlink();
         log.primary.coolDown();
@@ -164,6 +182,7 @@ export class Campaign {
 
   /** Told before the lease is given up, which takes long while the store is away. */
   private lose(lost: Lost): Lost {
+    this.isDone = true;
     this.parts.send({ kind: "lost", lost });
     return lost;
   }
@@ -173,20 +192,23 @@ export class Campaign {
     const { log } = this.parts;
     let stands = false;
     const rereadMs = Math.min(REREAD_MS_MAX, keeper.ttlMs / 2);
-    for await (const leadership of log.watchLeadership(signal, rereadMs)) {
+    const onFailed = (error: StoreError) => this.noteFailure(error);
+    for await (const leadership of log.watchLeadership(signal, rereadMs, onFailed)) {
       const { term } = leadership;
+      this.isRefused = false;
       if (term !== undefined && term.token !== 0n) throw new LeadershipByTokenError(log.name, term.token, term.owner);
       if (stands) await this.candidacy.heed(leadership);
       // One that has failed would win, be of no use, and win again.
       this.parts.view?.requireWorking();
       const turn = this.candidacy.turnIn(leadership);
-      if (turn === undefined || !stands) stands = await this.candidacy.enter(keeper);
+      if (turn === undefined || !stands)
+        stands = await this.unlessStoreFails(() => this.candidacy.enter(keeper), false);
       if (turn === undefined || !stands) {
-        this.tellWaiting(leadership);
+        if (!this.isRefused) this.tellWaiting(leadership);
       } else {
         const lost = await this.take(turn, leadership, keeper, signal).finally(() => this.standBack());
         if (lost !== undefined) return lost;
-        this.toldLeader = undefined;
+        if (!this.isRefused) this.toldWaiting = undefined;
       }
     }
     return undefined;
@@ -195,7 +217,23 @@ export class Campaign {
   private tellWaiting({ term, leader }: Leadership): void {
     const primary = primaryOf(term, leader !== undefined);
     const told = `${primary.term} ${primary.owner}`;
-    if (this.toldLeader !== told && this.parts.send({ kind: "waiting", leader: primary })) this.toldLeader = told;
+    if (this.toldWaiting !== told && this.parts.send({ kind: "waiting", leader: primary })) this.toldWaiting = told;
+  }
+
+  /** A refusal lasts until somebody acts, and is told at once; a store that does not answer may soon do so. */
+  private noteFailure(error: StoreError): void {
+    const { log, candidate, logger, send } = this.parts;
+    if (!(error instanceof StoreRefusedError)) return;
+    const refusal = error.message;
+    this.isRefused = true;
+    if (this.toldWaiting === refusal) return;
+    const facts = { event: "campaign_refused", log: log.name, candidate: candidate.id, refusal };
+    logger.warn(facts, "the store refuses what the candidacy needs; trying again until it does not");
+    if (send({ kind: "waiting", leader: undefined, refusal })) this.toldWaiting = refusal;
+  }
+
+  private unlessStoreFails<T>(work: () => Promise<T>, otherwise: T): Promise<T> {
+    return unlessStoreFails(work, otherwise, (error) => this.noteFailure(error));
   }
 
   /** Undefined: it was not its turn any more, or that cannot be told yet; it goes on waiting. */
@@ -216,7 +254,7 @@ export class Campaign {
       if (outcome.kind !== "ready") return undefined;
     }
     const preparedMs = clock.monotonicMs();
-    let claim = await unlessStoreFails(() => this.candidacy.claim(keeper, turn), undefined);
+    let claim = await this.unlessStoreFails(() => this.candidacy.claim(keeper, turn), undefined);
     if (claim === undefined) return undefined;
     const claimedMs = clock.monotonicMs();
     const won = claim;
@@ -235,7 +273,7 @@ export class Campaign {
         claim =
           outcome.kind === "given up"
             ? undefined
-            : await untilStoreAnswers(clock, () => log.primary.confirm(won), ...over);
+            : await untilStoreAnswers(clock, () => log.primary.confirm(won), over);
         if (claim === undefined) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       }
       // Whoever led here before may have sent the view back to following meanwhile.

@@ -48,7 +48,10 @@ interface Leading {
 
 /** The candidates that campaign through this sidecar. */
 export class Campaigns {
+  /** The newest of each candidate. */
   private readonly byLog = new Map<string, Map<string, OpenCampaign>>();
+  /** Those also that are over and still give up what they held. */
+  private readonly running = new Set<OpenCampaign>();
   private isDraining = false;
 
   constructor(private readonly parts: CampaignsParts) {}
@@ -60,20 +63,24 @@ export class Campaigns {
     const candidate = { ...entrant, endpoint: entrant.endpoint === "" ? endpoint() : entrant.endpoint };
     const log = logs.get(logName);
     const others = this.byLog.get(logName) ?? new Map<string, OpenCampaign>();
-    if (others.has(candidate.id)) throw new CandidateExistsError(logName, candidate.id);
-    if (others.size >= CANDIDATES_MAX) throw new TooManyError("candidates of the log", CANDIDATES_MAX);
+    // One that was told that it is over may come back while what it held is still being given up.
+    if (others.get(candidate.id)?.campaign.isOver === false) throw new CandidateExistsError(logName, candidate.id);
+    const running = [...this.running].filter(({ campaign }) => campaign.log === logName);
+    if (running.length >= CANDIDATES_MAX) throw new TooManyError("candidates of the log", CANDIDATES_MAX);
     const view = views.find(logName)?.requireWorking();
     const eviction = this.parts.evictionOf(logName);
     const campaign = new Campaign({ ...this.parts, log, view, eviction, candidate, send });
     const release = log.retain();
     const ended = campaign.run().finally(() => {
       release();
-      others.delete(candidate.id);
-      if (others.size === 0) this.byLog.delete(logName);
+      this.running.delete(open);
+      if (others.get(candidate.id) === open) others.delete(candidate.id);
+      if (others.size === 0 && this.byLog.get(logName) === others) this.byLog.delete(logName);
     });
     // Whoever waits for it is told; nobody may be waiting yet.
     ended.catch(() => undefined);
-    const open = { campaign, ended };
+    const open: OpenCampaign = { campaign, ended };
+    this.running.add(open);
     others.set(candidate.id, open);
     this.byLog.set(logName, others);
     return open;
@@ -87,7 +94,7 @@ export class Campaigns {
   /** All give up, and no further ones enter; resolves once they have. */
   async drain(): Promise<void> {
     this.isDraining = true;
-    const open = [...this.byLog.values()].flatMap((others) => [...others.values()]);
+    const open = [...this.running];
     for (const { campaign } of open) campaign.resign("this sidecar stops");
     await Promise.allSettled(open.map(({ ended }) => ended));
   }
@@ -104,7 +111,7 @@ export class Campaigns {
     const { leaderRevision } = await this.parts.logs.get(logName).readLeadership();
     if (leaderRevision !== 0n && leaderRevision === held) {
       throw new StoreUnavailableError(
-        0,
+        this.parts.storeUnreachableMs(),
         "the leader has stepped down, and its lease could not be given up: it runs out",
       );
     }

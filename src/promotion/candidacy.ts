@@ -37,11 +37,32 @@ export class Candidacy {
    * of its own earlier life, and is taken over; once taken over itself, it leaves the entry alone while that is there. An
    * entry of another endpoint is that of a namesake, which may have died or not.
    *
-   * False: it does not stand yet, for the store did not answer, or a namesake is in the way. Throws CandidateExistsError
-   * when that one is seen to live.
+   * False: it does not stand yet, for a namesake is in the way. Throws CandidateExistsError when that one is seen to live,
+   * and StoreError.
    */
-  enter(keeper: LeaseKeeper): Promise<boolean> {
-    return unlessStoreFails(() => this.tryToEnter(keeper), false);
+  async enter({ leaseId }: LeaseKeeper): Promise<boolean> {
+    const { store, log, nonce, warmForRevision: preparedForRevision } = this;
+    const { id, endpoint } = this.candidate;
+    const key = log.keys.candidate(id);
+    const { pair } = await store.get(key);
+    const current = pair && decodeState(CandidateEntrySchema, pair);
+    if (current !== undefined && this.isOurs(current)) {
+      this.hasEntered = true;
+      if (pair?.leaseId === leaseId && current.preparedForRevision === preparedForRevision) return true;
+    } else if (pair !== undefined && current !== undefined) {
+      if (current.endpoint !== endpoint) {
+        await this.suspect(current, pair.leaseId);
+        return false;
+      }
+      if (this.hasEntered) return true;
+    }
+    const entry = create(CandidateEntrySchema, { id, endpoint, nonce, preparedForRevision });
+    const { succeeded } = await store.txn({
+      compares: [{ key, modRevision: pair?.modRevision ?? 0n }],
+      writes: [{ kind: "put", key, value: toBinary(CandidateEntrySchema, entry), leaseId }],
+    });
+    this.hasEntered ||= succeeded;
+    return succeeded;
   }
 
   /** If a hand-over to this candidate has been announced, reads what can be read beforehand; `enter` says so. */
@@ -70,31 +91,6 @@ export class Candidacy {
     return this.log.primary.claimElected(this.candidate, { leaseId, nonce: this.nonce }, turn);
   }
 
-  private async tryToEnter({ leaseId }: LeaseKeeper): Promise<boolean> {
-    const { store, log, nonce, warmForRevision: preparedForRevision } = this;
-    const { id, endpoint } = this.candidate;
-    const key = log.keys.candidate(id);
-    const { pair } = await store.get(key);
-    const current = pair && decodeState(CandidateEntrySchema, pair);
-    if (current !== undefined && this.isOurs(current)) {
-      this.hasEntered = true;
-      if (pair?.leaseId === leaseId && current.preparedForRevision === preparedForRevision) return true;
-    } else if (pair !== undefined && current !== undefined) {
-      if (current.endpoint !== endpoint) {
-        await this.suspect(current, pair.leaseId);
-        return false;
-      }
-      if (this.hasEntered) return true;
-    }
-    const entry = create(CandidateEntrySchema, { id, endpoint, nonce, preparedForRevision });
-    const { succeeded } = await store.txn({
-      compares: [{ key, modRevision: pair?.modRevision ?? 0n }],
-      writes: [{ kind: "put", key, value: toBinary(CandidateEntrySchema, entry), leaseId }],
-    });
-    this.hasEntered ||= succeeded;
-    return succeeded;
-  }
-
   private async suspect({ nonce, endpoint }: CandidateEntry, leaseId: bigint): Promise<void> {
     const { store, clock, log, candidate } = this;
     const askedMs = clock.monotonicMs();
@@ -111,11 +107,16 @@ export class Candidacy {
   }
 }
 
-export async function unlessStoreFails<T>(work: () => Promise<T>, otherwise: T): Promise<T> {
+export async function unlessStoreFails<T>(
+  work: () => Promise<T>,
+  otherwise: T,
+  onFailed: (error: StoreError) => void = () => undefined,
+): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    if (error instanceof StoreError) return otherwise;
-    throw error;
+    if (!(error instanceof StoreError)) throw error;
+    onFailed(error);
+    return otherwise;
   }
 }

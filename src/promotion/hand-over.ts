@@ -29,6 +29,7 @@ export interface HandOverParts {
   readonly leaseId: bigint;
   readonly writer: LogWriter;
   readonly report: HandOverReport;
+  readonly storeUnreachableMs: () => number;
   /** Why the leader does not go on; undefined = it does. */
   readonly whyGone: () => string | undefined;
   /** Somebody else leads from now on; what waits in the line is to be refused with that. */
@@ -105,7 +106,7 @@ export async function handOver(
 /** Returns the revision of the announcement; undefined: it was not made. */
 async function announce(parts: HandOverParts, target: string): Promise<bigint | undefined> {
   // What is left of an earlier hand-over must not be in the way.
-  const { successorRevision } = await throughStore(readLeadership(parts.store, parts.keys), () => 0);
+  const { successorRevision } = await throughStore(readLeadership(parts.store, parts.keys), parts.storeUnreachableMs);
   return putSuccessor(parts, { id: target }, successorRevision);
 }
 
@@ -129,8 +130,11 @@ async function isAnswered(
   return false;
 }
 
-async function readCandidate({ store, keys }: HandOverParts, id: string): Promise<CandidateEntry | undefined> {
-  const { pair } = await throughStore(store.get(keys.candidate(id)), () => 0, "nothing was changed");
+async function readCandidate(
+  { store, keys, storeUnreachableMs }: HandOverParts,
+  id: string,
+): Promise<CandidateEntry | undefined> {
+  const { pair } = await throughStore(store.get(keys.candidate(id)), storeUnreachableMs, "nothing was changed");
   return pair && decodeState(CandidateEntrySchema, pair);
 }
 
@@ -170,7 +174,7 @@ async function putSuccessor(
  * meanwhile could not be written anyhow.
  */
 async function takeBack(
-  { store, keys, claim, clock }: HandOverParts,
+  { store, keys, claim, clock, storeUnreachableMs }: HandOverParts,
   isOver: AbortSignal,
 ): Promise<Primary | undefined> {
   const startedMs = clock.monotonicMs();
@@ -189,7 +193,7 @@ async function takeBack(
     if (isLast) break;
     await sleep(clock, RETRY_MS, isOver);
   }
-  const failedMs = Math.round(clock.monotonicMs() - startedMs);
+  const failedMs = Math.max(Math.round(clock.monotonicMs() - startedMs), storeUnreachableMs());
   throw new StoreUnavailableError(failedMs, "the target may lead or not: GetLeader tells");
 }
 

@@ -21,6 +21,7 @@ export interface LeaderParts {
   readonly logger: Logger;
   readonly observer: HandOverObserver;
   readonly candidate: Candidate;
+  readonly storeUnreachableMs: () => number;
   readonly keeper: LeaseKeeper;
   /** Aborts, with why, when the leadership is to be given up. */
   readonly resigning: AbortSignal;
@@ -77,7 +78,7 @@ export class Leader {
 
   async handOver(target: string, timeoutMs: number): Promise<HandedOver> {
     if (this.handingOverTo !== undefined) throw new HandOverRunningError(this.handingOverTo);
-    const { store, clock, keeper, log, resigning, silent, candidate } = this.parts;
+    const { store, clock, keeper, log, resigning, silent, candidate, storeUnreachableMs } = this.parts;
     const { term } = this.claim;
     const report = new HandOverReport({ ...this.parts, log: log.name, candidate: candidate.id, term, target });
     const isOver = linkSignals(keeper.lost, this.over.signal);
@@ -88,7 +89,8 @@ export class Leader {
       const { leaseId } = keeper;
       const onTaken = (primary: Primary) => this.noteTaken(primary);
       const whyGone = () => this.whyGone();
-      const parts = { store, keys: log.keys, clock, claim, leaseId, writer, report, whyGone, onTaken };
+      const found = { claim, leaseId, writer, report, whyGone, onTaken };
+      const parts = { store, keys: log.keys, clock, storeUnreachableMs, ...found };
       const handedOver = await handOver(parts, target, timeoutMs, isOver.signal, givesUp.signal);
       report.taken(handedOver.term, handedOver.finalSequenceId);
       return handedOver;

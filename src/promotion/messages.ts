@@ -14,7 +14,8 @@ export interface Candidate {
 
 /** What a candidate is told. */
 export type CampaignMessage =
-  | { readonly kind: "waiting"; readonly leader: Primary }
+  /** The leader is undefined where the store tells nothing; `refusal`: what the store says to the candidacy. */
+  | { readonly kind: "waiting"; readonly leader: Primary | undefined; readonly refusal?: string }
   | { readonly kind: "prepare"; readonly term: bigint; readonly finalSequenceId: bigint; readonly isHandOver: boolean }
   | {
       readonly kind: "leading";

@@ -64,16 +64,19 @@ export class Tenure {
   }
 
   private async leadTerms(first: Claim, times: PromotionTimes): Promise<Lost> {
-    for (let claim = first; ; ) {
+    const { clock } = this.parts;
+    for (let claim = first, taken = times; ; ) {
       const current = claim;
-      const end = await this.lead(current, times).finally(() => {
+      const end = await this.lead(current, taken).finally(() => {
         this.current = undefined;
         this.stepDown(current);
       });
       if (end.kind === "lost") return end.lost;
+      const endedMs = clock.monotonicMs();
       const again = await this.untilStoreAnswers(() => this.claimAgain());
       if (again === undefined) return this.lost();
       if ("reason" in again) return again;
+      const claimedMs = clock.monotonicMs();
       this.parts.onHeld(new HeldTerm(again));
       const late = await this.applyUpTo(again).catch((error: unknown) => {
         this.stepDown(again);
@@ -84,6 +87,11 @@ export class Tenure {
         return late;
       }
       claim = again;
+      taken = {
+        fenceMs: Math.round(claimedMs - endedMs),
+        catchUpMs: Math.round(clock.monotonicMs() - claimedMs),
+        objectLeasesMs: 0,
+      };
     }
   }
 
@@ -181,7 +189,7 @@ export class Tenure {
   /** Undefined: the leadership is over first. */
   private async untilStoreAnswers<T>(work: () => Promise<T>): Promise<T | undefined> {
     const { resigning, silent, keeper } = this.parts;
-    return untilStoreAnswers(this.parts.clock, work, resigning, silent, keeper.lost);
+    return untilStoreAnswers(this.parts.clock, work, [resigning, silent, keeper.lost]);
   }
 }
 
@@ -189,7 +197,8 @@ export class Tenure {
 export async function untilStoreAnswers<T>(
   clock: Clock,
   work: () => Promise<T>,
-  ...over: AbortSignal[]
+  over: readonly AbortSignal[],
+  onFailed: (error: StoreError) => void = () => undefined,
 ): Promise<T | undefined> {
   const { signal, unlink } = linkSignals(...over);
   const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
@@ -199,6 +208,7 @@ export async function untilStoreAnswers<T>(
         return await work();
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
+        onFailed(error);
         await sleep(clock, backoff.delayMs(), signal);
       }
     }

@@ -9,6 +9,7 @@ import {
   StoreRefusedError,
 } from "../oplog/kv-store.js";
 import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../stored/readiness-reads.js";
+import { probeStore } from "../stored/store-probe.js";
 import type { PhaseChange } from "./life-record.js";
 import type { LogView, LogViews } from "./log-view.js";
 import { type Assessment, assess, type ReadinessFacts } from "./readiness.js";
@@ -55,11 +56,12 @@ export class ReadinessReader {
       reading.of((options) => readHead(store, keys, options)),
       reading.of((options) => readLease(store, keys, options)),
       reading.of((options) => readTokenClaim(store, keys, options)),
+      reading.of((options) => probeStore(store, keyPrefix, options)),
     ]);
     const silence = head && (await this.silenceUpTo(head.head, view, signal));
     const next = BigInt(view.applied) + 1n;
     const absent = head && (await reading.of((options) => readMissing(store, keys, next, head, options)));
-    const { unread } = reading;
+    const { unread, refusal } = reading;
     const contradiction = reading.contradiction ?? (head && contradictionOf(view, appliedBefore, head));
     // From here on without a pause: what is told of the view is of one moment.
     const life = view.lifeState;
@@ -71,8 +73,10 @@ export class ReadinessReader {
       headSeen,
       headAgeMs,
       appliedPerSecond: view.appliedPerSecond,
-      head: head?.head,
+      // What is applied is durable, and may be newer than the head that was read before.
+      head: head && (contradiction === undefined && applied > head.head ? applied : head.head),
       unread,
+      refusal,
       contradiction,
       missing: absent ?? (gap !== undefined && gap.last > applied ? gap : undefined),
       silence: head !== undefined && applied < head.head ? silence : undefined,
@@ -100,6 +104,8 @@ export class ReadinessReader {
 /** Several reads with one deadline, of which each may fail. */
 class Reading {
   unread: ReadinessFacts["unread"];
+  /** The store answers, and says no. */
+  refusal: string | undefined;
   /** What was read is damaged. */
   contradiction: string | undefined;
   private readonly startedMs: number;
@@ -114,7 +120,8 @@ class Reading {
     try {
       return await read({ deadlineMs: Math.min(READ_MS_MAX, Math.max(1, leftMs)) });
     } catch (error) {
-      if (error instanceof StoreError) this.noteUnread(error);
+      if (error instanceof StoreRefusedError) this.refusal ??= error.message;
+      else if (error instanceof StoreError) this.noteUnread(error);
       else if (error instanceof OplogError) this.contradiction ??= error.message;
       else throw error;
       return undefined;
@@ -126,12 +133,7 @@ class Reading {
   }
 
   private noteUnread(error: StoreError): void {
-    const because =
-      error instanceof StoreDataLossError
-        ? error.message
-        : error instanceof StoreRefusedError
-          ? "the store refuses to answer"
-          : "the store does not answer";
+    const because = error instanceof StoreDataLossError ? error.message : "the store does not answer";
     this.unread ??= { because, elapsedMs: Math.max(this.elapsedMs, this.parts.storeUnreachableMs()) };
   }
 }

@@ -13,6 +13,8 @@ export interface ReadinessFacts {
   readonly head: bigint | undefined;
   /** Something was not read for this answer. */
   readonly unread: { readonly because: string; readonly elapsedMs: number } | undefined;
+  /** Why the store does not take what a candidate needs: it answers, and refuses. */
+  readonly refusal: string | undefined;
   /** What was read cannot be of the log that the view holds. */
   readonly contradiction: string | undefined;
   readonly missing: { readonly first: bigint; readonly last: bigint } | undefined;
@@ -27,6 +29,7 @@ export interface ReadinessFacts {
 export type BlockerKind =
   | "failed"
   | "store unreachable"
+  | "store refuses"
   | "gap"
   | "tail silent"
   | "bootstrapping"
@@ -46,7 +49,7 @@ export interface Blocker {
   readonly holder?: string;
 }
 
-export type Verdict = "promotable" | "standing by" | "not promotable";
+export type Verdict = "leading" | "promotable" | "standing by" | "not promotable";
 
 export interface Assessment {
   readonly verdict: Verdict;
@@ -58,6 +61,7 @@ export function assess(facts: ReadinessFacts): Assessment {
   const blockers = [
     failed(facts),
     storeUnreachable(facts),
+    storeRefuses(facts),
     gap(facts),
     tailSilent(facts),
     behind(facts),
@@ -65,9 +69,16 @@ export function assess(facts: ReadinessFacts): Assessment {
     leaseHeld(facts),
     leadershipByToken(facts),
   ].filter((blocker) => blocker !== undefined);
-  const isClear = blockers.length === 0;
-  const isOnlyLease = blockers.every(({ kind }) => kind === "lease held");
-  return { verdict: isClear ? "promotable" : isOnlyLease ? "standing by" : "not promotable", blockers };
+  return { verdict: verdictOf(facts, blockers), blockers };
+}
+
+/** To a leader its own leadership is no blocker, nor are entries that it is just writing. */
+const OF_A_LEADER: readonly BlockerKind[] = ["promoted", "lease held", "not caught up"];
+
+function verdictOf({ life }: ReadinessFacts, blockers: readonly Blocker[]): Verdict {
+  if (life.kind === "promoted" && blockers.every(({ kind }) => OF_A_LEADER.includes(kind))) return "leading";
+  if (blockers.length === 0) return "promotable";
+  return blockers.every(({ kind }) => kind === "lease held") ? "standing by" : "not promotable";
 }
 
 function failed({ life, applied, contradiction }: ReadinessFacts): Blocker | undefined {
@@ -89,6 +100,10 @@ function storeUnreachable({ life, headAgeMs, unread }: ReadinessFacts): Blocker 
     message: `the store answers, but has not confirmed the head to the view for ${inSeconds(headAgeMs)}`,
     elapsedMs: headAgeMs,
   };
+}
+
+function storeRefuses({ refusal }: ReadinessFacts): Blocker | undefined {
+  return refusal === undefined ? undefined : { kind: "store refuses", message: `the store refuses: ${refusal}` };
 }
 
 function gap({ missing, applied }: ReadinessFacts): Blocker | undefined {

@@ -8,6 +8,8 @@ interface LeaderWatchParts {
   readonly store: KvStore;
   readonly keys: LogKeys;
   readonly clock: Clock;
+  /** Told of each attempt that fails; the next one follows. */
+  readonly onFailed?: (error: StoreError) => void;
 }
 
 const RETRY_FIRST_MS = 50;
@@ -33,6 +35,7 @@ export async function* watchLeadership(
       backoff.reset();
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
+      parts.onFailed?.(error);
       await sleep(clock, backoff.delayMs(), signal);
     }
   }

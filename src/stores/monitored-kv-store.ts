@@ -39,6 +39,9 @@ export class MonitoredKvStore implements KvStore {
   private isLost = false;
   private isReplaced = false;
   private unreachableSinceMs: number | undefined;
+  private answeredMs: number;
+  /** A member of the store may tell its status though the store as a whole does not answer. */
+  private isSilent = false;
   private info: StoreInfo = { version: "", sizeBytes: 0 };
 
   constructor(
@@ -50,7 +53,8 @@ export class MonitoredKvStore implements KvStore {
   ) {
     this.kind = store.kind;
     this.txnBytesMax = store.txnBytesMax;
-    this.unreachableSinceMs = clock.monotonicMs();
+    this.answeredMs = clock.monotonicMs();
+    this.unreachableSinceMs = this.answeredMs;
   }
 
   get health(): StoreHealth {
@@ -113,7 +117,8 @@ export class MonitoredKvStore implements KvStore {
     let outcome = "ok";
     try {
       const result = await call();
-      this.noteReachable();
+      if (operation !== "status") this.isSilent = false;
+      if (!this.isSilent) this.noteReachable();
       return result;
     } catch (error) {
       outcome =
@@ -124,9 +129,10 @@ export class MonitoredKvStore implements KvStore {
             : error instanceof StoreError
               ? "refused"
               : "defect";
+      if (operation !== "status") this.isSilent = error instanceof StoreUnreachableError;
       const tellsOfStore = operation === "status" && (isLoss(error) || error instanceof StoreRefusedError);
       const isReplaced = error instanceof StoreReplacedError;
-      if (tellsOfStore || isReplaced || error instanceof StoreUnreachableError) this.noteUnreachable(error);
+      if (tellsOfStore || isReplaced || error instanceof StoreUnreachableError) this.noteUnreachable(error, startedMs);
       // One value, or everything.
       if (isLoss(error) && operation !== "status") this.status().catch(() => undefined);
       throw error;
@@ -136,6 +142,7 @@ export class MonitoredKvStore implements KvStore {
   }
 
   private noteReachable(): void {
+    this.answeredMs = this.clock.monotonicMs();
     if (this.unreachableSinceMs === undefined || this.isLost) return;
     const { kind } = this;
     const unreachableMs = Math.round(this.clock.monotonicMs() - this.unreachableSinceMs);
@@ -145,13 +152,14 @@ export class MonitoredKvStore implements KvStore {
     this.logger.info({ event: "store_reachable", kind, unreachableMs }, "the store answers");
   }
 
-  private noteUnreachable(error: StoreError): void {
+  private noteUnreachable(error: StoreError, askedMs: number): void {
     const isNews = this.unreachableSinceMs === undefined || this.error === "not asked yet";
     this.error = error.message;
     this.isLost = isLoss(error);
     this.isReplaced = error instanceof StoreReplacedError;
     if (!isNews) return;
-    this.unreachableSinceMs ??= this.clock.monotonicMs();
+    // The outage is as old as the call that found it, and no older than the last answer.
+    this.unreachableSinceMs ??= Math.max(askedMs, this.answeredMs);
     this.observer.reachable(false);
     this.onChange(false);
     this.logger.error(

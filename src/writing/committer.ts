@@ -46,6 +46,11 @@ export type Written =
 
 const RETRY_FIRST_MS = 10;
 const RETRY_MAX_MS = 1000;
+/**
+ * A store that says no, and has not left anything open, is believed after this: whoever waits is told, and the term is
+ * claimed again. A moment of overload is shorter.
+ */
+const REFUSED_MS_MAX = 1000;
 
 /** Writes to the store for one term, one at a time, and knows what the log was when it was last seen. */
 export class Committer {
@@ -102,7 +107,9 @@ export class Committer {
       }
       const failedMs = clock.monotonicMs() - this.failingSince!.monotonicMs;
       const stoppedBy = stopped();
-      if (failedMs >= writeDeadlineMs || stoppedBy !== undefined) {
+      const isRefused = !mayHaveBeenApplied && lastError instanceof StoreRefusedError;
+      const deadlineMs = isRefused ? Math.min(REFUSED_MS_MAX, writeDeadlineMs) : writeDeadlineMs;
+      if (failedMs >= deadlineMs || stoppedBy !== undefined) {
         const stall = { failedMs: Math.round(failedMs), mayHaveBeenApplied, cause: lastError, stoppedBy };
         return over(endStalled(this.self, stall));
       }

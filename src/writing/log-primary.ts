@@ -60,6 +60,8 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | 
   /** Whether an append claims a log that nobody was elected for. */
   readonly claimsByAppend: boolean;
   readonly sightings: PrimarySightings;
+  /** How long the store has not answered by now. */
+  readonly storeUnreachableMs: () => number;
   /** Aborts what cannot be written any more; a drain comes first. */
   readonly signal: AbortSignal;
   /** A term has been claimed, so the log exists; or the writer of it has ended. */
@@ -87,6 +89,8 @@ export class LogPrimary {
   private reader: WindowReader | undefined;
   /** Who leads is being asked. */
   private refusal: Promise<never> | undefined;
+  /** Why the newest claim failed, and none has succeeded since. */
+  private claimFailure: string | undefined;
   /** Of writers that have not ended, that of an earlier term among them. */
   private readonly running = new Set<Promise<void>>();
 
@@ -367,6 +371,7 @@ export class LogPrimary {
     try {
       const claim = await this.claimKnown(() => claimTerm(store, keys, identity, ground));
       this.noteClaim(identity, claim);
+      this.claimFailure = undefined;
       const writer = this.newWriter(claim, await this.newReader().read(claim.head));
       this.start(writer);
       logger.info(
@@ -376,8 +381,9 @@ export class LogPrimary {
       return writer;
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      logger.warn({ event: "claim_failed", log: keys.log, err: error }, "could not claim the log; to be tried again");
-      throw toOplogError(error, Math.round(this.parts.clock.monotonicMs() - startedMs), "nothing was written");
+      this.noteClaimFailed(error);
+      const failedMs = Math.round(this.parts.clock.monotonicMs() - startedMs);
+      throw toOplogError(error, Math.max(failedMs, this.parts.storeUnreachableMs()), "nothing was written");
     }
   }
 
@@ -394,6 +400,14 @@ export class LogPrimary {
       if (error instanceof HistoryDivergedError) sightings.noteDiverged(error);
       throw error;
     }
+  }
+
+  /** Each append may try: one line when it begins, and when the reason changes. */
+  private noteClaimFailed({ message }: StoreError): void {
+    if (this.claimFailure === message) return;
+    this.claimFailure = message;
+    const facts = { event: "claim_failed", log: this.parts.keys.log, error: message };
+    this.parts.logger.warn(facts, "could not claim the log; each append tries again");
   }
 
   private start(writer: LogWriter): Promise<void> {

@@ -7,7 +7,7 @@ import {
   StoreLostError,
   StoreReplacedRefusal,
 } from "../oplog/errors.js";
-import type { StoreDataLossError, StoreError, StoreReplacedError } from "../oplog/kv-store.js";
+import { type StoreDataLossError, type StoreError, StoreRefusedError, type StoreReplacedError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { Primary } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";
@@ -106,10 +106,13 @@ export interface Stall {
 export function endStalled({ logger, log, term }: EndedWriter, stall: Stall): Ending {
   const { failedMs, mayHaveBeenApplied, cause, stoppedBy } = stall;
   const error = stoppedBy ?? toOplogError(cause, failedMs, "nothing was written");
-  logger.error(
-    { event: "writer_stalled", log, term: String(term), failedMs },
-    "could not write within the deadline; the writer has ended, what was in flight is answered as unknown",
-  );
+  const outcome = mayHaveBeenApplied ? "what was in flight is answered as unknown" : "nothing of it was written";
+  const facts = { log, term: String(term), failedMs, store: cause?.message };
+  if (stoppedBy !== undefined)
+    logger.warn({ event: "writer_stopped", ...facts }, `the writer was stopped while the store failed it; ${outcome}`);
+  else if (cause instanceof StoreRefusedError)
+    logger.error({ event: "writer_refused", ...facts }, `the store refuses what is written; ${outcome}`);
+  else logger.error({ event: "writer_stalled", ...facts }, `could not write within the deadline; ${outcome}`);
   return {
     end: { kind: stoppedBy !== undefined ? "stopped" : "stalled", error },
     failure: mayHaveBeenApplied ? unknownFor(`the store has not confirmed it for ${failedMs} ms`) : always(error),

@@ -38,6 +38,7 @@ function aCampaign(shape: Partial<Candidate> = {}, takes: (message: CampaignMess
     view: undefined,
     eviction: undefined,
     clock: testClock,
+    storeUnreachableMs: () => 0,
     logger: silentLogger,
     observer: { promoted() {}, lost() {}, handedOver() {} },
     candidate: {
@@ -74,6 +75,20 @@ async function append(log: ReturnType<typeof aLog>) {
 }
 
 describe("a leader whose writer has ended", () => {
+  it("is told what its further term took, and not what the first one did", async () => {
+    const leader = aCampaign();
+    await until(() => leader.terms().length === 1, "the first term");
+    // So that the claim has to be made once more, after a pause.
+    store.loseNextReplies(1, isClaim);
+    await ruleOutNext(leader);
+    await until(() => leader.terms().length === 2, "the next term");
+    const [first, second] = leader.told.flatMap((each) => (each.kind === "leading" ? [each.times] : []));
+    expect(first).toEqual({ fenceMs: 0, catchUpMs: 0, objectLeasesMs: 0 });
+    expect(second!.fenceMs).toBeGreaterThan(0);
+    leader.campaign.resign("done");
+    await inTime(leader.ended);
+  });
+
   it("leads a further term though the answer to its claim was lost", async () => {
     const leader = aCampaign();
     await until(() => leader.terms().length === 1, "the first term");

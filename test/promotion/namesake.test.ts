@@ -112,6 +112,31 @@ it("a namesake that has died is not taken for alive when etcd gives every lease 
 });
 
 describe("a candidate that comes back to the same endpoint", () => {
+  it("is taken as soon as it was told that it has lost, though its lease cannot be given up yet", async () => {
+    const side = new Side("a", store);
+    const before = await side.leader("w");
+    store.goAway();
+    await until(() => before.kinds.at(-1) === "lost", "the loss");
+    expect(before.end).toBeUndefined();
+    const after = side.enter("w");
+    await inTime(before.ended);
+    expect(() => side.enter("w")).toThrow(CandidateExistsError);
+    store.comeBack();
+    await after.hears("leading");
+    await after.resign();
+  });
+
+  it("is taken to resign when its sidecar stops, like the one before it", async () => {
+    const side = new Side("a", store);
+    const before = await side.leader("w");
+    store.goAway();
+    await until(() => before.kinds.at(-1) === "lost", "the loss");
+    const after = side.enter("w");
+    await inTime(side.campaigns.drain());
+    expect(before.end).toMatchObject({ reason: "store unreachable" });
+    expect(after.end).toMatchObject({ reason: "resigned" });
+  });
+
   it("takes its entry over at once", async () => {
     await leaveEntry("w", "a:7070", 60_000);
     const entrant = new Side("a", store).enter("w");

@@ -119,6 +119,7 @@ export class Side {
       logs,
       views,
       observer: own,
+      storeUnreachableMs: () => 0,
       endpoint: () => `${name}:7070`,
       evictionOf: (each) => {
         const view = views.find(each);

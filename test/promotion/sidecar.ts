@@ -73,6 +73,7 @@ export class SimulatedSidecar implements Machine {
       observer: { promoted() {}, lost() {}, handedOver() {} },
       logs: this.logs,
       views: this.views,
+      storeUnreachableMs: () => 0,
       endpoint: () => `${name}:7070`,
       evictionOf: (log) => {
         const view = this.views.find(log);

@@ -9,6 +9,7 @@ const PROMOTABLE: ReadinessFacts = {
   appliedPerSecond: undefined,
   head: 12n,
   unread: undefined,
+  refusal: undefined,
   contradiction: undefined,
   missing: undefined,
   silence: undefined,
@@ -68,7 +69,17 @@ const CASES: [string, Partial<ReadinessFacts>, BlockerKind[]][] = [
   ["the view has failed", { life: { kind: "failed", because: "a hole" } }, ["failed"]],
   ["the store has another log", { contradiction: "another log" }, ["failed"]],
   ["a candidate here is about to lead", { life: { kind: "promoting", final: 12n, loadTo: 1n } }, ["promoted"]],
-  ["a candidate here leads", { life: { kind: "promoted", loadTo: 1n }, lease: LEASE }, ["promoted", "lease held"]],
+  ["the store refuses", { refusal: "no space left" }, ["store refuses"]],
+  [
+    "the store refuses, and somebody leads",
+    { refusal: "no space left", lease: LEASE },
+    ["store refuses", "lease held"],
+  ],
+  [
+    "a candidate here leads, and the store refuses",
+    { life: { kind: "promoted", loadTo: 1n }, lease: LEASE, refusal: "no space left" },
+    ["store refuses", "promoted", "lease held"],
+  ],
   [
     "everything is wrong",
     {
@@ -90,6 +101,21 @@ describe("the verdict", () => {
     expect(blockers.map(({ kind }) => kind)).toEqual(kinds);
     const isOnlyLease = kinds.length === 1 && kinds[0] === "lease held";
     expect(verdict).toBe(kinds.length === 0 ? "promotable" : isOnlyLease ? "standing by" : "not promotable");
+  });
+
+  it.each<[string, Partial<ReadinessFacts>, BlockerKind[]]>([
+    ["a candidate here leads", { lease: LEASE }, ["promoted", "lease held"]],
+    [
+      "an entry of its own is just being written",
+      { lease: LEASE, head: 13n },
+      ["not caught up", "promoted", "lease held"],
+    ],
+    ["its lease has just run out", {}, ["promoted"]],
+  ])("is that it leads when %s", (_, facts, kinds) => {
+    const life = { kind: "promoted", loadTo: 1n } as const;
+    const { verdict, blockers } = assess({ ...PROMOTABLE, life, ...facts });
+    expect(blockers.map(({ kind }) => kind)).toEqual(kinds);
+    expect(verdict).toBe("leading");
   });
 
   const only = (facts: Partial<ReadinessFacts>) => assess({ ...PROMOTABLE, ...facts }).blockers[0];

@@ -22,6 +22,8 @@ interface Entry {
  */
 export class VirtualTime {
   nowMs = 0;
+  /** Of the `pass` that runs. */
+  private untilMs = 0;
   private wallAheadMs = 1_700_000_000_000;
   /** In the order in which they were set. */
   private readonly entries = new Set<Entry>();
@@ -64,9 +66,9 @@ export class VirtualTime {
   }
 
   async pass(ms: number): Promise<void> {
-    const untilMs = this.nowMs + ms;
+    this.untilMs = this.nowMs + ms;
     await this.settle();
-    for (let entry = this.next(); entry !== undefined && entry.atMs <= untilMs; entry = this.next()) {
+    for (let entry = this.next(); entry !== undefined && entry.atMs <= this.untilMs; entry = this.next()) {
       this.nowMs = Math.max(this.nowMs, entry.atMs);
       const { owner } = entry;
       if (owner !== undefined && owner.pausedUntilMs > this.nowMs) {
@@ -78,12 +80,13 @@ export class VirtualTime {
       entry.run();
       await this.settle();
     }
-    this.nowMs = untilMs;
+    this.nowMs = this.untilMs;
   }
 
-  /** Time that passes while nothing has a turn, as in the midst of a computation. */
+  /** Time that passes while nothing has a turn, as in the midst of a computation; `pass` does not count it. */
   passBusy(ms: number): void {
     this.nowMs += ms;
+    this.untilMs += ms;
   }
 
   async until(condition: () => boolean, withinMs: number): Promise<boolean> {

@@ -30,6 +30,7 @@ import { openDirectory, requireFormat, writeFormat } from "./directory.js";
 import { damaged, isDamaged, isStructureDamaged, lostAfterWrite, messageOf, unreadable } from "./failures.js";
 import { DATA_FILE } from "./file-names.js";
 import { noteOpen } from "./file-state.js";
+import { refusalForWantOfSpace } from "./free-space.js";
 import { GroupCommit, type Job } from "./group-commit.js";
 import { HeldFiles } from "./held-files.js";
 import { LeaseExpiry } from "./lease-expiry.js";
@@ -175,7 +176,8 @@ export class EmbeddedKvStore implements KvStore {
     this.read(() => this.database.revision);
     this.forgetDeadReaders();
     const { size } = await stat(join(this.directory, DATA_FILE));
-    return { version: LMDB_VERSION, sizeBytes: size };
+    const refusal = await refusalForWantOfSpace(this.directory);
+    return { version: LMDB_VERSION, sizeBytes: size, ...(refusal === undefined ? {} : { refusal }) };
   }
 
   close(): Promise<void> {

@@ -1257,7 +1257,8 @@ export type StoreStatus = Message<"oplog.v1.StoreStatus"> & {
   version: string;
 
   /**
-   * Last failure while it is not reachable.
+   * Last failure while it is not reachable; while it is, why it refuses what this sidecar needs, such as writes for want of
+   * space. Empty = neither.
    *
    * @generated from field: string error = 4;
    */
@@ -1856,6 +1857,9 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   DATA_LOSS            DATA_LOSS                     log, sequence_id
  *   DATA_LOSS            STORE_DAMAGED                 the store's own data is damaged or gone; the message says where
  *   UNKNOWN              OUTCOME_UNKNOWN               writer_id, operation_id: ask ResolveAppend
+ *
+ * NOT_PRIMARY: primary and endpoint are empty while nobody leads, or it is not known who does: GetLeader and WatchLeader
+ * tell, and so does trying again shortly. unreachable_ms counts the whole outage, and not the call alone.
  *
  * A message above 4 MiB is refused by the transport with RESOURCE_EXHAUSTED before it is read. Any other status without
  * an ErrorInfo comes from the transport too: of an append it leaves the outcome unknown.
