@@ -33,6 +33,7 @@ export class Health {
     "oplog.v1.AdminService",
   ]);
 
+  private listeners: { readonly problems: readonly string[] } = { problems: [] };
   /** By log: its history in the store is not the one that was seen. */
   private readonly diverged = new Map<string, string>();
   /** Why the store, which answers, does not take what this sidecar needs. */
@@ -40,6 +41,10 @@ export class Health {
   private isAsked = false;
 
   constructor(private readonly parts: HealthParts) {}
+
+  listensTo(listeners: { readonly problems: readonly string[] }): void {
+    this.listeners = listeners;
+  }
 
   noteDiverged(log: string, problem: string): void {
     if (this.diverged.size < DIVERGED_MAX) this.diverged.set(log, `${problem}. "oplogctl adopt" takes it as it is now`);
@@ -101,6 +106,7 @@ export class Health {
     const outage = isReplaced ? error : `store unreachable for ${unreachableMs} ms: ${error}`;
     const reasons = [
       ...(this.parts.draining.aborted ? ["shutting down"] : []),
+      ...this.listeners.problems,
       ...(isReachable ? [] : [outage]),
       ...this.diverged.values(),
       ...(isReachable && !this.isAsked ? ["the store has not told yet what it takes"] : []),

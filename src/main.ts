@@ -1,10 +1,16 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { isatty } from "node:tty";
 import { setFlagsFromString } from "node:v8";
 import { type Config, describeConfig, parseConfig } from "./config/config.js";
+import { endOnDefects } from "./process/defects.js";
+import { reload } from "./process/reload.js";
+import { takeSignals } from "./process/signals.js";
 import { Sidecar } from "./sidecar.js";
-import { createLogger } from "./telemetry/logger.js";
+import { childLogger, createLogger } from "./telemetry/logger.js";
+import { Output } from "./telemetry/output.js";
+import { logStrayLines } from "./telemetry/stray-lines.js";
 import { VERSION } from "./telemetry/version.js";
 
 // The heap is small; what comes and goes are buffers outside of it. V8 answers their pressure by marking the heap step by
@@ -15,13 +21,18 @@ setFlagsFromString("--heap-growing-percent=50");
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
+/** For the last lines, if their reader does not take them. */
+const LAST_LINES_MS = 500;
 
-const parsed = parseConfig({
-  argv: process.argv.slice(2),
-  env: process.env,
-  hostname: hostname(),
-  readFile: (path) => readFileSync(path, "utf8"),
-});
+const readConfig = () =>
+  parseConfig({
+    argv: process.argv.slice(2),
+    env: process.env,
+    hostname: hostname(),
+    readFile: (path) => readFileSync(path, "utf8"),
+  });
+
+const parsed = readConfig();
 switch (parsed.kind) {
   case "help":
   case "print-config":
@@ -41,22 +52,29 @@ switch (parsed.kind) {
 }
 
 async function run(config: Config): Promise<void> {
+  const output = new Output(1);
   const logger = createLogger({
     level: config.logLevel,
     format: config.logFormat,
-    isTerminal: process.stdout.isTTY,
+    isTerminal: isatty(1),
+    sidecarId: config.sidecarId,
+    destination: output,
   });
-  const stop = new AbortController();
-  for (const name of ["SIGTERM", "SIGINT"] as const) {
-    process.once(name, () => {
-      logger.info({ event: "signal", signal: name }, `${name} received`);
-      stop.abort();
-    });
-  }
+  output.onFlowing = (lines) =>
+    logger.warn({ event: "lines_dropped", lines }, `${lines} lines are missing before this`);
+  process.on("exit", () => output.flush(LAST_LINES_MS));
+  endOnDefects(logger);
+  logStrayLines(childLogger(logger, "process"));
+  let sidecar: Sidecar | undefined;
+  let running = config;
+  const { stop, hurry } = takeSignals(logger, [0, 1, 2].some(isatty), () => {
+    running = reload(logger, running, readConfig);
+    sidecar?.reload();
+  });
   logger.debug({ event: "config", config: describeConfig(config) }, "effective configuration");
   try {
-    const sidecar = await Sidecar.open(config, logger);
-    await sidecar.run(stop.signal);
+    sidecar = await Sidecar.open(config, logger, output);
+    await sidecar.run(stop, hurry);
   } catch (error) {
     logger.fatal({ event: "failed", err: error }, error instanceof Error ? error.message : String(error));
     process.exitCode = EXIT_FAILED;

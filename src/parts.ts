@@ -20,7 +20,7 @@ import type { OpenedStore } from "./store.js";
 import { throughStore } from "./stored/store-failures.js";
 import { MonitoredKvStore } from "./stores/monitored-kv-store.js";
 import { childLogger, type Logger } from "./telemetry/logger.js";
-import { Metrics } from "./telemetry/metrics.js";
+import { type About, Metrics } from "./telemetry/metrics.js";
 import {
   campaignObserver,
   evictionObserver,
@@ -59,13 +59,14 @@ export function assemble(
   config: Config,
   logger: Logger,
   opened: OpenedStore,
+  output: About["output"],
   { draining, cutOff, onFailed }: LifeSignals,
 ): Parts {
   const identity = { id: config.sidecarId, endpoint: config.advertise ?? "", instance: randomBytes(16) };
   const limits = { entriesMax: config.appendEntriesMax, bytesMax: config.appendBytesMax };
   const budget = new QueueBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
   const requests = new RequestBudget(config.appendQueueBytesMax, config.appendQueueAppendsMax);
-  const metrics = new Metrics({ version: VERSION, storeKind: config.storeKind, requests });
+  const metrics = new Metrics({ version: VERSION, storeKind: config.storeKind, requests, output });
   const store = new MonitoredKvStore(
     opened.store,
     systemClock,

@@ -11,8 +11,8 @@ export interface TcpAddress {
   readonly port: number;
 }
 
-/** Linux keeps 108 bytes for the path of a socket, with its end. */
-const SOCKET_PATH_BYTES_MAX = 107;
+/** Linux keeps 108 bytes for the path of a socket, with its end. A socket is bound first under a name of 9 bytes beside it. */
+const SOCKET_PATH_BYTES_MAX = 107 - 8;
 const TCP_HINT = "host:port, like 127.0.0.1:7450 or [::1]:7450";
 
 /** As gRPC and the operator write it: "host:port", "[v6]:port" or "unix:///path". */
@@ -45,7 +45,7 @@ export const listenAddress: Kind<ListenAddress> = scalar({
     // It may be announced as the address of this sidecar, which everybody prints.
     if (controlCharacterIn(path) !== undefined) return new Refusal("names a socket with control characters");
     return Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX
-      ? new Refusal(`names a socket by ${Buffer.byteLength(path)} bytes; the system allows ${SOCKET_PATH_BYTES_MAX}`)
+      ? new Refusal(`names a socket by ${Buffer.byteLength(path)} bytes; at most ${SOCKET_PATH_BYTES_MAX} are possible`)
       : Object.freeze({ kind: "unix", path });
   },
   format: formatAddress,

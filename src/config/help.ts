@@ -18,7 +18,11 @@ export function helpText(): string {
       { flag: "-V, --version", lines: ["Print the version and exit."] },
     ],
   };
-  const groups = [...options, general];
+  const signals = {
+    title: "Signals",
+    rows: SIGNALS.map(([flag, text]) => ({ flag, lines: [text] })),
+  };
+  const groups = [...options, general, signals];
   const column = Math.max(...groups.flatMap(({ rows }) => rows.map(({ flag }) => flag.length))) + INDENT.length + 2;
   const blocks = groups.map(({ title, rows }) =>
     [
@@ -41,6 +45,16 @@ Usage: oplogd [options]
 Every option can be given as a flag, as the environment variable in brackets, or in the YAML file of --config, where
 dots nest (append.bytes-max is bytes-max below append). A flag outranks a variable, a variable outranks the file.
 Lists are comma-separated; their flags may be repeated. An empty variable counts as not set.`;
+
+const SIGNALS: readonly (readonly [string, string])[] = [
+  [
+    "SIGTERM, SIGINT, SIGQUIT",
+    "Stop in good order within --shutdown-deadline. A second one, 100 ms later or more: within a second, and leaders " +
+      "still resign. A third: at once.",
+  ],
+  ["SIGHUP", "Read log.level and passwords again. On a terminal: stop, as it has been closed."],
+  ["SIGUSR1, SIGUSR2", "Nothing."],
+];
 
 function rowOf(option: Option<unknown>): { flag: string; lines: string[] } {
   const { name, kind, help } = option;

@@ -89,7 +89,7 @@ const store = {
     "Id of the only etcd cluster to be used. Unset: that of whoever answers first, unless the logs there name another.",
   ),
   etcdUsername: optional("etcd.username", text("NAME", /^.+$/, "at least one character"), "User at etcd."),
-  etcdPasswordFile: optional("etcd.password-file", file, "File with the password of that user."),
+  etcdPasswordFile: optional("etcd.password-file", file, "File with the password of that user; read at each login."),
   etcdCaFile: optional("etcd.ca-file", file, "Certificates (PEM) that vouch for etcd; needed for https://."),
   etcdCertFile: optional("etcd.cert-file", file, "Certificate (PEM) that this sidecar shows to etcd."),
   etcdKeyFile: optional("etcd.key-file", file, "Private key (PEM) of that certificate."),
@@ -205,7 +205,12 @@ const operation = {
     "10s",
     "How long open work may take to finish after SIGTERM before it is cut off.",
   ),
-  logLevel: option("log.level", oneOf("trace", "debug", "info", "warn", "error"), "info", "Least severe line logged."),
+  logLevel: option(
+    "log.level",
+    oneOf("trace", "debug", "info", "warn", "error"),
+    "info",
+    "Least severe line logged. SIGHUP reads it again.",
+  ),
   logFormat: option("log.format", oneOf("auto", "json", "pretty"), "auto", "auto = pretty on a terminal, else json."),
 };
 

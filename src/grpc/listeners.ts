@@ -1,6 +1,8 @@
-import { chmod, lstat, unlink } from "node:fs/promises";
-import { connect } from "node:net";
 import type { Server, ServerCredentials } from "@grpc/grpc-js";
+import type { Clock } from "../oplog/clock.js";
+import type { Logger } from "../oplog/logger.js";
+import { sleep } from "../oplog/timing.js";
+import { UnixSocket } from "./unix-socket.js";
 
 export type Listen =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
@@ -14,59 +16,108 @@ export class ListenError extends Error {
   }
 }
 
-/** Owner and group may connect. */
-const SOCKET_MODE = 0o660;
-const PROBE_MS = 1000;
+const CHECK_MS = 1000;
 
-/** Binds every address with its credentials; answers the addresses with the ports that were bound. */
-export async function bindAll(
-  server: Server,
-  addresses: readonly Listen[],
-  credentialsOf: (address: Listen) => ServerCredentials,
-): Promise<Listen[]> {
-  const bound: Listen[] = [];
-  for (const address of addresses) bound.push(await bind(server, address, credentialsOf(address)));
-  return bound;
+/** The addresses of a server, for as long as it serves them. */
+export class Listeners {
+  /** Why an address does not lead here any more, by its path. */
+  private readonly lost = new Map<string, string>();
+
+  private constructor(
+    /** With the ports that were bound. */
+    readonly bound: readonly Listen[],
+    private readonly sockets: readonly UnixSocket[],
+    private readonly logger: Logger,
+  ) {}
+
+  /** Binds every address with its credentials. Rejects with ListenError at the first that cannot be. */
+  static async bind(
+    server: Server,
+    addresses: readonly Listen[],
+    credentialsOf: (address: Listen) => ServerCredentials,
+    logger: Logger,
+  ): Promise<Listeners> {
+    const bound: Listen[] = [];
+    const sockets: UnixSocket[] = [];
+    for (const address of addresses) {
+      const credentials = credentialsOf(address);
+      if (address.kind === "tcp") {
+        bound.push(await bindTcp(server, address, credentials));
+        continue;
+      }
+      const socket = unixSocket(server, address.path, credentials);
+      await socket.bind().catch(async (error: Error) => {
+        for (const each of sockets) await each.remove();
+        throw new ListenError(`unix://${address.path}`, error.message);
+      });
+      sockets.push(socket);
+      bound.push(address);
+    }
+    return new Listeners(bound, sockets, logger);
+  }
+
+  /** For readiness: one line for each address that is not served now. */
+  get problems(): readonly string[] {
+    return [...this.lost].map(([path, problem]) => `unix://${path} is not served: ${problem}`);
+  }
+
+  /** Looks after the sockets until the signal aborts. */
+  async watch(clock: Clock, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await sleep(clock, CHECK_MS, signal);
+      if (!signal.aborted) await this.check();
+    }
+  }
+
+  /** Puts back a socket that was removed; one that another process has replaced is left to it and counts as a problem. */
+  private async check(): Promise<void> {
+    for (const socket of this.sockets) {
+      const { path } = socket;
+      if (await socket.isInPlace()) {
+        this.lost.delete(path);
+        continue;
+      }
+      try {
+        await socket.bind();
+        this.lost.delete(path);
+        this.logger.warn({ event: "socket_restored", path }, "the socket had been removed; it is there again");
+      } catch (error) {
+        const { message } = error as Error;
+        if (this.lost.get(path) !== message) {
+          this.logger.error({ event: "socket_lost", path }, `unix://${path} does not lead here any more: ${message}`);
+        }
+        this.lost.set(path, message);
+      }
+    }
+  }
+
+  /** Takes away the sockets that lead here, and no others. */
+  async remove(): Promise<void> {
+    for (const socket of this.sockets) await socket.remove();
+  }
 }
 
-async function bind(server: Server, address: Listen, credentials: ServerCredentials): Promise<Listen> {
-  if (address.kind === "unix") {
-    await removeStaleSocket(address.path);
-    await bindTarget(server, `unix:${address.path}`, credentials);
-    await chmod(address.path, SOCKET_MODE);
-    return address;
-  }
+function unixSocket(server: Server, path: string, credentials: ServerCredentials): UnixSocket {
+  const socketServer = {
+    listen: async (at: string) => void (await bindTarget(server, `unix:${at}`, credentials)),
+    unlisten: (at: string) => server.unbind(`unix:${at}`),
+  };
+  return new UnixSocket(socketServer, path);
+}
+
+async function bindTcp(server: Server, address: Listen & { kind: "tcp" }, credentials: ServerCredentials) {
   const host = address.host.includes(":") ? `[${address.host}]` : address.host;
-  return { ...address, port: await bindTarget(server, `${host}:${address.port}`, credentials) };
+  const target = `${host}:${address.port}`;
+  try {
+    return { ...address, port: await bindTarget(server, target, credentials) };
+  } catch (error) {
+    const { message } = error as Error;
+    throw new ListenError(target, /EADDRINUSE/.test(message) ? "the address is in use" : message);
+  }
 }
 
 function bindTarget(server: Server, target: string, credentials: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(target, credentials, (error, port) => {
-      if (error === null) resolve(port);
-      else reject(new ListenError(target, /EADDRINUSE/.test(error.message) ? "the address is in use" : error.message));
-    });
-  });
-}
-
-/** A process that was killed leaves its socket behind; one that lives answers, and is left alone. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = await lstat(path).catch(() => undefined);
-  if (found === undefined) return;
-  if (!found.isSocket()) throw new ListenError(`unix://${path}`, "there is a file of that name that is no socket");
-  if (await answers(path)) throw new ListenError(`unix://${path}`, "another process serves this socket");
-  await unlink(path);
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ path });
-    const finish = (isAlive: boolean) => {
-      socket.destroy();
-      resolve(isAlive);
-    };
-    socket.setTimeout(PROBE_MS, () => finish(true));
-    socket.once("connect", () => finish(true));
-    socket.once("error", (error: NodeJS.ErrnoException) => finish(error.code !== "ECONNREFUSED"));
+    server.bindAsync(target, credentials, (error, port) => (error === null ? resolve(port) : reject(error)));
   });
 }

@@ -71,22 +71,24 @@ export class GrpcServer {
   }
 
   /**
-   * Ends once all calls have ended; at the deadline those left are cut. Health and reflection streams never end by
+   * Ends once all calls have ended; when the time is over those left are cut. Health and reflection streams never end by
    * themselves, so they are cut as soon as no call of the log is open.
    */
-  async close(deadlineMs: number): Promise<void> {
+  async close(timeIsOver: AbortSignal): Promise<void> {
     this.admission.close();
+    const timers: NodeJS.Timeout[] = [];
+    let cut = () => {};
     await new Promise<void>((resolve) => {
-      const cut = () => {
+      cut = () => {
         this.server.forceShutdown();
         resolve();
       };
-      const timers = [setTimeout(cut, deadlineMs)];
-      this.server.tryShutdown(() => {
-        for (const timer of timers) clearTimeout(timer);
-        resolve();
-      });
-      this.pipeline.watchIdle(() => timers.push(setTimeout(cut, Math.min(FLUSH_MS, deadlineMs))));
+      this.server.tryShutdown(() => resolve());
+      this.pipeline.watchIdle(() => timers.push(setTimeout(cut, FLUSH_MS)));
+      timeIsOver.addEventListener("abort", cut);
+      if (timeIsOver.aborted) cut();
     });
+    timeIsOver.removeEventListener("abort", cut);
+    for (const timer of timers) clearTimeout(timer);
   }
 }

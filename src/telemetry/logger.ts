@@ -1,5 +1,6 @@
 import { type DestinationStream, type Logger, pino, stdSerializers } from "pino";
 import { prettyFactory } from "pino-pretty";
+import { Repeats } from "./repeats.js";
 
 export type { Logger };
 
@@ -8,30 +9,68 @@ export interface LoggerOptions {
   /** auto = pretty on a terminal, else JSON. */
   readonly format: "auto" | "json" | "pretty";
   readonly isTerminal: boolean;
-  /** Default: standard output. Written to synchronously: the lines before a crash are the ones that matter. */
-  readonly destination?: DestinationStream;
+  /** In every line: the logs of several sidecars are often read together. */
+  readonly sidecarId: string;
+  readonly destination: DestinationStream;
 }
+
+/** From here on a kind of line that repeats is held back; below, nothing repeats at the level that is usual. */
+const WARN = 40;
+const FATAL = 60;
 
 /** The root logger. Ids are logged as strings, because readers of JSON round numbers above 2^53. */
 export function createLogger(options: LoggerOptions): Logger {
-  const { level, format, isTerminal } = options;
-  const destination = options.destination ?? pino.destination({ dest: 1, sync: true });
+  const { level, format, isTerminal, sidecarId, destination } = options;
   const isPretty = format === "pretty" || (format === "auto" && isTerminal);
+  const repeats = new Repeats();
   return pino(
     {
       level,
-      base: null,
+      base: { sidecar: sidecarId },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }), log: withoutBigints },
       serializers: { err: (error: Error) => withoutBigints(stdSerializers.err(error)) },
+      hooks: {
+        logMethod(args, method, severity) {
+          if (severity < WARN || severity >= FATAL) return method.apply(this, args);
+          const [fields, message] = args as [unknown, string | undefined];
+          const {
+            event,
+            log,
+            member,
+            method: called,
+          } = (typeof fields === "object" && fields !== null ? fields : {}) as Kind;
+          const kind = `${this.bindings().room} ${event ?? message ?? fields} ${log} ${member} ${called}`;
+          const tell = (repeated: number) =>
+            method.call(this, { event, log, member, repeated }, `${message ?? fields}: ${repeated} times more`);
+          if (repeats.passes(kind, tell)) method.apply(this, args);
+        },
+      },
     },
     isPretty ? prettyStream(destination, isTerminal) : destination,
   );
 }
 
-/** The logger of one room, like "replication", and of what it is about, like { log: "orders" }. */
-export function childLogger(logger: Logger, room: string, about: Readonly<Record<string, string>> = {}): Logger {
-  return logger.child({ room, ...about });
+interface Kind {
+  readonly event?: string;
+  readonly log?: string;
+  readonly member?: string;
+  readonly method?: string;
+}
+
+/** The logger of one room, like "replication". There is one for each room, for as long as the process lives. */
+export function childLogger(logger: Logger, room: string): Logger {
+  const child = logger.child({ room });
+  children.set(logger, [...(children.get(logger) ?? []), child]);
+  return child;
+}
+
+/** For pino a child keeps the level that it was made with. */
+const children = new WeakMap<Logger, readonly Logger[]>();
+
+/** Of this logger and of all rooms. */
+export function setLevel(logger: Logger, level: string): void {
+  for (const each of [logger, ...(children.get(logger) ?? [])]) each.level = level;
 }
 
 /** In this process and at once, unlike the stream of pino-pretty, so that a crash takes no line with it. */

@@ -16,6 +16,7 @@ export interface About {
   readonly version: string;
   readonly storeKind: string;
   readonly requests: { readonly bytes: number; readonly requests: number };
+  readonly output: { readonly linesDropped: number };
 }
 
 /**
@@ -124,6 +125,12 @@ export class Metrics {
     "method",
     "code",
   ]);
+  readonly logLinesDropped = this.counter(
+    "log_lines_dropped_total",
+    "Log lines that were lost because nobody read standard output, or it could not be written.",
+    [],
+    () => this.about.output.linesDropped,
+  );
   private readonly buildInfo = this.gauge("build_info", "Always 1; what runs.", ["version", "node_version", "store"]);
 
   constructor(private readonly about: About) {
@@ -142,8 +149,22 @@ export class Metrics {
     }
   }
 
-  private counter<L extends string = never>(name: string, help: string, labelNames: L[] = []): Counter<L> {
-    return new Counter({ name: `oplog_${name}`, help, labelNames, registers: [this.registry] });
+  /** `read`: for what is counted elsewhere. */
+  private counter<L extends string = never>(
+    name: string,
+    help: string,
+    labelNames: L[] = [],
+    read?: () => number,
+  ): Counter<L> {
+    const counter = { name: `oplog_${name}`, help, labelNames, registers: [this.registry] };
+    if (read === undefined) return new Counter(counter);
+    return new Counter({
+      ...counter,
+      collect() {
+        this.reset();
+        this.inc(read());
+      },
+    });
   }
 
   /** `read`: for what stands still just when it matters, so that nobody would tell of it. */

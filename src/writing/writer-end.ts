@@ -7,7 +7,12 @@ import {
   StoreLostError,
   StoreReplacedRefusal,
 } from "../oplog/errors.js";
-import { type StoreDataLossError, type StoreError, StoreRefusedError, type StoreReplacedError } from "../oplog/kv-store.js";
+import {
+  type StoreDataLossError,
+  type StoreError,
+  StoreRefusedError,
+  type StoreReplacedError,
+} from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import type { Primary } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";

@@ -70,7 +70,7 @@ async function aServer() {
   );
   const session = connectHttp2(`http://127.0.0.1:${port}`);
   takeDown.push(
-    () => grpc.close(0),
+    () => grpc.close(AbortSignal.abort()),
     () => session.destroy(),
   );
   return { budget, answers, taken, finished, time, session, port };

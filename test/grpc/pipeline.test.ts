@@ -53,7 +53,7 @@ async function aServer({ scanState, getLeader }: Handlers) {
   const client = openChannel(`127.0.0.1:${port}`);
   takeDown.push(
     () => client.close(),
-    () => grpc.close(0),
+    () => grpc.close(AbortSignal.abort()),
   );
   return { client, finished, errors };
 }

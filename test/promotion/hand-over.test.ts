@@ -154,7 +154,12 @@ describe("what an earlier hand-over has left", () => {
 describe("the log and the metrics tell", () => {
   async function observed(needsHandshake = true) {
     const { logger, lines } = aLogger();
-    const metrics = new Metrics({ version: "1", storeKind: "memory", requests: { bytes: 0, requests: 0 } });
+    const metrics = new Metrics({
+      version: "1",
+      storeKind: "memory",
+      requests: { bytes: 0, requests: 0 },
+      output: { linesDropped: 0 },
+    });
     const sides = await twoSides({ needsHandshake }, { logger, observer: campaignObserver(metrics) });
     const logged = () => lines.filter(({ event }) => event.startsWith("hand_over_"));
     const counted = async () =>

@@ -21,6 +21,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   admin: [],
   telemetry: ["oplog", "writing", "stores", "standby", "promotion"],
   config: ["oplog"],
+  process: ["config", "telemetry"],
   client: ["gen", "src/grpc/bridge.ts"],
   cli: ["gen", "client", "offline"],
   launch: [],

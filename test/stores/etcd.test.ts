@@ -207,8 +207,10 @@ function serverFacts(binary: EtcdBinary): void {
     await server.ask("/v3/auth/enable", {});
     const endpoints = [server.endpoint];
     await expect(opened({ endpoints }).get("/a")).rejects.toThrow(StoreRefusedError);
-    await expect(opened({ endpoints, username: "root", password: "wrong" }).get("/a")).rejects.toThrow(/password/);
-    const store = opened({ endpoints, username: "root", password: "secret" });
+    await expect(
+      opened({ endpoints, username: "root", password: { read: () => "wrong", version: 0 } }).get("/a"),
+    ).rejects.toThrow(/password/);
+    const store = opened({ endpoints, username: "root", password: { read: () => "secret", version: 0 } });
     await write(store, put("/a", "1"));
     await server.restart();
     await waitFor(() => store.get("/a").catch(ignoreUnreachable), { what: "the store to be reached" });

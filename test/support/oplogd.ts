@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { waitFor } from "./wait.js";
@@ -17,6 +17,10 @@ export interface OplogdOptions {
   /** Default: a free one. */
   readonly port?: number;
   readonly env?: Readonly<Record<string, string>>;
+  /** A descriptor for standard output, instead of `log`. */
+  readonly stdout?: number;
+  /** Default: once it says so in its log. */
+  readonly isReady?: "answers";
   /** For Node itself. */
   readonly nodeArgs?: readonly string[];
 }
@@ -96,7 +100,7 @@ export class Oplogd {
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("OPLOG_")));
     this.child = spawn(process.execPath, [...(this.options.nodeArgs ?? []), PROGRAM, ...this.argv], {
       env: { ...env, ...this.options.env },
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["ignore", this.options.stdout ?? "pipe", "pipe"],
     });
     running.add(this);
     const keep = (chunk: Buffer) => {
@@ -106,8 +110,14 @@ export class Oplogd {
     this.child.stdout?.on("data", keep);
     this.child.stderr?.on("data", keep);
     this.output = [];
-    const isListening = () => this.output.some((line) => line.includes('"event":"listening"'));
-    await waitFor(() => isListening() || this.hasExited, { deadlineMs: READY_MS_MAX, what: "oplogd to listen" });
+    const isListening = () =>
+      this.options.isReady === "answers"
+        ? answers(this.port)
+        : this.output.some((line) => line.includes('"event":"listening"'));
+    await waitFor(async () => (await isListening()) || this.hasExited, {
+      deadlineMs: READY_MS_MAX,
+      what: "oplogd to listen",
+    });
     if (this.hasExited) throw new Error(`oplogd ended with ${this.child.exitCode}:\n${this.log}`);
   }
 }
@@ -118,6 +128,18 @@ process.on("exit", () => {
 });
 
 export const startOplogd = (options?: OplogdOptions): Promise<Oplogd> => Oplogd.start(options);
+
+function answers(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: "127.0.0.1" });
+    const finish = (isListening: boolean) => {
+      socket.destroy();
+      resolve(isListening);
+    };
+    socket.once("connect", () => finish(true));
+    socket.once("error", () => finish(false));
+  });
+}
 
 export async function freePort(): Promise<number> {
   const server = createServer();

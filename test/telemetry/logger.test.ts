@@ -1,6 +1,7 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { OperationIdUsedError } from "../../src/oplog/errors.js";
-import { childLogger, createLogger, type LoggerOptions } from "../../src/telemetry/logger.js";
+import { childLogger, createLogger, type LoggerOptions, setLevel } from "../../src/telemetry/logger.js";
+import { logStrayLines } from "../../src/telemetry/stray-lines.js";
 
 function capture(options: Partial<LoggerOptions> = {}) {
   const written: string[] = [];
@@ -8,6 +9,7 @@ function capture(options: Partial<LoggerOptions> = {}) {
     level: "info",
     format: "json",
     isTerminal: false,
+    sidecarId: "a",
     destination: { write: (line: string) => void written.push(line) },
     ...options,
   });
@@ -58,10 +60,10 @@ describe("the logger", () => {
     expect(last()).toMatchObject({ circular: { id: "1" } });
   });
 
-  it("names the room and what a line is about", () => {
+  it("names the sidecar, the room and what a line is about", () => {
     const { logger, last } = capture();
-    childLogger(logger, "replication", { log: "orders" }).warn("x");
-    expect(last()).toMatchObject({ room: "replication", log: "orders", level: "warn" });
+    childLogger(logger, "replication").warn({ log: "orders" }, "x");
+    expect(last()).toMatchObject({ sidecar: "a", room: "replication", log: "orders", level: "warn" });
     expect(last()).not.toHaveProperty("pid");
   });
 
@@ -70,6 +72,60 @@ describe("the logger", () => {
     logger.info("quiet");
     logger.warn("loud");
     expect(written).toHaveLength(1);
+  });
+
+  it("changes the level of every room", () => {
+    const { logger, written } = capture({ level: "warn" });
+    const room = childLogger(logger, "replication");
+    setLevel(logger, "debug");
+    room.debug("now");
+    expect(written).toHaveLength(1);
+    setLevel(logger, "warn");
+    room.info("not now");
+    expect(written).toHaveLength(1);
+  });
+
+  it("writes five lines of an event that repeats, and tells after a while how many more there were", () => {
+    vi.useFakeTimers();
+    try {
+      const { logger, written, last } = capture();
+      const room = childLogger(logger, "writing");
+      for (let index = 0; index < 100; index++) room.warn({ event: "claim_failed", log: "orders", index }, "no claim");
+      room.warn({ event: "claim_failed", log: "others" }, "no claim");
+      expect(written).toHaveLength(6);
+      vi.advanceTimersByTime(10_000);
+      expect(written).toHaveLength(7);
+      expect(last()).toMatchObject({ event: "claim_failed", log: "orders", repeated: 95, room: "writing" });
+      expect(last().msg).toBe("no claim: 95 times more");
+      room.warn({ event: "claim_failed", log: "orders" }, "no claim");
+      expect(written).toHaveLength(8);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("holds back nothing that is below a warning", () => {
+    const { logger, written } = capture();
+    for (let index = 0; index < 100; index++) logger.info({ event: "campaign_entered" }, "entered");
+    expect(written).toHaveLength(100);
+  });
+
+  it("takes what libraries print and Node warns of", async () => {
+    const { logger, last } = capture();
+    const { error } = console;
+    const warned = process.listeners("warning");
+    try {
+      logStrayLines(logger);
+      console.error("E %s is broken", "a thing");
+      expect(last()).toMatchObject({ event: "stray_line", level: "warn", msg: "E a thing is broken" });
+      process.emitWarning("too many listeners");
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(last()).toMatchObject({ event: "node_warning", msg: "too many listeners" });
+    } finally {
+      console.error = error;
+      process.removeAllListeners("warning");
+      for (const listener of warned) process.on("warning", listener);
+    }
   });
 
   it.each([

@@ -19,7 +19,7 @@ const BOUNDED_LABELS = new Set([
 
 describe("the metrics", () => {
   const requests = new RequestBudget(1000, 10);
-  const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded", requests });
+  const metrics = new Metrics({ version: "1.2.3", storeKind: "embedded", requests, output: { linesDropped: 3 } });
 
   it("are exposed with their help and labels", async () => {
     metrics.entriesAppended.inc({ log: "orders" }, 3);
@@ -31,6 +31,7 @@ describe("the metrics", () => {
     expect(text).toContain('oplog_appends_total{log="orders",outcome="QUEUE_FULL"} 1');
     expect(text).toContain('oplog_commit_duration_seconds_bucket{le="0.0025",log="orders"} 1');
     expect(text).toContain("oplog_store_reachable 1");
+    expect(text).toContain("oplog_log_lines_dropped_total 3");
     expect(text).toMatch(/oplog_build_info\{version="1\.2\.3",node_version="v[\d.]+",store="embedded"\} 1/);
     expect(text).toContain("process_cpu_seconds_total");
     expect(text).toContain("nodejs_eventloop_lag_p99_seconds");
@@ -74,7 +75,7 @@ describe("the metrics", () => {
   });
 
   it("of one instance are not those of another", async () => {
-    const other = new Metrics({ version: "1", storeKind: "etcd", requests });
+    const other = new Metrics({ version: "1", storeKind: "etcd", requests, output: { linesDropped: 3 } });
     expect(await other.registry.metrics()).not.toContain('log="orders"');
   });
 });

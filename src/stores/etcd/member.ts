@@ -135,17 +135,27 @@ const READ_BYTES_MAX = 4 * 1024 * 1024;
 /** etcd takes no more by default. */
 const SEND_BYTES_MAX = 2 * 1024 * 1024;
 
+/** Every option that decides how a connection is made, kept and used; what is left out is as good by default. */
 const CHANNEL_OPTIONS: ChannelOptions = {
+  // Equal channels of one process share a connection otherwise, and a watch that catches up holds up the lease.
   "grpc.use_local_subchannel_pool": 1,
+  // http_proxy and the like are for the way out. A proxy does not know the 127.0.0.1 or the names that are meant here.
+  "grpc.enable_http_proxy": 0,
+  // When a pod is replaced its name leads elsewhere. After the default of 30 s the leadership would be gone.
+  "grpc.dns_min_time_between_resolutions_ms": 1_000,
+  // Nor does a member that has been started again wait for us longer than a second.
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": 1_000,
   // A silent peer is noticed within 13 s. etcd answers pings closer than 5 s with GOAWAY.
   "grpc.keepalive_time_ms": 10_000,
   "grpc.keepalive_timeout_ms": 3_000,
   "grpc.keepalive_permit_without_calls": 1,
-  "grpc.initial_reconnect_backoff_ms": 100,
-  "grpc.max_reconnect_backoff_ms": 1_000,
+  // A page of history is larger than the 4 MiB of the default.
   "grpc.max_receive_message_length": RECEIVE_BYTES_MAX,
   "grpc.max_send_message_length": SEND_BYTES_MAX,
+  // Without it a stream gets 64 KiB per round trip.
   "grpc-node.flow_control_window": 4 * 1024 * 1024,
+  // Costs time with each call, and nobody is offered it.
   "grpc.enable_channelz": 0,
   // A service config from DNS could ask for retries of writes.
   "grpc.service_config_disable_resolution": 1,

@@ -3,7 +3,7 @@ export interface EtcdOptions {
   readonly endpoints: readonly string[];
   /** A client certificate serves better: tokens expire, and a watch notices only when it breaks. */
   readonly username?: string;
-  readonly password?: string;
+  readonly password?: EtcdPassword;
   /** Contents of PEM files. */
   readonly tls?: EtcdTls;
   /** For one endpoint to accept a connection, before the next is tried. */
@@ -13,6 +13,13 @@ export interface EtcdOptions {
   readonly logger?: EtcdLogger;
   /** In hex: no other cluster is taken. Undefined: that of whoever answers first. */
   readonly clusterId?: string;
+}
+
+export interface EtcdPassword {
+  /** Asked at each login. */
+  read(): string;
+  /** Another one than at the last login: the next call logs in anew. */
+  readonly version: number;
 }
 
 export interface EtcdTls {
