@@ -108,8 +108,9 @@ export class Cluster {
 
   /** Asks a member what it is, and judges its version anew. */
   async status(deadlineMs: number): Promise<IStatusResponse> {
+    const sentMs = performance.now();
     const { member, response } = await this.exchange(statusCall(deadlineMs));
-    this.judge(member, response);
+    this.judge(member, response, sentMs);
     return response;
   }
 
@@ -293,15 +294,16 @@ export class Cluster {
 
   private async askVersion(member: Member, metadata: Metadata, deadline: Deadline): Promise<void> {
     const connection = { member, stub: await member.stub("Maintenance"), metadata };
+    const sentMs = performance.now();
     const outcome = await this.send(connection, statusCall(deadline.remainingMs), deadline.wallMs());
     if (outcome.failure !== undefined) throw outcome.failure;
-    this.judge(member, outcome.response);
+    this.judge(member, outcome.response, sentMs);
   }
 
-  private judge(member: Member, status: IStatusResponse): void {
+  private judge(member: Member, status: IStatusResponse, sentMs: number): void {
     const { version } = status;
     try {
-      this.continuity.noteStatus(status, member.address);
+      this.continuity.noteStatus(status, member.address, sentMs);
     } catch (error) {
       if (error instanceof StoreReplacedError) this.noteReplaced(member, error);
       throw error;

@@ -9,6 +9,7 @@ interface Progress {
   revision: bigint;
   revisionSeenMs: number;
   raftIndex: bigint;
+  raftIndexSeenMs: number;
   /** Since when its index has been lower than that. */
   lowerSinceMs: number | undefined;
 }
@@ -53,16 +54,25 @@ export class Continuity {
     }
   }
 
-  /** Throws StoreReplacedError. */
-  noteStatus({ header, raftIndex }: IStatusResponse, address: string): void {
+  /**
+   * Throws StoreReplacedError. `sentMs`: when the call was sent. What was seen after that may have come about after the
+   * status was told, and says nothing against it.
+   */
+  noteStatus({ header, raftIndex, leader }: IStatusResponse, address: string, sentMs: number): void {
     if (hexOf(header.cluster_id) === undefined) return;
     this.note(header, address);
     const member = this.of(header.member_id);
     const index = decodeInteger(raftIndex);
     const revision = decodeInteger(header.revision);
     const nowMs = performance.now();
-    if (index >= member.raftIndex && revision >= member.revision) {
+    const isIndexLower = index < member.raftIndex && sentMs > member.raftIndexSeenMs;
+    const isRevisionLower = revision < member.revision && sentMs > member.revisionSeenMs;
+    if (index > member.raftIndex) {
       member.raftIndex = index;
+      member.raftIndexSeenMs = nowMs;
+    }
+    // Without a leader a member that was killed cannot find out what is committed.
+    if (!(isIndexLower || isRevisionLower) || leader === "0") {
       member.lowerSinceMs = undefined;
       return;
     }
@@ -70,7 +80,7 @@ export class Continuity {
     if (nowMs - member.lowerSinceMs < LOWER_MS_MIN) return;
     throw this.older(
       address,
-      index < member.raftIndex
+      isIndexLower
         ? `the index of its raft log went back from ${member.raftIndex} to ${index}`
         : `its revision went back from ${member.revision} to ${revision}`,
     );
@@ -85,7 +95,7 @@ export class Continuity {
   private of(memberId: string): Progress {
     let member = this.progress.get(memberId);
     if (member === undefined) {
-      member = { revision: 0n, revisionSeenMs: 0, raftIndex: 0n, lowerSinceMs: undefined };
+      member = { revision: 0n, revisionSeenMs: 0, raftIndex: 0n, raftIndexSeenMs: 0, lowerSinceMs: undefined };
       this.progress.set(memberId, member);
     }
     return member;
