@@ -72,6 +72,9 @@ function logLines(log: LogStatus, nowMs: number): string[] {
     const time = from ? ` for ${since(from, nowMs)}` : "";
     lines.push(labelled("view", `${name}${time}, applied ${appliedSequenceId}, ${keys} keys`));
   }
+  for (const { consumer, sequenceId } of log.standby?.divergences ?? []) {
+    lines.push(labelled("DIVERGED", `the state of ${keyText(consumer)} at ${sequenceId} is not that of the view`));
+  }
   if (writer) {
     const bytes = `${humanBytes(writer.queuedBytes)} of ${humanBytes(writer.queueBytesMax)}`;
     const stalled = writer.stalledSince ? `, STALLED for ${since(writer.stalledSince, nowMs)}` : "";

@@ -276,12 +276,19 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
   });
 }
 
-function toStandbyStatus({ phase, history, applied, keys }: LogView) {
+function toStandbyStatus({ phase, history, applied, keys, divergences }: LogView) {
   const since = history.at(-1)?.atWallMs;
   return {
     phase: PHASES[phase],
     appliedSequenceId: BigInt(applied),
     keys: BigInt(keys),
+    divergences: divergences.map(({ consumer, sequenceId, theirs, ours, atWallMs }) => ({
+      consumer,
+      sequenceId: BigInt(sequenceId),
+      consumerHash: Buffer.from(theirs, "hex"),
+      viewHash: Buffer.from(ours, "hex"),
+      at: timestampFromMs(atWallMs),
+    })),
     ...(since === undefined ? {} : { since: timestampFromMs(since) }),
   };
 }

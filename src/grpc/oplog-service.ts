@@ -174,6 +174,7 @@ export class OpLogService {
       stateHash: request.stateHash,
       isRewindAllowed: request.rewind,
     });
+    this.parts.views.find(request.log)?.compareHash(request.consumer, request.appliedSequenceId, request.stateHash);
     return { headSequenceId: head, floorSequenceId: floor };
   }
 

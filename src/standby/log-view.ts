@@ -1,4 +1,5 @@
 import type { FeedView } from "../log/contract.js";
+import type { Divergence } from "./hash-comparison.js";
 import type { LifeState, Phase, Sight } from "./life-cycle.js";
 import type { PhaseChange } from "./life-record.js";
 import type { StateEntry } from "./standby-state.js";
@@ -83,6 +84,11 @@ export interface LogView {
   readonly logId: Uint8Array;
   /** Entries applied per second at present; undefined = none of late. */
   readonly appliedPerSecond: number | undefined;
+
+  /** Consumers whose states are not that of the view at the same entry. */
+  readonly divergences: readonly Divergence[];
+  /** A consumer has reported the hash of its state at an entry. */
+  compareHash(consumer: string, id: bigint, hash: Uint8Array): void;
 
   /** Throws ViewFailedError once the view has stopped for good. */
   requireWorking(): this;

@@ -81,6 +81,7 @@ export class ReadinessReader {
       missing: absent ?? (gap !== undefined && gap.last > applied ? gap : undefined),
       silence: head !== undefined && applied < head.head ? silence : undefined,
       lease,
+      divergences: view.divergences,
       claim,
     };
   }

@@ -1,3 +1,4 @@
+import type { Divergence } from "./hash-comparison.js";
 import type { LifeState, Phase } from "./life-cycle.js";
 
 /** What a verdict rests on. What could not be found out is undefined, and `unread` tells why. */
@@ -21,6 +22,8 @@ export interface ReadinessFacts {
   /** Set when the watch has brought nothing while the head was beyond what it had brought, which was first seen so long ago. */
   readonly silence: { readonly delivered: bigint; readonly elapsedMs: number } | undefined;
   readonly lease: { readonly holder: string; readonly leftMs: number | undefined } | undefined;
+  /** Consumers whose states are not that of the view. */
+  readonly divergences: readonly Divergence[];
   /** The log is claimed by tokens. */
   readonly claim: { readonly holder: string; readonly token: bigint } | undefined;
 }
@@ -28,6 +31,7 @@ export interface ReadinessFacts {
 /** The worst first; as in standby.proto. */
 export type BlockerKind =
   | "failed"
+  | "state diverged"
   | "store unreachable"
   | "store refuses"
   | "gap"
@@ -60,6 +64,7 @@ export interface Assessment {
 export function assess(facts: ReadinessFacts): Assessment {
   const blockers = [
     failed(facts),
+    diverged(facts),
     storeUnreachable(facts),
     storeRefuses(facts),
     gap(facts),
@@ -85,6 +90,19 @@ function failed({ life, applied, contradiction }: ReadinessFacts): Blocker | und
   const because = life.kind === "failed" ? life.because : contradiction;
   if (because === undefined) return undefined;
   return { kind: "failed", message: `the view can be relied on no more, at ${applied}: ${because}` };
+}
+
+function diverged({ divergences }: ReadinessFacts): Blocker | undefined {
+  const [first] = divergences;
+  if (first === undefined) return undefined;
+  const { consumer, sequenceId, theirs, ours } = first;
+  const others = divergences.length === 1 ? "" : `, and those of ${divergences.length - 1} others are not either`;
+  return {
+    kind: "state diverged",
+    message: `the state of "${consumer}" at ${sequenceId} is not that of the view (${theirs}, here ${ours})${others}`,
+    applied: BigInt(sequenceId),
+    holder: consumer,
+  };
 }
 
 const UNCONFIRMED: readonly Phase[] = ["connecting", "reconnecting"];

@@ -61,6 +61,9 @@ export class StandbyState {
    * leases that have run out puts it back to the earliest that remains.
    */
   earliestLeaseMs = Number.POSITIVE_INFINITY;
+  /** Called when this entry has been applied, and nothing after it; whoever is called sets the next. */
+  watchedId = Number.POSITIVE_INFINITY;
+  onWatched: () => void = () => undefined;
   private readonly hash = new StateHash();
   private readonly slabs = new Slabs(recordBytes);
   private readonly index = new KeyIndex({ hashAt: (location) => this.u32(location, HASH_AT) });
@@ -92,6 +95,7 @@ export class StandbyState {
         this.applied = entry.sequenceId;
         this.appliedTerm = entry.term;
         this.timestampMs = entry.timestampMs;
+        if (this.applied >= this.watchedId) this.onWatched();
       }
     } finally {
       this.slabs.collect(

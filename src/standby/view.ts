@@ -7,6 +7,7 @@ import type { Logger } from "../oplog/logger.js";
 import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { WireError, WireReader } from "../oplog/wire.js";
 import { ApplyRate } from "./apply-rate.js";
+import { type Divergence, HashComparison } from "./hash-comparison.js";
 import type { LifeState, Phase, Sight } from "./life-cycle.js";
 import { LifeRecord, type PhaseChange } from "./life-record.js";
 import type { LogView } from "./log-view.js";
@@ -18,6 +19,8 @@ import { type KeyOrderViolation, StandbyState, StateGapError } from "./standby-s
 export interface ViewObserver {
   applied(log: string, sequenceId: number, keys: number, bytes: number): void;
   keyOrderViolated(log: string): void;
+  /** How many consumers report states that are not that of the view. */
+  diverged(log: string, consumers: number): void;
   /** Told at first, with no `from`, and of each change that is recorded. */
   phase(log: string, to: Phase, from?: Phase): void;
 }
@@ -53,6 +56,7 @@ export class View implements LogView {
   appliedChain = "";
   readonly leases: ObjectLeases;
   readonly reader: MemoryStateReader;
+  private readonly comparison: HashComparison;
   private readonly life: LifeRecord;
   private readonly rate = new ApplyRate();
   /** Notified when something has been applied, and when the view stops for good. */
@@ -78,6 +82,16 @@ export class View implements LogView {
       clock,
       requireWorking: () => void this.requireWorking(),
     });
+    this.comparison = new HashComparison({
+      log: name,
+      clock,
+      logger,
+      onChanged: (diverged) => observer.diverged(name, diverged),
+    });
+    this.state.onWatched = () => {
+      this.comparison.reached(this.state);
+      this.state.watchedId = this.comparison.nextAwaited;
+    };
     this.headConfirmedMs = clock.monotonicMs();
     this.life = new LifeRecord({
       log: name,
@@ -131,6 +145,15 @@ export class View implements LogView {
 
   get feedView(): FeedView | undefined {
     return this.log?.feedView;
+  }
+
+  get divergences(): readonly Divergence[] {
+    return this.comparison.divergences;
+  }
+
+  compareHash(consumer: string, id: bigint, hash: Uint8Array): void {
+    this.comparison.report(consumer, Number(id), hash, this.state);
+    this.state.watchedId = this.comparison.nextAwaited;
   }
 
   get appliedPerSecond(): number | undefined {
@@ -257,6 +280,7 @@ export class View implements LogView {
     response.tag();
     state.apply(frame.subarray(response.span(), response.position));
     this.appliedChain = chain;
+    this.comparison.noteBatch(state);
     this.parts.observer.applied(name, state.applied, state.keys, state.bytes);
     this.change.notify();
     await this.parts.clock.yieldTurn();

@@ -87,6 +87,12 @@ export class Metrics {
     ["log"],
   );
 
+  readonly viewDiverged = this.gauge(
+    "view_diverged_consumers",
+    "Consumers whose reported state is not that of the view at the same entry.",
+    ["log"],
+  );
+
   readonly objectsEvicted = this.counter("evicted_objects_total", "Objects removed because their lease had run out.", [
     "log",
   ]);

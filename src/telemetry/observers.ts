@@ -43,6 +43,7 @@ export function viewObserver(metrics: Metrics): ViewObserver {
       metrics.viewKeys.set({ log }, keys);
       metrics.viewBytes.set({ log }, bytes);
     },
+    diverged: (log, consumers) => metrics.viewDiverged.set({ log }, consumers),
     keyOrderViolated: (log) => metrics.viewKeyOrderViolations.inc({ log }),
     phase(log, to, from) {
       for (const phase of PHASES) metrics.viewPhase.set({ log, phase: label(phase) }, phase === to ? 1 : 0);

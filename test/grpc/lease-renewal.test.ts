@@ -27,7 +27,12 @@ interface Asked {
 
 async function aLeasedView(objectLeaseDefaultMs: number | undefined) {
   const log = aLog(new MemoryKvStore({ clock: testClock }));
-  const observer = { applied: () => undefined, keyOrderViolated: () => undefined, phase: () => undefined };
+  const observer = {
+    applied: () => undefined,
+    keyOrderViolated: () => undefined,
+    diverged: () => undefined,
+    phase: () => undefined,
+  };
   const parts = { openLog: () => log, clock: testClock, logger: silentLogger, observer, headPollMs: 1000 };
   const view = new View({ ...parts, objectLeaseDefaultMs }, "log");
   void view.run(NEVER);

@@ -32,7 +32,7 @@ beforeEach(() => {
 });
 
 function serviceOf({ logs }: Side): OpLogService {
-  const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
+  const observer = { applied() {}, keyOrderViolated() {}, diverged() {}, phase() {} };
   const openLog = () => logs.get("log");
   const common = { clock: testClock, logger: silentLogger, objectLeaseDefaultMs: undefined };
   const health = { kind: "memory", isReachable: true, version: "", error: "", unreachableMs: 0 };

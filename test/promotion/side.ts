@@ -106,7 +106,7 @@ export class Side {
     } = shape;
     const logs = new Logs(logParts(store, { identity: anIdentity(name), ...log }), 10);
     const common = { clock: testClock, logger: silentLogger };
-    const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
+    const observer = { applied() {}, keyOrderViolated() {}, diverged() {}, phase() {} };
     const openLog = (each: string) => logs.get(each);
     const views = new Views(
       { ...common, openLog, observer, headPollMs: 1000, objectLeaseDefaultMs },

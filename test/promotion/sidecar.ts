@@ -56,7 +56,7 @@ export class SimulatedSidecar implements Machine {
     });
     this.logs = new Logs(parts, 10);
     const openLog = (log: string) => this.logs.get(log);
-    const viewObserver = { applied() {}, keyOrderViolated() {}, phase() {} };
+    const viewObserver = { applied() {}, keyOrderViolated() {}, diverged() {}, phase() {} };
     const viewParts = {
       openLog,
       clock,

@@ -46,7 +46,12 @@ const append = (...operations: Operation[]) => appendTo(log, anAppend().with({ e
 const keysIn = ({ state }: { state: View["state"] }) => [...state.scan()].map(({ key }) => key.toString()).sort();
 
 async function aView(of: Log, objectLeaseDefaultMs: number | undefined): Promise<View> {
-  const observer = { applied: () => undefined, keyOrderViolated: () => undefined, phase: () => undefined };
+  const observer = {
+    applied: () => undefined,
+    keyOrderViolated: () => undefined,
+    diverged: () => undefined,
+    phase: () => undefined,
+  };
   const parts = { openLog: () => of, clock: testClock, logger: silentLogger, observer, headPollMs: 1000 };
   const views = new Views({ ...parts, objectLeaseDefaultMs }, ["log"]);
   void views.run(new AbortController().signal);

@@ -17,7 +17,7 @@ let view: View;
 
 beforeEach(async () => {
   log = aLog(new MemoryKvStore({ clock: testClock }));
-  const observer = { applied() {}, keyOrderViolated() {}, phase() {} };
+  const observer = { applied() {}, keyOrderViolated() {}, diverged() {}, phase() {} };
   view = new View({ openLog: () => log, clock: testClock, logger: silentLogger, observer, headPollMs: 1000 }, "log");
   void view.run(NEVER);
   await append(...Array.from({ length: 40 }, (_, index) => put(`key-${index}`, "x".repeat(100))));

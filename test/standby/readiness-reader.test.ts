@@ -36,7 +36,7 @@ async function aStandby() {
       openLog: () => log,
       clock: testClock,
       logger: silentLogger,
-      observer: { applied() {}, keyOrderViolated() {}, phase() {} },
+      observer: { applied() {}, keyOrderViolated() {}, diverged() {}, phase() {} },
       headPollMs: HEAD_POLL_MS,
     },
     ["log"],

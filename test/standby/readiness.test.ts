@@ -14,6 +14,7 @@ const PROMOTABLE: ReadinessFacts = {
   missing: undefined,
   silence: undefined,
   lease: undefined,
+  divergences: [],
   claim: undefined,
 };
 

@@ -48,6 +48,7 @@ function aView() {
         keyOrderViolated: () => {
           told.violations++;
         },
+        diverged: () => undefined,
         phase: (_, to) => phases.push(to),
       },
       headPollMs: HEAD_POLL_MS,
