@@ -27,13 +27,17 @@ it("leaves nothing behind when the store is asked how it is, for as long as the 
   const polling = pollStore(poll, stop.signal);
   const reached = (count: number) => waitFor(() => turns >= count, { deadlineMs: 60_000, what: `${count} turns` });
   await reached(TURNS);
-  const before = await liveBytes();
-  const turnsBefore = turns;
-  await reached(turnsBefore + TURNS);
-  const grown = (await liveBytes()) - before;
+  // What is kept for ever grows each time; what is made once does not.
+  const grownPerTurn: number[] = [];
+  for (let measured = 0; measured < 3; measured++) {
+    const before = await liveBytes();
+    const turnsBefore = turns;
+    await reached(turnsBefore + TURNS / 2);
+    grownPerTurn.push(((await liveBytes()) - before) / (turns - turnsBefore));
+  }
   stop.abort();
   await polling;
   await store.close();
   await directory.remove();
-  expect(grown / (turns - turnsBefore)).toBeLessThan(TURN_BYTES_MAX);
+  expect(Math.min(...grownPerTurn)).toBeLessThan(TURN_BYTES_MAX);
 });

@@ -46,6 +46,8 @@ export class LogKeys {
   readonly nothing: string;
   readonly leader: string;
   readonly successor: string;
+  /** How the last leader that left on purpose did so. */
+  readonly ended: string;
   /** `leader`, `successor` and the candidates are in [leader, leadershipTo). */
   readonly leadershipTo: string;
   readonly candidatesFrom: string;
@@ -74,6 +76,7 @@ export class LogKeys {
     this.nothing = `${this.root}/nothing`;
     this.leader = `${this.root}/leader`;
     this.successor = `${this.root}/leader/successor`;
+    this.ended = `${this.root}/ended`;
     this.leadershipTo = `${this.root}/leader${AFTER_SLASH}`;
     this.candidatesFrom = `${this.root}/leader/candidates/`;
     this.candidatesTo = `${this.root}/leader/candidates${AFTER_SLASH}`;

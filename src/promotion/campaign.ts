@@ -20,6 +20,7 @@ import { Preparation, type Prepared, type Readiness } from "./preparation.js";
 import { Promises } from "./promises.js";
 import { Silence } from "./silence.js";
 import { Tenure, untilStoreAnswers, whyOver } from "./tenure.js";
+import { Vacancy } from "./vacancy.js";
 
 /** What campaigns tell about themselves; the sidecar turns it into metrics. */
 export interface CampaignObserver extends HandOverObserver {
@@ -44,6 +45,9 @@ export interface CampaignParts {
   readonly send: (message: CampaignMessage) => boolean;
 }
 
+/** The place is left then before the lease has run out. */
+const ON_PURPOSE: readonly Lost["reason"][] = ["resigned", "silent", "not ready"];
+
 /** A watch may have died without a sign; a vacant place must not stay so for longer. */
 const REREAD_MS_MAX = 1000;
 
@@ -61,6 +65,7 @@ export class Campaign {
   private readonly candidacy: Candidacy;
   private readonly preparation: Preparation;
   private readonly promises: Promises;
+  private readonly vacancy: Vacancy;
   private readonly resigning = new AbortController();
   private readonly silence: Silence;
   private tenure: Tenure | undefined;
@@ -77,6 +82,7 @@ export class Campaign {
     this.candidacy = new Candidacy(store, clock, log, candidate);
     this.preparation = new Preparation(parts);
     this.promises = new Promises(clock, send);
+    this.vacancy = new Vacancy({ store, keys: log.keys, clock, logger: parts.logger, candidate: candidate.id });
     this.silence = new Silence(clock, candidate.aliveWithinMs);
   }
 
@@ -132,7 +138,7 @@ export class Campaign {
     logger.info({ event: "campaign_entered", ...facts, ttlMs: candidate.ttlMs }, "a candidate has entered");
     try {
       const lost = await this.campaign();
-      const level = lost.reason === "not ready" ? "warn" : "info";
+      const level = isPlanned(lost) ? "info" : "warn";
       logger[level]({ event: "campaign_ended", ...facts, reason: lost.reason }, lost.message);
       observer.lost(log.name, lost.reason);
       return lost;
@@ -153,15 +159,15 @@ export class Campaign {
     for (;;) {
       const grant = () => LeaseKeeper.grant(store, clock, candidate.ttlMs);
       const keeper = await untilStoreAnswers(clock, grant, [resigned, silent], (error) => this.noteFailure(error));
-      if (keeper === undefined) return this.lose(whyOver(resigned, silent, undefined));
+      if (keeper === undefined) return await this.lose(whyOver(resigned, silent, undefined));
       const kept = keeper.run(() => this.renewed(keeper));
       // A defect; it counts as a lost lease, and is thrown below.
       kept.catch(() => undefined);
       const { signal, unlink } = linkSignals(resigned, silent, keeper.lost);
       try {
         const lost = await this.stand(keeper, signal);
-        if (lost !== undefined) return this.lose(lost);
-        if (resigned.aborted || silent.aborted) return this.lose(whyOver(resigned, silent, undefined));
+        if (lost !== undefined) return await this.lose(lost);
+        if (resigned.aborted || silent.aborted) return await this.lose(whyOver(resigned, silent, undefined));
       } catch (error) {
         this.isDone = true;
         throw error;
@@ -181,9 +187,13 @@ export class Campaign {
   }
 
   /** Told before the lease is given up, which takes long while the store is away. */
-  private lose(lost: Lost): Lost {
+  private async lose(lost: Lost): Promise<Lost> {
     this.isDone = true;
     this.parts.send({ kind: "lost", lost });
+    const held = this.newestHeld;
+    if (held !== undefined && ON_PURPOSE.includes(lost.reason)) {
+      await unlessStoreFails(() => this.candidacy.leave(held, lost.message), false);
+    }
     return lost;
   }
 
@@ -196,6 +206,7 @@ export class Campaign {
     for await (const leadership of log.watchLeadership(signal, rereadMs, onFailed)) {
       const { term } = leadership;
       this.isRefused = false;
+      this.vacancy.note(leadership);
       if (term !== undefined && term.token !== 0n) throw new LeadershipByTokenError(log.name, term.token, term.owner);
       if (stands) await this.candidacy.heed(leadership);
       // One that has failed would win, be of no use, and win again.
@@ -303,12 +314,12 @@ export class Campaign {
   }
 
   private async lead(claim: Claim, keeper: LeaseKeeper, times: PromotionTimes): Promise<Lost> {
-    const { candidacy, promises } = this;
+    const { candidacy, promises, vacancy } = this;
     const [resigning, silent] = [this.resigning.signal, this.silence.signal];
     const onHeld = (held: HeldTerm) => {
       this.newestHeld = held;
     };
-    this.tenure = new Tenure({ ...this.parts, keeper, candidacy, promises, resigning, silent, onHeld });
+    this.tenure = new Tenure({ ...this.parts, keeper, candidacy, promises, vacancy, resigning, silent, onHeld });
     try {
       this.parts.observer.promoted(this.parts.log.name, times);
       return await this.tenure.run(claim, times);
@@ -373,4 +384,8 @@ export class Campaign {
       unchanged.unlink();
     }
   }
+}
+
+function isPlanned({ reason }: Lost): boolean {
+  return reason === "resigned" || reason === "handed over";
 }

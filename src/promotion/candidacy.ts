@@ -1,6 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { type CandidateEntry, CandidateEntrySchema, type LeaderLease } from "../gen/oplog/store/v1/store_pb.js";
+import {
+  type CandidateEntry,
+  CandidateEntrySchema,
+  type LeaderLease,
+  LeadershipEndSchema,
+} from "../gen/oplog/store/v1/store_pb.js";
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { CandidateExistsError } from "../oplog/errors.js";
@@ -8,6 +13,7 @@ import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import { decodeState } from "../stored/decode.js";
 import type { Leadership } from "../stored/leadership.js";
 import type { Claim, Turn } from "../writing/claim.js";
+import type { HeldTerm } from "./held-term.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { Candidate } from "./messages.js";
 
@@ -15,6 +21,8 @@ import type { Candidate } from "./messages.js";
 const COUNTING_MS = 1500;
 /** One may come from the store itself: a new leader of etcd gives every lease its whole time. */
 const RENEWALS_OF_THE_LIVING = 2;
+/** A store that is away must not hold up the end; then the lease runs out. */
+const LEAVE_MS = 1000;
 
 /** One candidate as the store knows it: its entry, its turn, its claims. */
 export class Candidacy {
@@ -89,6 +97,26 @@ export class Candidacy {
   /** Undefined: it was not its turn any more. Rejects with OplogError and StoreError. */
   claim({ leaseId }: LeaseKeeper, turn: Turn): Promise<Claim | undefined> {
     return this.log.primary.claimElected(this.candidate, { leaseId, nonce: this.nonce }, turn);
+  }
+
+  /**
+   * Leaves the place of the leader, which the end of the lease would do a moment later, and says why to whoever waits.
+   * False: the place was not its own any more. Rejects with StoreError.
+   */
+  async leave({ term, leaderRevision = 0n }: HeldTerm, reason: string): Promise<boolean> {
+    const { keys } = this.log;
+    const end = create(LeadershipEndSchema, { term, id: this.candidate.id, reason });
+    const { succeeded } = await this.store.txn(
+      {
+        compares: [{ key: keys.leader, modRevision: leaderRevision }],
+        writes: [
+          { kind: "delete", key: keys.leader },
+          { kind: "put", key: keys.ended, value: toBinary(LeadershipEndSchema, end) },
+        ],
+      },
+      { deadlineMs: LEAVE_MS },
+    );
+    return succeeded;
   }
 
   private async suspect({ nonce, endpoint }: CandidateEntry, leaseId: bigint): Promise<void> {

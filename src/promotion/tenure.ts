@@ -13,12 +13,14 @@ import { Leader, type LeaderParts, type TermEnd } from "./leader.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { Lost, PromotionTimes } from "./messages.js";
 import type { Promises } from "./promises.js";
+import type { Vacancy } from "./vacancy.js";
 
 export interface TenureParts extends Omit<LeaderParts, "promisedLeftMs"> {
   readonly view: LogView | undefined;
   readonly eviction: ObjectEviction | undefined;
   readonly candidacy: Candidacy;
   readonly promises: Promises;
+  readonly vacancy: Pick<Vacancy, "facts">;
   /** Told of each term, when it is claimed and when it is led. */
   readonly onHeld: (held: HeldTerm) => void;
 }
@@ -37,6 +39,7 @@ const RETRY_MAX_MS = 1000;
  */
 export class Tenure {
   private current: Leader | undefined;
+  private isFirst = true;
 
   constructor(private readonly parts: TenureParts) {}
 
@@ -128,7 +131,9 @@ export class Tenure {
     this.parts.onHeld(new HeldTerm(claim, opened.writer));
     view?.promoted();
     promises.lead(claim, keeper, times);
-    const facts = { log: log.name, candidate: candidate.id, term: String(claim.term), ...times };
+    const before = this.isFirst ? this.parts.vacancy.facts : {};
+    this.isFirst = false;
+    const facts = { log: log.name, candidate: candidate.id, term: String(claim.term), ...times, ...before };
     logger.info({ event: "leading", ...facts, head: String(claim.head.lastSequenceId) }, "the candidate leads");
     return this.leadWhileEvicting(this.current);
   }

@@ -229,8 +229,8 @@ describe("readiness and state", () => {
       /^verdict +standing by[\s\S]*^applied +1$[\s\S]*^head +1$[\s\S]*^in the way +.*"a"/m,
     );
     expect(await at(here, "readiness", VIEWED)).toMatchObject({
-      exitCode: 3,
-      stdout: expect.stringMatching(/^verdict +NOT promotable[\s\S]*^in the way/m),
+      exitCode: 0,
+      stdout: expect.stringMatching(/^verdict +leading: a candidate at this sidecar leads$/m),
     });
     expect((await at(there, "status", VIEWED)).stdout).toMatch(
       /^view +(following|catching up) for .+, applied 1, 1 keys$/m,

@@ -26,7 +26,7 @@ import {
 import { leased } from "../standby/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { waitFor } from "../support/wait.js";
-import { type Entrant, refusalOf, Side, TTL_MS } from "./side.js";
+import { aLogger, type Entrant, type LoggedLine, refusalOf, Side, TTL_MS } from "./side.js";
 
 useFakeTime();
 
@@ -183,11 +183,88 @@ it("after a data loss nobody else leads before the promise has run out", async (
   await other.resign();
 });
 
+describe("whoever waited leaves in the log", () => {
+  const linesOf = (lines: LoggedLine[]) =>
+    lines
+      .filter(({ event }) => event === "leader_gone" || event === "leading")
+      .map(({ level, event, facts }) => ({ level, event, ...facts }));
+
+  it("that the lease of the leader ran out, and for how long nobody led", async () => {
+    const leader = await new Side("a", store).leader("a");
+    const { logger, lines } = aLogger();
+    const other = await new Side("c", inner, { logger }).standby("c", { needsHandshake: true });
+    store.goAway();
+    await other.hears("prepare");
+    await passTime(700);
+    other.ready(0n);
+    await other.hears("leading");
+    expect(linesOf(lines)).toEqual([
+      expect.objectContaining({
+        level: "warn",
+        event: "leader_gone",
+        leader: "a",
+        term: "1",
+        because: expect.stringContaining("lease ran out"),
+      }),
+      expect.objectContaining({
+        level: "info",
+        event: "leading",
+        candidate: "c",
+        term: "2",
+        after: "a",
+        afterTerm: "1",
+      }),
+    ]);
+    const { vacantMs } = linesOf(lines)[1] as unknown as { readonly vacantMs: number };
+    expect(vacantMs).toBeGreaterThanOrEqual(700);
+    expect(vacantMs).toBeLessThan(1000);
+    await inTime(leader.ended);
+    await other.resign();
+  });
+
+  it("why the leader left, if it did so on purpose", async () => {
+    const leader = await new Side("a", store).leader("a");
+    const { logger, lines } = aLogger();
+    const other = await new Side("c", inner, { logger }).standby("c");
+    await leader.resign();
+    await other.hears("leading");
+    expect(linesOf(lines)).toEqual([
+      expect.objectContaining({ level: "info", event: "leader_gone", leader: "a", because: "done" }),
+      expect.objectContaining({ event: "leading", after: "a" }),
+    ]);
+    await other.resign();
+  });
+});
+
+describe("a leadership that ends", () => {
+  it.each([
+    ["as planned", "info", (leader: Entrant) => leader.resign()],
+    ["otherwise", "warn", async () => store.goAway()],
+  ] as const)("%s is logged at the level %s", async (_, level, end) => {
+    const { logger, lines } = aLogger();
+    const leader = await new Side("a", store, { logger }).leader("a");
+    await end(leader);
+    await inTime(leader.ended);
+    expect(lines.find(({ event }) => event === "campaign_ended")).toMatchObject({ level });
+  });
+});
+
 describe("Resign", () => {
-  it("is refused while the lease could not be given up", async () => {
+  it("leaves the place of the leader though the lease cannot be given up", async () => {
     const side = new Side("a", store);
     await side.leader("a");
     store.failLeases();
+    const resigning = side.campaigns.resign("log");
+    await passTime(100);
+    expect((await inner.get(keys.leader)).pair).toBeUndefined();
+    await inTime(resigning);
+  });
+
+  it("is refused while neither the place can be left nor the lease be given up", async () => {
+    const side = new Side("a", store);
+    await side.leader("a");
+    store.failLeases();
+    store.failNextTxns(1, ({ writes }) => writes.some(({ kind }) => kind === "delete"));
     // The lease runs on in the store.
     const keepAlive = async () => {
       const { pair } = await inner.get(keys.leader);

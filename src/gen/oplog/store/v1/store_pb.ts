@@ -30,7 +30,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/store/v1/store.proto.
  */
 export const file_oplog_store_v1_store: GenFile = /*@__PURE__*/
-  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLhAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwSGAoQbWFya3NfZ2VuZXJhdGlvbhgJIAEoBCJOCgtXcml0ZXJNYXJrcxISCgpnZW5lcmF0aW9uGAEgASgEEisKB3dyaXRlcnMYAiADKAsyGi5vcGxvZy5zdG9yZS52MS5Xcml0ZXJNYXJrIqYBCgpXcml0ZXJNYXJrEhEKCXdyaXRlcl9pZBgBIAEoCRIUCgxvcGVyYXRpb25faWQYAiABKAQSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIWCg5jb250ZW50X2NyYzMyYxgFIAEoBxIMCgR0ZXJtGAYgASgEEhQKDHRpbWVzdGFtcF9tcxgHIAEoBCJ8CgRUZXJtEgwKBHRlcm0YASABKAQSDQoFb3duZXIYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDQoFbm9uY2UYBCABKAwSDQoFdG9rZW4YBSABKAQSDwoHZWxlY3RlZBgGIAEoCBIWCg5oZWVkc19iYXJyaWVycxgKIAEoCCI7CghCYXJyaWVycxIvCgd3cml0ZXJzGAEgAygLMh4ub3Bsb2cuc3RvcmUudjEuV3JpdGVyQmFycmllcnMiOQoOV3JpdGVyQmFycmllcnMSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAMoBCJICgtMZWFkZXJMZWFzZRIKCgJpZBgBIAEoCRIQCghlbmRwb2ludBgCIAEoCRIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMIk0KCVN1Y2Nlc3NvchIKCgJpZBgBIAEoCRIeChFmaW5hbF9zZXF1ZW5jZV9pZBgCIAEoBEgAiAEBQhQKEl9maW5hbF9zZXF1ZW5jZV9pZCJcCg5DYW5kaWRhdGVFbnRyeRIKCgJpZBgBIAEoCRIQCghlbmRwb2ludBgCIAEoCRINCgVub25jZRgDIAEoDBIdChVwcmVwYXJlZF9mb3JfcmV2aXNpb24YBCABKAMiMwoFRmxvb3ISEwoLc2VxdWVuY2VfaWQYASABKAQSFQoNcHJldmlvdXNfdGVybRgCIAEoBCKiAQoGQ3Vyc29yEhwKFHJlY2VpdmVkX3NlcXVlbmNlX2lkGAEgASgEEhsKE2ZsdXNoZWRfc2VxdWVuY2VfaWQYAiABKAQSGwoTYXBwbGllZF9zZXF1ZW5jZV9pZBgDIAEoBBISCgpzdGF0ZV9oYXNoGAQgASgMEhUKDXVwZGF0ZWRfYXRfbXMYBSABKAQSFQoNYXBwbGllZF9jaGFpbhgGIAEoDCJqCgtTdG9yZUFuY2hvchIQCghpZGVudGl0eRgBIAEoCRILCgNlcmEYAiABKAwSEQoJcGFzdF9lcmFzGAMgAygMEhUKDWFkb3B0ZWRfYXRfbXMYBCABKAQSEgoKYWRvcHRlZF9ieRgFIAEoCSo9CgVDb2RlYxIVChFDT0RFQ19VTlNQRUNJRklFRBAAEg4KCkNPREVDX05PTkUQARINCglDT0RFQ19MWjQQAmIGcHJvdG8z");
+  fileDesc("ChpvcGxvZy9zdG9yZS92MS9zdG9yZS5wcm90bxIOb3Bsb2cuc3RvcmUudjEijgIKDFJlY29yZEhlYWRlchIOCgZsb2dfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIMCgR0ZXJtGAUgASgEEhQKDHRpbWVzdGFtcF9tcxgGIAEoBBIkCgVjb2RlYxgHIAEoDjIVLm9wbG9nLnN0b3JlLnYxLkNvZGVjEhIKCmJvZHlfYnl0ZXMYCCABKA0SNAoKb3BlcmF0aW9ucxgJIAMoCzIgLm9wbG9nLnN0b3JlLnYxLldyaXRlck9wZXJhdGlvbnMSFgoOcHJldmlvdXNfbm9uY2UYCiABKAwifgoQV3JpdGVyT3BlcmF0aW9ucxIRCgl3cml0ZXJfaWQYASABKAkSFAoMb3BlcmF0aW9uX2lkGAIgAygEEhQKDGZpcnN0X29mZnNldBgDIAMoDRITCgtlbnRyeV9jb3VudBgEIAMoDRIWCg5jb250ZW50X2NyYzMyYxgFIAMoByLhAQoESGVhZBIOCgZsb2dfaWQYASABKAwSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMEhQKDHRpbWVzdGFtcF9tcxgFIAEoBBIrCgd3cml0ZXJzGAYgAygLMhoub3Bsb2cuc3RvcmUudjEuV3JpdGVyTWFyaxIfChd3aW5kb3dfZnJvbV9zZXF1ZW5jZV9pZBgHIAEoBBIUCgxyZWNvcmRfbm9uY2UYCCABKAwSGAoQbWFya3NfZ2VuZXJhdGlvbhgJIAEoBCJOCgtXcml0ZXJNYXJrcxISCgpnZW5lcmF0aW9uGAEgASgEEisKB3dyaXRlcnMYAiADKAsyGi5vcGxvZy5zdG9yZS52MS5Xcml0ZXJNYXJrIqYBCgpXcml0ZXJNYXJrEhEKCXdyaXRlcl9pZBgBIAEoCRIUCgxvcGVyYXRpb25faWQYAiABKAQSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAyABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgEIAEoBBIWCg5jb250ZW50X2NyYzMyYxgFIAEoBxIMCgR0ZXJtGAYgASgEEhQKDHRpbWVzdGFtcF9tcxgHIAEoBCJ8CgRUZXJtEgwKBHRlcm0YASABKAQSDQoFb3duZXIYAiABKAkSEAoIZW5kcG9pbnQYAyABKAkSDQoFbm9uY2UYBCABKAwSDQoFdG9rZW4YBSABKAQSDwoHZWxlY3RlZBgGIAEoCBIWCg5oZWVkc19iYXJyaWVycxgKIAEoCCI7CghCYXJyaWVycxIvCgd3cml0ZXJzGAEgAygLMh4ub3Bsb2cuc3RvcmUudjEuV3JpdGVyQmFycmllcnMiOQoOV3JpdGVyQmFycmllcnMSEQoJd3JpdGVyX2lkGAEgASgJEhQKDG9wZXJhdGlvbl9pZBgCIAMoBCJICgtMZWFkZXJMZWFzZRIKCgJpZBgBIAEoCRIQCghlbmRwb2ludBgCIAEoCRIMCgR0ZXJtGAMgASgEEg0KBW5vbmNlGAQgASgMIjkKDUxlYWRlcnNoaXBFbmQSDAoEdGVybRgBIAEoBBIKCgJpZBgCIAEoCRIOCgZyZWFzb24YAyABKAkiTQoJU3VjY2Vzc29yEgoKAmlkGAEgASgJEh4KEWZpbmFsX3NlcXVlbmNlX2lkGAIgASgESACIAQFCFAoSX2ZpbmFsX3NlcXVlbmNlX2lkIlwKDkNhbmRpZGF0ZUVudHJ5EgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEg0KBW5vbmNlGAMgASgMEh0KFXByZXBhcmVkX2Zvcl9yZXZpc2lvbhgEIAEoAyIzCgVGbG9vchITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcmV2aW91c190ZXJtGAIgASgEIqIBCgZDdXJzb3ISHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYASABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAMgASgEEhIKCnN0YXRlX2hhc2gYBCABKAwSFQoNdXBkYXRlZF9hdF9tcxgFIAEoBBIVCg1hcHBsaWVkX2NoYWluGAYgASgMImoKC1N0b3JlQW5jaG9yEhAKCGlkZW50aXR5GAEgASgJEgsKA2VyYRgCIAEoDBIRCglwYXN0X2VyYXMYAyADKAwSFQoNYWRvcHRlZF9hdF9tcxgEIAEoBBISCgphZG9wdGVkX2J5GAUgASgJKj0KBUNvZGVjEhUKEUNPREVDX1VOU1BFQ0lGSUVEEAASDgoKQ09ERUNfTk9ORRABEg0KCUNPREVDX0xaNBACYgZwcm90bzM");
 
 /**
  * A record at rest is: one byte format version (1); four bytes CRC32C, little endian, of all that follows; the length
@@ -445,6 +445,38 @@ export const LeaderLeaseSchema: GenMessage<LeaderLease> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 8);
 
 /**
+ * Why the last leader that left on purpose did so; for people. Put in the transaction that deletes `leader`. Of a leader
+ * whose lease ran out it tells nothing: then it is of an older term, or absent.
+ *
+ * @generated from message oplog.store.v1.LeadershipEnd
+ */
+export type LeadershipEnd = Message<"oplog.store.v1.LeadershipEnd"> & {
+  /**
+   * @generated from field: uint64 term = 1;
+   */
+  term: bigint;
+
+  /**
+   * Of the leader.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message oplog.store.v1.LeadershipEnd.
+ * Use `create(LeadershipEndSchema)` to create a new message.
+ */
+export const LeadershipEndSchema: GenMessage<LeadershipEnd> = /*@__PURE__*/
+  messageDesc(file_oplog_store_v1_store, 9);
+
+/**
  * Whom the leader invites to take over: that candidate may replace `leader` in one transaction that compares this key.
  * The leader takes the invitation back by deleting it; whichever comes first in the store decides.
  *
@@ -470,7 +502,7 @@ export type Successor = Message<"oplog.store.v1.Successor"> & {
  * Use `create(SuccessorSchema)` to create a new message.
  */
 export const SuccessorSchema: GenMessage<Successor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 9);
+  messageDesc(file_oplog_store_v1_store, 10);
 
 /**
  * @generated from message oplog.store.v1.CandidateEntry
@@ -506,7 +538,7 @@ export type CandidateEntry = Message<"oplog.store.v1.CandidateEntry"> & {
  * Use `create(CandidateEntrySchema)` to create a new message.
  */
 export const CandidateEntrySchema: GenMessage<CandidateEntry> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 10);
+  messageDesc(file_oplog_store_v1_store, 11);
 
 /**
  * @generated from message oplog.store.v1.Floor
@@ -532,7 +564,7 @@ export type Floor = Message<"oplog.store.v1.Floor"> & {
  * Use `create(FloorSchema)` to create a new message.
  */
 export const FloorSchema: GenMessage<Floor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 11);
+  messageDesc(file_oplog_store_v1_store, 12);
 
 /**
  * @generated from message oplog.store.v1.Cursor
@@ -576,7 +608,7 @@ export type Cursor = Message<"oplog.store.v1.Cursor"> & {
  * Use `create(CursorSchema)` to create a new message.
  */
 export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 12);
+  messageDesc(file_oplog_store_v1_store, 13);
 
 /**
  * Which store this is. Tells a store whose data was taken elsewhere, or from a backup, and whether an operator wants that.
@@ -623,7 +655,7 @@ export type StoreAnchor = Message<"oplog.store.v1.StoreAnchor"> & {
  * Use `create(StoreAnchorSchema)` to create a new message.
  */
 export const StoreAnchorSchema: GenMessage<StoreAnchor> = /*@__PURE__*/
-  messageDesc(file_oplog_store_v1_store, 13);
+  messageDesc(file_oplog_store_v1_store, 14);
 
 /**
  * @generated from enum oplog.store.v1.Codec
