@@ -9,6 +9,7 @@ import { OpLogService } from "./grpc/oplog-service.js";
 import { RequestBudget } from "./grpc/request-budget.js";
 import { GrpcServer } from "./grpc/server.js";
 import { StandbyService } from "./grpc/standby-service.js";
+import { AnswerBudget } from "./grpc/stream-writer.js";
 import { Health } from "./health.js";
 import { Logs } from "./log/logs.js";
 import { systemClock } from "./oplog/clock.js";
@@ -197,6 +198,7 @@ export function assemble(
       subscriptionsMax: config.subscribeStreamsMax,
     }),
     budget: requests,
+    answers: new AnswerBudget(config.subscribeBuffersBytesMax),
     clock: systemClock,
     connectionsMax: config.connectionsMax,
     hasReflection: config.reflection,

@@ -159,6 +159,12 @@ const subscribe = {
     "4MiB",
     "Most bytes on their way to one subscriber. A slower one falls back to reading history.",
   ),
+  subscribeBuffersBytesMax: option(
+    "subscribe.buffers-bytes-max",
+    bytes(64 * KiB, 64 * GiB),
+    "256MiB",
+    "Most bytes on their way to all subscribers together. Beyond it each gets one message at a time.",
+  ),
   subscribeStreamsMax: option(
     "subscribe.streams-max",
     integer(1, 100_000),

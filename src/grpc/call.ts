@@ -1,6 +1,6 @@
 import type { EventEmitter } from "node:events";
 import type { ServerDuplexStream, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
-import { StreamWriter } from "./stream-writer.js";
+import { type AnswerBudget, StreamWriter } from "./stream-writer.js";
 
 type Surface = EventEmitter & Pick<ServerUnaryCall<Buffer, unknown>, "cancelled" | "metadata" | "getPeer">;
 
@@ -53,13 +53,17 @@ export class Call {
 
 /** A call that is answered with a stream. */
 export class AnsweringCall extends Call {
-  constructor(private readonly answers: ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>) {
+  constructor(
+    private readonly answers: ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>,
+    /** Of all such calls. */
+    private readonly budget?: AnswerBudget,
+  ) {
     super(answers);
   }
 
   /** `bytesMax`: what the transport may have left to take. */
   writer(bytesMax: number): StreamWriter {
-    return new StreamWriter(this.answers, bytesMax);
+    return new StreamWriter(this.answers, bytesMax, this.budget);
   }
 }
 

@@ -15,10 +15,12 @@ import { serverDefinition } from "./bridge.js";
 import { AnsweringCall, Call, DuplexCall } from "./call.js";
 import type { Method } from "./method.js";
 import { toServiceError } from "./status.js";
+import type { AnswerBudget } from "./stream-writer.js";
 
 export interface PipelineParts {
   readonly methods: readonly Method[];
   readonly admission: Admission;
+  readonly answers: AnswerBudget;
   readonly logger: Logger;
   readonly onFinished: (method: string, code: string) => void;
 }
@@ -61,7 +63,7 @@ export class Pipeline {
         });
       case "server stream":
         return this.stream(method, (surface: ServerWritableStream<Buffer, unknown>) => {
-          const call = new AnsweringCall(surface);
+          const call = new AnsweringCall(surface, this.parts.answers);
           return { call, handling: method.handle(surface.request, call) };
         });
       case "duplex":

@@ -8,6 +8,7 @@ import type { Method } from "./method.js";
 import { Pipeline } from "./pipeline.js";
 import { reflectionOf } from "./reflection.js";
 import type { RequestBudget } from "./request-budget.js";
+import type { AnswerBudget } from "./stream-writer.js";
 
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 const STREAMS_PER_CONNECTION_MAX = 1024;
@@ -18,6 +19,7 @@ export interface GrpcServerParts {
   readonly methods: readonly Method[];
   readonly budget: RequestBudget;
   readonly clock: Clock;
+  readonly answers: AnswerBudget;
   /** At each address. */
   readonly connectionsMax: number;
   readonly hasReflection: boolean;

@@ -14,6 +14,7 @@ import type { DuplexCall } from "../../src/grpc/call.js";
 import { methodsOf, type Services } from "../../src/grpc/methods.js";
 import { RequestBudget } from "../../src/grpc/request-budget.js";
 import { GrpcServer } from "../../src/grpc/server.js";
+import { AnswerBudget } from "../../src/grpc/stream-writer.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { waitFor, within } from "../support/wait.js";
@@ -59,6 +60,7 @@ async function aServer() {
     budget,
     clock: { ...systemClock, monotonicMs: () => performance.now() + time.aheadMs },
     connectionsMax: CONNECTIONS_MAX,
+    answers: new AnswerBudget(1 << 20),
     hasReflection: false,
     logger: silentLogger,
     onFinished: (method, code) => finished.push(`${method} ${code}`),

@@ -10,6 +10,7 @@ import type { AnsweringCall, Call } from "../../src/grpc/call.js";
 import { methodsOf, type Services } from "../../src/grpc/methods.js";
 import { RequestBudget } from "../../src/grpc/request-budget.js";
 import { GrpcServer } from "../../src/grpc/server.js";
+import { AnswerBudget } from "../../src/grpc/stream-writer.js";
 import { systemClock } from "../../src/oplog/clock.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { aborted } from "../../src/oplog/timing.js";
@@ -41,6 +42,7 @@ async function aServer({ scanState, getLeader }: Handlers) {
     budget: new RequestBudget(1 << 20, 100),
     clock: systemClock,
     connectionsMax: 100,
+    answers: new AnswerBudget(1 << 20),
     hasReflection: false,
     logger: { ...silentLogger, error: (line: object) => errors.push(line) } as typeof silentLogger,
     onFinished: (method, code) => finished.push(`${method} ${code}`),
