@@ -81,6 +81,7 @@ class Standby {
     request.set_log(log_);
     request.set_from_sequence_id(last_ + 1);
     request.set_previous_term(term_);
+    request.set_previous_chain(chain_);
     request.set_log_id(log_id_);
     request.set_consumer("cpp-standby");
     grpc::ClientContext context;
@@ -105,6 +106,7 @@ class Standby {
       ++received_;
       hash_.Add(entry);
     }
+    chain_ = batch.last_chain();
   }
 
   void Expect(uint64_t sequence_id) const {
@@ -116,6 +118,7 @@ class Standby {
   const std::string log_;
   const uint64_t until_;
   uint64_t last_, term_ = 0;  // of the last entry received
+  std::string chain_;         // resuming with it proves that the log still has that entry
   std::string log_id_;        // resuming with it proves that it is still the same log
   uint64_t received_ = 0, streams_ = 0;
   LogHash hash_;

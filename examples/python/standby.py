@@ -33,6 +33,7 @@ class Standby:
         self.until = flags.until
         self.last = flags.__dict__["from"] - 1
         self.term = 0  # of the last entry received
+        self.chain = b""  # resuming with it proves that the log still has that entry
         self.log_id = b""  # resuming with it proves that it is still the same log
         self.received = 0
         self.streams = 0
@@ -59,6 +60,7 @@ class Standby:
             log=self.log,
             from_sequence_id=self.last + 1,
             previous_term=self.term,
+            previous_chain=self.chain,
             log_id=self.log_id,
             consumer="python-standby",
         )
@@ -88,6 +90,7 @@ class Standby:
             self.last, self.term = entry.sequence_id, entry.term
             self.received += 1
             self.add(entry)
+        self.chain = batch.last_chain
 
     def expect(self, sequence_id):
         if sequence_id != self.last + 1:

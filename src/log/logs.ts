@@ -1,5 +1,5 @@
 import { DataLossError, ShuttingDownError, TooManyError } from "../oplog/errors.js";
-import { LogKeys, logListing, requireLogName } from "../oplog/keys.js";
+import { LogKeys, logListing, requireLogName, storeAnchorKey } from "../oplog/keys.js";
 import { sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { throughStore } from "../stored/store-failures.js";
@@ -147,7 +147,8 @@ export class Logs {
         if (name === passed) continue;
         if (isLog && names.length === limit) return { names, last: names.at(-1), foreign, isLast: false };
         if (isLog) names.push(name);
-        else foreign = { count: (foreign?.count ?? 0) + 1, first: foreign?.first ?? key };
+        else if (key !== storeAnchorKey(keyPrefix))
+          foreign = { count: (foreign?.count ?? 0) + 1, first: foreign?.first ?? key };
         passed = name;
         from = logListing.after(keyPrefix, name);
       }

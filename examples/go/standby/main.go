@@ -32,6 +32,7 @@ const attemptsMax = 60 // streams in a row without a frame
 type standby struct {
 	client            pb.OpLogServiceClient
 	last, term        uint64 // of the last entry received
+	chain             []byte // resuming with it proves that the log still has that entry
 	logID             []byte // resuming with it proves that it is still the same log
 	received, streams uint64
 	hash              hash.Hash
@@ -67,7 +68,7 @@ func (s *standby) session() error {
 	defer cancel()
 	stream, err := s.client.Subscribe(ctx, &pb.SubscribeRequest{
 		Log: *logName, Start: &pb.SubscribeRequest_FromSequenceId{FromSequenceId: s.last + 1},
-		PreviousTerm: s.term, LogId: s.logID, Consumer: "go-standby"})
+		PreviousTerm: s.term, PreviousChain: s.chain, LogId: s.logID, Consumer: "go-standby"})
 	if err != nil {
 		return err
 	}
@@ -106,6 +107,7 @@ func (s *standby) take(batch *pb.Batch) {
 		s.received++
 		s.add(entry)
 	}
+	s.chain = batch.LastChain
 }
 
 func (s *standby) add(entry *pb.Entry) {
