@@ -117,7 +117,7 @@ function originIn(feed: LogFeed, id: bigint): Origin | undefined {
   return run && { term: run.term, chain: run.chain };
 }
 
-/** Bisects over ids: timestamps never decrease along a log. All entries of a record have the same one. */
+/** Bisects over ids: timestamps rarely go back along a log. All entries of a record have the same one. */
 async function findTime(store: KvStore, keys: LogKeys, feed: LogFeed, timestampMs: bigint): Promise<bigint> {
   let low = (await readFloor(store, keys)).sequenceId;
   let high = feed.head + 1n;

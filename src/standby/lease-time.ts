@@ -1,10 +1,11 @@
 import type { Clock } from "../oplog/clock.js";
+import { logTimeMs } from "../oplog/log-time.js";
 
 /** By which the wall clock may go ahead of the monotonic one before it counts as a step: they are not read at once. */
 const STEP_MS_MIN = 500;
 
 /**
- * The time by which leases end: the wall clock, as the writer stamps entries, never earlier than the newest entry.
+ * The time by which leases end: the wall clock, as the writer stamps entries (log-time.ts).
  *
  * A lease may last longer than it was given for, by as much as the wall clock goes back meanwhile, but not shorter: when
  * the clock is seen to have stepped ahead of the monotonic one, the leases of all that was put before end later by as much.
@@ -24,7 +25,7 @@ export class LeaseTime {
 
   /** Unix milliseconds. To be read every now and then: a step is one between two readings. */
   get nowMs(): number {
-    const nowMs = Math.max(this.clock.wallMs(), this.newestMs());
+    const nowMs = logTimeMs(this.clock.wallMs(), this.newestMs());
     const monotonicMs = this.clock.monotonicMs();
     const expectedMs = monotonicMs + this.aheadMs;
     if (nowMs > expectedMs + STEP_MS_MIN) {

@@ -1,4 +1,5 @@
 import type { Clock } from "../oplog/clock.js";
+import { LOG_AHEAD_MS_MAX } from "../oplog/log-time.js";
 import { LeaseTime } from "./lease-time.js";
 import type { HeldLease, StandbyState } from "./standby-state.js";
 
@@ -95,6 +96,10 @@ export class ObjectLeases {
     const { promoted } = this;
     if (promoted !== undefined && sequenceId <= promoted.sequenceId) {
       const anewUntilMs = promoted.atMs + defaultMs;
+      // Put while the clock of an earlier leader was far ahead: the lease has its length, and starts at the promotion.
+      if (timestampMs - promoted.atMs > LOG_AHEAD_MS_MAX && !isRenewed) {
+        return ownLeaseUntilMs === 0 ? anewUntilMs : promoted.atMs + (ownLeaseUntilMs - timestampMs);
+      }
       // A renewal may be one of an earlier leadership here, which those that led since then knew nothing of.
       if (isRenewed) return Math.max(ownLeaseUntilMs, anewUntilMs);
       return ownLeaseUntilMs <= promoted.atMs ? anewUntilMs : ownLeaseUntilMs;

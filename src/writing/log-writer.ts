@@ -4,6 +4,7 @@ import type { Clock } from "../oplog/clock.js";
 import { DataLossError, type OplogError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { LOG_AHEAD_MS_MAX } from "../oplog/log-time.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
@@ -41,6 +42,7 @@ export interface WriterParts {
   readonly onEnded: (end: WriterEnd) => void;
 }
 
+const CLOCKS_DIFFER_MS_MAX = 60_000;
 /** For how long a question may wait for the store. */
 const ANSWER_MS_MAX = 2000;
 
@@ -64,6 +66,7 @@ export class LogWriter {
   /** Nothing further is written either. */
   private retired: WriterEnd | undefined;
   private holders = 0;
+  private hasWarnedOfClock = false;
   private ended: WriterEnd | undefined;
 
   constructor(private readonly parts: WriterParts) {
@@ -310,9 +313,24 @@ export class LogWriter {
 
   private takeFromLine(): void {
     const sealed = this.seal(this.line);
+    this.noteClock();
     this.inFlight = sealed;
     this.line.splice(0, sealed.settlements.length);
     for (const { item } of sealed.settlements) this.lineBytes -= costOf(item);
+  }
+
+  /** The entry before is ahead of the clock here by more than clocks differ: one of the two is wrong. */
+  private noteClock(): void {
+    const aheadMs = Number(this.committer.head.timestampMs) - this.parts.clock.wallMs();
+    if (aheadMs < CLOCKS_DIFFER_MS_MAX || this.hasWarnedOfClock) return;
+    this.hasWarnedOfClock = true;
+    const isMistaken = aheadMs > LOG_AHEAD_MS_MAX;
+    this.parts.logger.warn(
+      { event: "log_ahead_of_clock", log: this.parts.keys.log, term: String(this.term), aheadMs },
+      isMistaken
+        ? "the newest entry is more than a day ahead of the clock here: entries get the time of this clock again"
+        : "the newest entry is ahead of the clock here: entries get its time until the clock has reached it",
+    );
   }
 
   /** After others have ruled operations out: the same appends without those. */

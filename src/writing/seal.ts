@@ -3,6 +3,7 @@ import { type Codec, type Head, HeadSchema, WriterMarksSchema } from "../gen/opl
 import { frameInPlace } from "../oplog/batch-frame.js";
 import type { Entries } from "../oplog/entries.js";
 import { ExpectedSequenceMismatchError, OplogError, StaleTermError } from "../oplog/errors.js";
+import { logTimeMs } from "../oplog/log-time.js";
 import type { Operation, OperationWindow } from "../oplog/operation-window.js";
 import { type CommittedRun, chainOf, encodeRecord, stampEntries } from "../oplog/record.js";
 import type { Appended, AppendItem, AppendOutcome } from "./append-item.js";
@@ -66,7 +67,7 @@ export function costOf(item: AppendItem): number {
 export function seal(line: readonly AppendItem[], context: SealContext): Sealed {
   const { head, term, window, barriers, limits } = context;
   const first = head.lastSequenceId + 1n;
-  const timestampMs = maxOf(BigInt(context.wallMs), head.timestampMs);
+  const timestampMs = BigInt(logTimeMs(context.wallMs, Number(head.timestampMs)));
   const settlements: Sealed["settlements"] = [];
   const taken: Entries[] = [];
   const operations = new RecordOperations(window, barriers);
@@ -177,8 +178,4 @@ function encodeAll(marks: readonly Uint8Array[], generation: bigint): Uint8Array
 /** Field by field: after a spread each of these, which are kept in thousands, has a hidden class of its own. */
 function operationOf(item: AppendItem, { first, last, term, timestampMs }: Appended): Operation {
   return { operationId: item.operationId, first, last, term, timestampMs, contentCrc32c: item.contentCrc32c };
-}
-
-function maxOf(a: bigint, b: bigint): bigint {
-  return a > b ? a : b;
 }

@@ -77,7 +77,8 @@ class Writers {
       for (let index = 0; index < APPENDS_PER_TICK; index++) sent.push(this.send(appender));
       await appender.ready();
     }
-    await Promise.all(sent);
+    const unanswered = (await Promise.allSettled(sent)).filter(({ status }) => status === "rejected");
+    if (unanswered.length > 0) throw new Error(`${unanswered.length} appends failed`, { cause: unanswered[0] });
     const tookMs = machineMs() - startedMs;
     await appender.end();
     return Math.round(((this.acknowledged - before) * 1000) / tookMs);
@@ -106,6 +107,7 @@ interface Answer {
 
 class Asker {
   readonly answers: Answer[] = [];
+  readonly failures: string[] = [];
   private readonly random = randomOf(SEED);
 
   constructor(
@@ -129,6 +131,7 @@ class Asker {
       committed: count(Outcome.COMMITTED),
       notCommitted: count(Outcome.NOT_COMMITTED),
       unknown: count(Outcome.UNKNOWN),
+      failed: this.failures.length,
     };
   }
 
@@ -153,8 +156,13 @@ class Asker {
     const writerId = isNobody ? `nobody ${Math.floor(random() * 50)}` : `writer ${index}`;
     const near = (isNobody ? 1n : this.writers.operations[index]!) + BigInt(Math.floor(random() * 16) - 8);
     const operationId = random() < 0.1 || near < 0n ? 0n : near;
-    const response = await this.client.resolveAppend({ log: LOG, writerId, operationId });
-    this.answers.push({ operation: `${writerId}/${operationId}`, response });
+    try {
+      const response = await this.client.resolveAppend({ log: LOG, writerId, operationId });
+      this.answers.push({ operation: `${writerId}/${operationId}`, response });
+    } catch (error) {
+      if (!(error instanceof OplogRpcError)) throw error;
+      this.failures.push(`${error.code} ${error.reason}`);
+    }
   }
 }
 

@@ -14,6 +14,7 @@ import {
   StoreUnavailableError,
 } from "../../src/oplog/errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { decodeRecord } from "../../src/oplog/record.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
 import { costOf } from "../../src/writing/seal.js";
 import {
@@ -109,6 +110,34 @@ describe("group commit", () => {
     }
     const records = await readAtRest(store, keys);
     expect(records.map(({ entries }) => entries[0]!.timestampMs)).toEqual([5000n, 5000n, 7000n]);
+  });
+});
+
+describe("the time of a log", () => {
+  const DAY_MS = 86_400_000;
+  const timesAfter = async (...wall: number[]) => {
+    for (const timeMs of wall) {
+      const { append, abort } = await aWriter(store);
+      theFakeTime().setWall(timeMs);
+      await inTime(append(anAppend()).outcome);
+      abort();
+    }
+    const { pairs } = await store.page({ from: keys.recordsFrom, to: keys.recordsTo, limit: 100, bytesMax: 1 << 20 });
+    return pairs.map(({ value }) => Number(decodeRecord(value).header.timestampMs));
+  };
+  const nowMs = 1_800_000_000_000;
+
+  it("goes on from the clock of a later leader where one before it was years ahead", async () => {
+    expect(await timesAfter(nowMs, nowMs + 1000 * DAY_MS, nowMs + 10, nowMs + 20)).toEqual([
+      nowMs,
+      nowMs + 1000 * DAY_MS,
+      nowMs + 10,
+      nowMs + 20,
+    ]);
+  });
+
+  it("stands still for up to a day until the clock has caught up, and with a clock that was never set", async () => {
+    expect(await timesAfter(nowMs, nowMs - DAY_MS, 5000, nowMs + 1)).toEqual([nowMs, nowMs, nowMs, nowMs + 1]);
   });
 });
 

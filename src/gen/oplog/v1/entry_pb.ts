@@ -38,8 +38,9 @@ export type Entry = Message<"oplog.v1.Entry"> & {
   term: bigint;
 
   /**
-   * Wall clock of the primary's sidecar when it sealed the record, Unix milliseconds. Never decreases along a log.
-   * Set by the sidecar.
+   * Wall clock of the primary's sidecar when it sealed the record, Unix milliseconds, and not lower than that of the entry
+   * before: it stands still until a clock that is behind has caught up. Only where the entry before is more than a day
+   * ahead of that clock, which is then taken for the mistake of another clock, does it go back. Set by the sidecar.
    *
    * @generated from field: uint64 timestamp_ms = 3;
    */

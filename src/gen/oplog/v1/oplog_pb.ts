@@ -510,7 +510,8 @@ export type SubscribeRequest = Message<"oplog.v1.SubscribeRequest"> & {
     case: "fromHead";
   } | {
     /**
-     * The first entry whose timestamp_ms is not earlier.
+     * The first entry whose timestamp_ms is not earlier. Where timestamps go back (see Entry) it may be one after those
+     * that a clock far ahead has stamped, or one of them.
      *
      * @generated from field: google.protobuf.Timestamp from_time = 5;
      */

@@ -757,7 +757,8 @@ export const PromotionBlockerKindSchema: GenEnum<PromotionBlockerKind> = /*@__PU
  * whose entry has a lease_ms that has not run out keeps that lease, and every other one gets the default lease anew, before
  * the candidate is told Leading. (A renewal that the same sidecar granted when it led before counts if it lasts longer.)
  *
- * Time is the wall clock of the leading sidecar, never earlier than timestamp_ms of the newest entry. A lease lasts longer
+ * Time is the wall clock of the leading sidecar, never earlier than timestamp_ms of the newest entry unless that is more
+ * than a day ahead; what was put with such a time has its lease counted from the next promotion. A lease lasts longer
  * than it was given for by as much as that clock is put back meanwhile, and does not last shorter when it is put forward:
  * seen against the monotonic clock to have stepped ahead by more than half a second, it makes all leases of what was put
  * before end later by as much. (After several steps under one leader, by the sum of them for what was put before the last.)

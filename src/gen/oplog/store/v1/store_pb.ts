@@ -70,7 +70,7 @@ export type RecordHeader = Message<"oplog.store.v1.RecordHeader"> & {
   term: bigint;
 
   /**
-   * Unix milliseconds; not lower than that of the record before.
+   * Unix milliseconds; not lower than that of the record before, unless that was more than a day ahead (see Entry).
    *
    * @generated from field: uint64 timestamp_ms = 6;
    */
