@@ -1,14 +1,27 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import type { AskLeader } from "../../src/log/contract.js";
 import type { Log } from "../../src/log/log.js";
 import { ShuttingDownError } from "../../src/oplog/errors.js";
+import type { TxnRequest } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { silentObserver } from "../../src/oplog/observer.js";
+import type { Resolution } from "../../src/oplog/operation-window.js";
 import type { LogState } from "../../src/stored/log-state.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
 import { aLog, appendTo, aSubscriber } from "../following/followers.js";
 import { Side } from "../promotion/side.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
-import { anAppend, anIdentity, appendedOf, inTime, passTime, testClock, until, useFakeTime } from "./support.js";
+import {
+  anAppend,
+  anIdentity,
+  appendedOf,
+  errorOf,
+  inTime,
+  passTime,
+  testClock,
+  until,
+  useFakeTime,
+} from "./support.js";
 
 useFakeTime();
 
@@ -226,5 +239,53 @@ describe("an append to a log", () => {
     await expect(inTime(refused)).rejects.toThrow(ShuttingDownError);
     expect(appendedOf(await inTime(second.outcome)).first).toBe(3n);
     expect(third.settled).toBeUndefined();
+  });
+
+  it("that waits for room is refused once it was called not committed, and one that waits for the term as well", async () => {
+    const log = aLog(store, { budget: new QueueBudget(1 << 20, 1) });
+    await appendTo(log, anAppend());
+    const slow = store.hangNextTxn();
+    const [first, second] = [anAppend().build(), anAppend().by("w", 1n).build()];
+    await log.append(first);
+    await slow.arrived;
+    const paced = log.append(second, { paced: new AbortController().signal });
+    const answer = log.resolveAppend("w", 1n);
+    await passTime(10);
+    expect(second.settled).toBeUndefined();
+    await slow.answer();
+    expect(await inTime(answer)).toMatchObject({ outcome: "not committed" });
+    await inTime(paced);
+    expect(errorOf(await inTime(second.outcome)).reason).toBe("OPERATION_ID_USED");
+
+    const other = aLog(store);
+    const isClaim = ({ writes }: TxnRequest) =>
+      writes.some((each) => each.kind === "put" && each.key === other.keys.term);
+    const claim = store.hangNextTxn(isClaim);
+    const waiting = anAppend().by("w", 2n).build();
+    const queued = other.append(waiting);
+    await claim.arrived;
+    expect(await inTime(other.resolveAppend("w", 2n))).toMatchObject({ outcome: "not committed" });
+    await claim.answer();
+    await inTime(queued);
+    expect(errorOf(await inTime(waiting.outcome)).reason).toBe("OPERATION_ID_USED");
+  });
+
+  it("is asked about at the leader's sidecar, once, and in the store where that does not answer", async () => {
+    const asked: string[] = [];
+    let answers: Resolution | undefined = { outcome: "not committed", highest: 7n };
+    const askLeader: AskLeader = async (endpoint, question) => {
+      asked.push(`${endpoint} ${question.writerId}/${question.operationId}`);
+      return answers;
+    };
+    const leader = aLog(store, { identity: anIdentity("leader") });
+    await appendTo(leader, anAppend().by("w", 1n));
+    const standby = aLog(store, { askLeader });
+    expect(await inTime(standby.resolveAppend("w", 9n))).toEqual(answers);
+    expect(await inTime(standby.resolveAppend("w", 1n, true))).toMatchObject({ outcome: "committed" });
+    answers = undefined;
+    expect(await inTime(standby.resolveAppend("w", 1n))).toMatchObject({ outcome: "committed" });
+    expect(asked).toEqual(["leader:7070 w/9", "leader:7070 w/1"]);
+    expect(await inTime(leader.resolveAppend("w", 0n))).toMatchObject({ outcome: "committed", highest: 1n });
+    expect(asked).toHaveLength(2);
   });
 });

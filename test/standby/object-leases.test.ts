@@ -52,6 +52,16 @@ describe("the lease of an object", () => {
   });
 
   it.each([
+    ["its own length", own, own],
+    ["the default", 0, DEFAULT_MS],
+  ])("put by a clock that was years ahead is %s, from the promotion", (_, leaseMs, lasts) => {
+    const { endOf, wall, leases } = aLeasedState(DEFAULT_MS, leased("a", leaseMs));
+    wall.ms = PUT_MS - 1000 * 24 * HOUR_MS;
+    leases.promote();
+    expect(endOf("a")).toBe(wall.ms + lasts);
+  });
+
+  it.each([
     ["its own", 1000, 1000],
     ["the default", 0, DEFAULT_MS],
   ])(
