@@ -30,7 +30,7 @@ export interface CursorMoved {
   readonly floor: bigint;
 }
 
-interface Call {
+interface WaitingUpdate {
   readonly update: CursorUpdate;
   readonly resolve: (moved: CursorMoved) => void;
   readonly reject: (error: unknown) => void;
@@ -46,7 +46,7 @@ const RETRY_MS = 100;
  */
 export class CursorWriter {
   /** By consumer: what waits for the write in flight to end. */
-  private readonly waiting = new Map<string, Call[]>();
+  private readonly waiting = new Map<string, WaitingUpdate[]>();
   private making: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly parts: CursorWriterParts) {}
@@ -88,7 +88,7 @@ export class CursorWriter {
   }
 
   /** Writes until nobody waits any more. */
-  private async write(consumer: string, first: Call[]): Promise<void> {
+  private async write(consumer: string, first: WaitingUpdate[]): Promise<void> {
     for (let calls = first; calls.length > 0; ) {
       try {
         await this.writeTogether(consumer, calls);
@@ -102,7 +102,7 @@ export class CursorWriter {
   }
 
   /** Settles every call, or throws what all of them are told. A refusal too is told only once what it rests on is durable. */
-  private async writeTogether(consumer: string, calls: readonly Call[]): Promise<void> {
+  private async writeTogether(consumer: string, calls: readonly WaitingUpdate[]): Promise<void> {
     const { store, keys, clock, onMoved } = this.parts;
     const key = keys.cursor(consumer);
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -144,7 +144,7 @@ export class CursorWriter {
   }
 
   /** A damaged one can only be replaced: where it stood is not known. */
-  private storedFor(calls: readonly Call[], pair: KeyValue | undefined): Cursor | undefined {
+  private storedFor(calls: readonly WaitingUpdate[], pair: KeyValue | undefined): Cursor | undefined {
     if (pair === undefined) return undefined;
     const read = openCursor(this.parts.keys, pair);
     if ("cursor" in read) return read.cursor;

@@ -1,3 +1,4 @@
+import type { Term } from "../gen/oplog/store/v1/store_pb.js";
 import { runFrom } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
 import {
@@ -33,7 +34,7 @@ import {
   readHistory,
   requireContinued,
 } from "../stored/history.js";
-import type { LeaderView, Primary } from "../stored/primary.js";
+import { claimantOf, type LeaderView, NOBODY } from "../stored/primary.js";
 import { FeedCache, type FramedRun } from "./feed-cache.js";
 
 export interface FeedParts {
@@ -47,14 +48,13 @@ export interface FeedParts {
   /** Whether this process writes the log under this term: `publish` then brings the records, and no watch. */
   readonly isOwnTerm: (term: bigint) => boolean;
   /** Told of each higher term. */
-  readonly onLeader: (leader: Primary) => void;
+  readonly onLeader: (leader: LeaderView) => void;
   /** The store has another history than the one that was followed. */
   readonly onDiverged: (error: HistoryDivergedError) => void;
 }
 
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 1000;
-const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
 
 /**
  * The tail of one log for all of its subscribers: one watch, and the newest runs in memory.
@@ -205,7 +205,7 @@ export class LogFeed {
     const [term, floor, head] = await Promise.all([store.get(keys.term), store.get(keys.floor), store.get(keys.head)]);
     this.noteHead(head, lastBefore);
     this.confirmedMs = askedMs;
-    this.noteLeader(decodeTerm(term.pair) ?? { owner: "", endpoint: "", term: 0n });
+    this.noteClaim(decodeTerm(term.pair));
     this.noteFloor(decodeFloor(floor.pair).sequenceId);
     if (!this.isSynced) {
       this.last = this.head;
@@ -231,7 +231,7 @@ export class LogFeed {
     if (pair.key === keys.head) {
       this.noteHead({ pair, revision: pair.modRevision }, 0n);
     } else if (pair.key === keys.term) {
-      this.noteLeader(decodeTerm(pair)!);
+      this.noteClaim(decodeTerm(pair));
       this.resync();
     } else if (pair.key === keys.floor) {
       this.noteFloor(decodeFloor(pair).sequenceId);
@@ -347,10 +347,10 @@ export class LogFeed {
     this.parts.observer.headMoved(this.parts.keys.log, head);
   }
 
-  private noteLeader({ owner, endpoint, term }: Primary): void {
-    if (term <= this.leader.term) return;
-    this.leader = { id: owner, endpoint, term };
-    this.parts.onLeader({ owner, endpoint, term });
+  private noteClaim(term: Term | undefined): void {
+    if (term === undefined || term.term <= this.leader.term) return;
+    this.leader = claimantOf(term);
+    this.parts.onLeader(this.leader);
   }
 
   private noteFloor(floor: bigint): void {

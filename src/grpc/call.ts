@@ -5,13 +5,13 @@ import { type AnswerBudget, StreamWriter } from "./stream-writer.js";
 type Surface = EventEmitter & Pick<ServerUnaryCall<Buffer, unknown>, "cancelled" | "metadata" | "getPeer">;
 
 /** Who calls. No listener asks its callers for a proof yet. */
-export type Identity = "anonymous";
+export type CallerIdentity = "anonymous";
 
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** What a handler knows of the call that it serves. */
 export class Call {
-  readonly identity: Identity = "anonymous";
+  readonly identity: CallerIdentity = "anonymous";
   /** The client is gone, or its deadline has passed: nobody hears the answer. */
   hasLeft = false;
   private leaving: AbortController | undefined;

@@ -136,7 +136,7 @@ function toMessage(message: CampaignMessage) {
   switch (message.kind) {
     case "waiting": {
       const { leader, refusal = "" } = message;
-      const told = leader && { id: leader.owner, endpoint: leader.endpoint, term: leader.term };
+      const told = leader && { id: leader.id, endpoint: leader.endpoint, term: leader.term };
       return { case: "waiting" as const, value: { storeRefusal: refusal, ...(told && { leader: told }) } };
     }
     case "prepare": {

@@ -19,6 +19,7 @@ import { requireConsumerName } from "../oplog/keys.js";
 import { linkSignals } from "../oplog/timing.js";
 import type { Campaigns } from "../promotion/campaigns.js";
 import type { Leadership } from "../stored/leadership.js";
+import { claimantOf, NOBODY } from "../stored/primary.js";
 import type { AnsweringCall, DuplexCall } from "./call.js";
 import { CampaignStream } from "./campaign-stream.js";
 import { durationMs } from "./convert.js";
@@ -108,7 +109,7 @@ export class LeadershipService {
 function toLeadership({ term, leader }: Leadership) {
   const isElected = term?.elected === true;
   return {
-    leader: { id: term?.owner ?? "", endpoint: term?.endpoint ?? "", term: term?.term ?? 0n },
+    leader: term === undefined ? NOBODY : claimantOf(term),
     token: term?.token ?? 0n,
     mode: term === undefined ? LeadershipMode.UNSPECIFIED : modeOf(term.elected, term.token),
     vacant: isElected && leader === undefined,

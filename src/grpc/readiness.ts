@@ -8,7 +8,7 @@ import {
 } from "../gen/oplog/v1/standby_pb.js";
 import type { Phase } from "../standby/life-cycle.js";
 import type { Blocker, BlockerKind, Verdict } from "../standby/readiness.js";
-import type { Readiness } from "../standby/readiness-reader.js";
+import type { PromotionReadiness } from "../standby/readiness-reader.js";
 
 export const PHASES: Readonly<Record<Phase, StandbyPhase>> = {
   connecting: StandbyPhase.CONNECTING,
@@ -42,7 +42,7 @@ const BLOCKERS: Readonly<Record<BlockerKind, PromotionBlockerKind>> = {
   "leadership by token": PromotionBlockerKind.LEADERSHIP_BY_TOKEN,
 };
 
-export function toReadiness({ verdict, blockers, life, applied, head, history }: Readiness) {
+export function toReadiness({ verdict, blockers, life, applied, head, history }: PromotionReadiness) {
   return create(GetPromotionReadinessResponseSchema, {
     verdict: VERDICTS[verdict],
     blockers: blockers.map(toBlocker),

@@ -11,7 +11,7 @@ import type { AppendItem } from "../writing/append-item.js";
 import type { LogPrimaryParts } from "../writing/log-primary.js";
 
 /** How an append waits until it is queued. */
-export interface Admission {
+export interface AppendWait {
   /** Waits for room in the queue, until this aborts; without it, a full queue refuses the append. */
   readonly paced?: AbortSignal;
   /** Called last, just before the append is queued; throws OplogError if it is not to be queued any more. */
@@ -26,7 +26,7 @@ export interface ServedLog {
    * Claims the log if need be, and queues the append. What has been queued is settled, always and in order; where this
    * rejects, nothing was queued. Who wants an order awaits each before the next.
    */
-  append(item: AppendItem, admission?: Admission): Promise<void>;
+  append(item: AppendItem, admission?: AppendWait): Promise<void>;
 
   /**
    * What became of an append; 0n asks for the highest operation of the writer. One called not committed never commits.

@@ -1,9 +1,7 @@
 import type { Leadership } from "../stored/leadership.js";
 import type { LogState } from "../stored/log-state.js";
-import type { LeaderView, Primary } from "../stored/primary.js";
+import { claimantOf, type LeaderView, NOBODY } from "../stored/primary.js";
 import type { EntrySeen } from "../writing/known-history.js";
-
-const NOBODY: LeaderView = { id: "", endpoint: "", term: 0n };
 
 /**
  * What this sidecar has seen of one log, in whichever way: by reading all of it, by following, by claiming and writing
@@ -25,16 +23,14 @@ export class LastKnown {
 
   /** All of the log, as the store has just told it. */
   noteReading(state: LogState): void {
-    const { id, endpoint, term } = state.leader;
     this.noteLog(state.logId, state.head, state.floor);
-    this.noteLeader({ owner: id, endpoint, term }, state.isVacant);
+    this.noteLeader(state.leader, state.isVacant);
     this.reading = state;
   }
 
   noteLeadership({ term, leader }: Leadership): void {
-    if (term !== undefined) this.noteLeader(term, term.elected && leader === undefined);
-    if (leader !== undefined)
-      this.noteLeader({ owner: leader.id, endpoint: leader.endpoint, term: leader.term }, false);
+    if (term !== undefined) this.noteLeader(claimantOf(term), term.elected && leader === undefined);
+    if (leader !== undefined) this.noteLeader(leader, false);
   }
 
   noteLog(logId: Uint8Array, head: bigint, floor = 1n): void {
@@ -65,10 +61,10 @@ export class LastKnown {
     if (head > this.head) this.head = head;
   }
 
-  /** Without an owner: the term has ended, and nobody was named. `isVacant`: if that is known. */
-  noteLeader({ owner, endpoint, term }: Primary, isVacant?: boolean): void {
-    if (owner !== "" && term > this.leader.term) {
-      this.leader = { id: owner, endpoint, term };
+  /** Without an id: the term has ended, and nobody was named. `isVacant`: if that is known. */
+  noteLeader({ id, endpoint, term }: LeaderView, isVacant?: boolean): void {
+    if (id !== "" && term > this.leader.term) {
+      this.leader = { id, endpoint, term };
       this.isVacant = false;
     }
     if (term === this.leader.term) this.isVacant = isVacant ?? this.isVacant;

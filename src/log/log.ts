@@ -24,7 +24,7 @@ import { LogPrimary, type PrimaryRest } from "../writing/log-primary.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import { StoreResolver } from "../writing/resolve.js";
 import { costOf } from "../writing/seal.js";
-import type { Admission, FeedView, LogParts, ServedLog } from "./contract.js";
+import type { AppendWait, FeedView, LogParts, ServedLog } from "./contract.js";
 import { LastKnown } from "./last-known.js";
 
 /** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
@@ -182,7 +182,7 @@ export class Log implements ServedLog {
     }
   }
 
-  async append(item: AppendItem, admission: Admission = {}): Promise<void> {
+  async append(item: AppendItem, admission: AppendWait = {}): Promise<void> {
     const { paced, confirm } = admission;
     const writer = this.primary.writer ?? (await this.lead(item, admission));
     if (paced !== undefined) {
@@ -279,7 +279,7 @@ export class Log implements ServedLog {
   }
 
   /** What waits for the term is counted like what waits for the store, unless who sent it is paced. */
-  private lead(item: AppendItem, { paced }: Admission): Promise<LogWriter> {
+  private lead(item: AppendItem, { paced }: AppendWait): Promise<LogWriter> {
     const lead = () => this.primary.lead();
     return paced === undefined ? this.parts.budget.within("bytes", costOf(item), lead) : lead();
   }

@@ -3,15 +3,17 @@ import { type PageRequest, StoreRefusedError, type TxnRequest, type WatchRequest
 /** What a store refuses before it looks at its data; shared, so that no adapter is more lenient than the next. */
 
 export const PAGE_PAIRS_MAX = 10_000;
-export const KEY_BYTES_MAX = 1_024;
+export const STORE_KEY_BYTES_MAX = 1_024;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: all of ASCII; the least key after k is k and a zero byte.
 const ASCII = /^[\x00-\x7f]+$/;
 
 /** Keys are compared as strings here and as bytes in stores: the same order only for ASCII. */
 export function requireKey(key: string): void {
-  if (key.length > KEY_BYTES_MAX || !ASCII.test(key)) {
+  if (key.length > STORE_KEY_BYTES_MAX || !ASCII.test(key)) {
     const shown = JSON.stringify(key.slice(0, 100));
-    throw new StoreRefusedError(`key ${shown}: ${key.length} characters; it must be 1 to ${KEY_BYTES_MAX}, all ASCII`);
+    throw new StoreRefusedError(
+      `key ${shown}: ${key.length} characters; it must be 1 to ${STORE_KEY_BYTES_MAX}, all ASCII`,
+    );
   }
 }
 

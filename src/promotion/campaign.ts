@@ -16,7 +16,7 @@ import { HeldTerm } from "./held-term.js";
 import type { Leader } from "./leader.js";
 import { LeaseKeeper } from "./lease-keeper.js";
 import type { CampaignMessage, Candidate, Lost, PromotionTimes } from "./messages.js";
-import { Preparation, type Prepared, type Readiness } from "./preparation.js";
+import { Preparation, type Prepared, type ReadyAnswer } from "./preparation.js";
 import { Promises } from "./promises.js";
 import { Silence } from "./silence.js";
 import { Tenure, untilStoreAnswers, whyOver } from "./tenure.js";
@@ -119,7 +119,7 @@ export class Campaign {
     this.silence.heard();
   }
 
-  ready(readiness: Readiness): void {
+  ready(readiness: ReadyAnswer): void {
     this.alive();
     this.preparation.note(readiness);
   }
@@ -227,7 +227,7 @@ export class Campaign {
 
   private tellWaiting({ term, leader }: Leadership): void {
     const primary = primaryOf(term, leader !== undefined);
-    const told = `${primary.term} ${primary.owner}`;
+    const told = `${primary.term} ${primary.id}`;
     if (this.toldWaiting !== told && this.parts.send({ kind: "waiting", leader: primary })) this.toldWaiting = told;
   }
 

@@ -151,6 +151,6 @@ export class Campaigns {
 async function notLeading(log: Log): Promise<NotElectedError | NotPrimaryError> {
   const { term, leader } = await log.readLeadership();
   if (term?.elected !== true) return new NotElectedError(log.name);
-  const { owner, endpoint, term: current } = primaryOf(term, leader !== undefined);
-  return new NotPrimaryError(owner, endpoint, current);
+  const { id, endpoint, term: current } = primaryOf(term, leader !== undefined);
+  return new NotPrimaryError(id, endpoint, current);
 }

@@ -15,7 +15,7 @@ import { aborted, limitTime, sleep } from "../oplog/timing.js";
 import { decodeState } from "../stored/decode.js";
 import { awaitChange, isConfirmed, watchLeadership } from "../stored/leader-watch.js";
 import { primaryIn, readLeadership } from "../stored/leadership.js";
-import type { Primary } from "../stored/primary.js";
+import type { LeaderView } from "../stored/primary.js";
 import { throughStore } from "../stored/store-failures.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
@@ -33,7 +33,7 @@ export interface HandOverParts {
   /** Why the leader does not go on; undefined = it does. */
   readonly whyGone: () => string | undefined;
   /** Somebody else leads from now on; what waits in the line is to be refused with that. */
-  readonly onTaken: (primary: Primary) => void;
+  readonly onTaken: (primary: LeaderView) => void;
 }
 
 export interface HandedOver {
@@ -91,7 +91,7 @@ export async function handOver(
     const taken = isInvited === undefined ? undefined : await awaitChange(parts, parts.claim, REREAD_MS, time.signal);
     const primary = taken === undefined ? await takeBack(parts, isOver) : primaryIn(taken);
     if (primary === undefined) throw new HandOverAbandonedError(target, report.heldMs, undefined, parts.whyGone());
-    if (primary.owner !== target) throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+    if (primary.id !== target) throw new NotPrimaryError(primary.id, primary.endpoint, primary.term);
     parts.onTaken(primary);
     return { term: primary.term, finalSequenceId, heldMs: report.heldMs };
   } finally {
@@ -147,7 +147,7 @@ async function abandoned(
 ): Promise<OplogError> {
   const primary = await takeBack(parts, isOver);
   if (primary === undefined) return new HandOverAbandonedError(target, parts.report.heldMs, because, parts.whyGone());
-  return new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+  return new NotPrimaryError(primary.id, primary.endpoint, primary.term);
 }
 
 /** Returns its revision; undefined: refused, or it cannot be told whether it stands. */
@@ -176,7 +176,7 @@ async function putSuccessor(
 async function takeBack(
   { store, keys, claim, clock, storeUnreachableMs }: HandOverParts,
   isOver: AbortSignal,
-): Promise<Primary | undefined> {
+): Promise<LeaderView | undefined> {
   const startedMs = clock.monotonicMs();
   for (;;) {
     // One attempt when it is over already: the target may have taken it.

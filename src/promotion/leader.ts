@@ -6,7 +6,7 @@ import type { Logger } from "../oplog/logger.js";
 import { aborted, linkSignals, sleep } from "../oplog/timing.js";
 import { awaitChange } from "../stored/leader-watch.js";
 import { primaryIn } from "../stored/leadership.js";
-import type { Primary } from "../stored/primary.js";
+import { type LeaderView, NOBODY } from "../stored/primary.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import { type HandedOver, handOver } from "./hand-over.js";
@@ -87,7 +87,7 @@ export class Leader {
     try {
       const { claim, writer } = this;
       const { leaseId } = keeper;
-      const onTaken = (primary: Primary) => this.noteTaken(primary);
+      const onTaken = (primary: LeaderView) => this.noteTaken(primary);
       const whyGone = () => this.whyGone();
       const found = { claim, leaseId, writer, report, whyGone, onTaken };
       const parts = { store, keys: log.keys, clock, storeUnreachableMs, ...found };
@@ -113,21 +113,21 @@ export class Leader {
     return keeper.lost.aborted ? expiry(keeper.lost.reason).message : undefined;
   }
 
-  private get nobody(): Primary {
-    return { owner: "", endpoint: "", term: this.claim.term };
+  private get nobody(): LeaderView {
+    return { ...NOBODY, term: this.claim.term };
   }
 
   /** The first cause stands. */
-  private end(lost: Lost, primary: Primary): void {
+  private end(lost: Lost, primary: LeaderView): void {
     if (this.verdict !== undefined) return;
     this.verdict = lost;
     this.parts.log.primary.stepDown(this.claim, refusal(primary));
     this.over.abort();
   }
 
-  private noteTaken(primary: Primary): void {
-    const isPlanned = this.handingOverTo !== undefined && primary.owner === this.handingOverTo;
-    const who = `"${primary.owner}" leads term ${primary.term}`;
+  private noteTaken(primary: LeaderView): void {
+    const isPlanned = this.handingOverTo !== undefined && primary.id === this.handingOverTo;
+    const who = `"${primary.id}" leads term ${primary.term}`;
     this.end({ reason: isPlanned ? "handed over" : "fenced", message: who }, primary);
   }
 
@@ -176,6 +176,6 @@ function expiry(loss: LeaseLoss): Lost {
   return { reason: loss, message };
 }
 
-function refusal({ owner, endpoint, term }: Primary): NotPrimaryError {
-  return new NotPrimaryError(owner, endpoint, term);
+function refusal({ id, endpoint, term }: LeaderView): NotPrimaryError {
+  return new NotPrimaryError(id, endpoint, term);
 }

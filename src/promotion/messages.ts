@@ -1,4 +1,4 @@
-import type { Primary } from "../stored/primary.js";
+import type { LeaderView } from "../stored/primary.js";
 
 /** Who stands for the leadership of a log, and on what terms: see Candidate in leadership.proto. */
 export interface Candidate {
@@ -15,7 +15,7 @@ export interface Candidate {
 /** What a candidate is told. */
 export type CampaignMessage =
   /** The leader is undefined where the store tells nothing; `refusal`: what the store says to the candidacy. */
-  | { readonly kind: "waiting"; readonly leader: Primary | undefined; readonly refusal?: string }
+  | { readonly kind: "waiting"; readonly leader: LeaderView | undefined; readonly refusal?: string }
   | { readonly kind: "prepare"; readonly term: bigint; readonly finalSequenceId: bigint; readonly isHandOver: boolean }
   | {
       readonly kind: "leading";

@@ -5,7 +5,7 @@ import type { LogView } from "../standby/log-view.js";
 import type { Candidate } from "./messages.js";
 
 /** What a candidate says of itself. */
-export interface Readiness {
+export interface ReadyAnswer {
   readonly applied: bigint;
   /** Empty = not told. */
   readonly stateHash: Uint8Array;
@@ -29,7 +29,7 @@ export interface PreparationParts {
 /** Brings candidate and view to the last entry of the terms before: both have applied exactly that, or nobody leads. */
 export class Preparation {
   private readonly change = new Change();
-  private newest: Readiness | undefined;
+  private newest: ReadyAnswer | undefined;
   private isAsked = false;
   /** Answers since the last preparation, to no question. */
   private unasked = 0;
@@ -37,7 +37,7 @@ export class Preparation {
   constructor(private readonly parts: PreparationParts) {}
 
   /** The candidate has answered. */
-  note(readiness: Readiness): void {
+  note(readiness: ReadyAnswer): void {
     if (!this.isAsked) this.unasked++;
     this.newest = readiness;
     this.change.notify();
@@ -109,7 +109,7 @@ export class Preparation {
     return (this.newest?.applied ?? 0n) > final || (view !== undefined && BigInt(view.applied) > final);
   }
 
-  private answerTo(term: bigint, final: bigint): Readiness | undefined {
+  private answerTo(term: bigint, final: bigint): ReadyAnswer | undefined {
     const { newest } = this;
     if (newest === undefined || (newest.term !== 0n && newest.term !== term)) return undefined;
     if (newest.applied > final) throw new BeyondHeadError(newest.applied, final);
@@ -117,7 +117,7 @@ export class Preparation {
     return newest.applied < final ? undefined : newest;
   }
 
-  private async requireSameState(ready: Readiness | undefined, final: bigint): Promise<void> {
+  private async requireSameState(ready: ReadyAnswer | undefined, final: bigint): Promise<void> {
     const { view, candidate } = this.parts;
     if (view === undefined || ready === undefined || ready.stateHash.length === 0) return;
     const { applied, stateHash: current } = await view.reader.summary();
@@ -129,7 +129,7 @@ export class Preparation {
     throw new StateDivergedError(candidate.id, final, yours, current.toString("hex"));
   }
 
-  private missing(ready: Readiness | undefined, isApplied: boolean, final: bigint): string {
+  private missing(ready: ReadyAnswer | undefined, isApplied: boolean, final: bigint): string {
     const { candidate, view } = this.parts;
     const { newest, unasked } = this;
     const answer = newest === undefined ? "no Ready came" : `Ready came for entry ${newest.applied}`;

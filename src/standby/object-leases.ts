@@ -1,7 +1,7 @@
 import type { Clock } from "../oplog/clock.js";
 import { LOG_AHEAD_MS_MAX } from "../oplog/log-time.js";
 import { LeaseTime } from "./lease-time.js";
-import type { HeldLease, StandbyState } from "./standby-state.js";
+import type { ObjectLease, StandbyState } from "./standby-state.js";
 
 /** What a promotion has fixed for all objects at once. */
 export interface Promotion {
@@ -56,7 +56,7 @@ export class ObjectLeases {
   }
 
   /** When the lease ends, Unix milliseconds; 0 = there is none. */
-  endOf(lease: HeldLease): number {
+  endOf(lease: ObjectLease): number {
     const { defaultMs } = this;
     if (defaultMs === undefined) return lease.ownLeaseUntilMs;
     const endMs = this.endWithoutSteps(lease, defaultMs);
@@ -90,7 +90,7 @@ export class ObjectLeases {
   }
 
   private endWithoutSteps(
-    { sequenceId, timestampMs, ownLeaseUntilMs, isRenewed }: HeldLease,
+    { sequenceId, timestampMs, ownLeaseUntilMs, isRenewed }: ObjectLease,
     defaultMs: number,
   ): number {
     const { promoted } = this;
@@ -107,7 +107,7 @@ export class ObjectLeases {
     return ownLeaseUntilMs === 0 ? timestampMs + defaultMs : ownLeaseUntilMs;
   }
 
-  private laterMs({ timestampMs }: HeldLease): number {
+  private laterMs({ timestampMs }: ObjectLease): number {
     return this.promoted === undefined ? 0 : this.time.laterMs(timestampMs);
   }
 

@@ -22,7 +22,7 @@ export interface ReadinessParts {
   readonly storeUnreachableMs: () => number;
 }
 
-export interface Readiness extends Assessment, Pick<ReadinessFacts, "life" | "applied" | "head"> {
+export interface PromotionReadiness extends Assessment, Pick<ReadinessFacts, "life" | "applied" | "head"> {
   readonly history: readonly PhaseChange[];
 }
 
@@ -39,7 +39,7 @@ export class ReadinessReader {
   constructor(private readonly parts: ReadinessParts) {}
 
   /** Throws NoViewError. */
-  async read(log: string, signal: AbortSignal): Promise<Readiness> {
+  async read(log: string, signal: AbortSignal): Promise<PromotionReadiness> {
     const view = this.parts.views.find(requireLogName(log));
     if (view === undefined) throw new NoViewError(log);
     const facts = await this.facts(view, signal);
@@ -50,7 +50,7 @@ export class ReadinessReader {
   private async facts(view: LogView, signal: AbortSignal): Promise<ReadinessFacts> {
     const { store, keyPrefix } = this.parts;
     const keys = new LogKeys(keyPrefix, view.name);
-    const reading = new Reading(this.parts);
+    const reading = new ReadinessReading(this.parts);
     const appliedBefore = BigInt(view.applied);
     const [head, lease, claim] = await Promise.all([
       reading.of((options) => readHead(store, keys, options)),
@@ -103,7 +103,7 @@ export class ReadinessReader {
 }
 
 /** Several reads with one deadline, of which each may fail. */
-class Reading {
+class ReadinessReading {
   unread: ReadinessFacts["unread"];
   /** The store answers, and says no. */
   refusal: string | undefined;

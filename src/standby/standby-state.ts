@@ -6,7 +6,7 @@ import { type Location, Slabs } from "./slabs.js";
 import { StateHash } from "./state-hash.js";
 
 /** What the lease of an object is judged by. */
-export interface HeldLease {
+export interface ObjectLease {
   /** Of the PUT_END that set the value, like timestampMs. */
   readonly sequenceId: number;
   readonly timestampMs: number;
@@ -17,7 +17,7 @@ export interface HeldLease {
 }
 
 /** The last value of one key. */
-export interface StateEntry extends HeldLease {
+export interface StateEntry extends ObjectLease {
   readonly key: Buffer;
   readonly payload: Buffer;
   /** Of the last entry of the key. */
@@ -121,7 +121,7 @@ export class StandbyState {
   }
 
   /** Of a key that is held. */
-  leaseOf(key: Buffer): HeldLease | undefined {
+  leaseOf(key: Buffer): ObjectLease | undefined {
     const location = this.find(hashOf(key, 0, key.length, this.seed), key, 0, key.length);
     return location === undefined ? undefined : this.leaseAt(location);
   }
@@ -140,7 +140,7 @@ export class StandbyState {
   }
 
   /** The keys in one of SHARDS parts of the state, between which entries may be applied: a key stays in its part. */
-  keysWhere(shard: number, isWanted: (lease: HeldLease) => boolean): Buffer[] {
+  keysWhere(shard: number, isWanted: (lease: ObjectLease) => boolean): Buffer[] {
     const keys: Buffer[] = [];
     for (const location of this.index.locationsOf(shard)) {
       if (isWanted(this.leaseAt(location))) keys.push(this.keyAt(location));
@@ -244,7 +244,7 @@ export class StandbyState {
     return Buffer.from(slab.subarray(at + HEADER_BYTES, at + HEADER_BYTES + slab.readUInt32LE(at + KEY_BYTES_AT)));
   }
 
-  private leaseAt(location: Location): HeldLease {
+  private leaseAt(location: Location): ObjectLease {
     const slab = this.slabs.bytesOf(location);
     const at = this.slabs.offsetOf(location);
     const leaseUntilMs = slab.readDoubleLE(at + LEASE_UNTIL_MS_AT);

@@ -8,7 +8,7 @@ import {
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { decodeState, decodeTerm } from "./decode.js";
-import { type Primary, primaryOf } from "./primary.js";
+import { type LeaderView, primaryOf } from "./primary.js";
 
 /** Who leads a log, as the store tells. The three keys are read one by one: what matters compares their revisions. */
 export interface Leadership {
@@ -65,15 +65,15 @@ export async function isCurrent(
 }
 
 /** Whom to tell those who come to the wrong place. */
-export async function readPrimary(store: KvStore, keys: LogKeys): Promise<Primary> {
+export async function readPrimary(store: KvStore, keys: LogKeys): Promise<LeaderView> {
   const [term, leader] = await Promise.all([store.get(keys.term), store.get(keys.leader)]);
   return primaryOf(decodeTerm(term.pair), leader.pair !== undefined);
 }
 
 /** Term and leader are read one by one: the higher one tells. */
-export function primaryIn({ term, leader }: Leadership): Primary {
+export function primaryIn({ term, leader }: Leadership): LeaderView {
   const isNewer = leader !== undefined && leader.term > (term?.term ?? 0n);
   return isNewer
-    ? { owner: leader.id, endpoint: leader.endpoint, term: leader.term }
+    ? { id: leader.id, endpoint: leader.endpoint, term: leader.term }
     : primaryOf(term, leader !== undefined);
 }

@@ -6,7 +6,7 @@ import { type DamagedCursor, readCursors, type StoredCursor } from "./cursors.js
 import { decodeHead } from "./decode.js";
 import { readFloor } from "./history.js";
 import { readLeadership } from "./leadership.js";
-import type { LeaderView } from "./primary.js";
+import { claimantOf, type LeaderView, NOBODY } from "./primary.js";
 
 /** A log as the store had it at one time, or as it is known while the store is away. */
 export interface LogState {
@@ -45,14 +45,14 @@ export async function readLogState(store: KvStore, keys: LogKeys, clock: Clock):
     readCursors(store, keys),
   ]);
   if (head === "missing") return head;
-  const owner = leadership?.term;
+  const term = leadership?.term;
   const leader = leadership?.leader;
   return {
     logId: head?.logId ?? new Uint8Array(),
     head: head?.lastSequenceId ?? 0n,
     floor: floor?.sequenceId ?? 1n,
-    leader: { id: owner?.owner ?? "", endpoint: owner?.endpoint ?? "", term: owner?.term ?? 0n },
-    isVacant: owner?.elected === true && leader === undefined,
+    leader: term === undefined ? NOBODY : claimantOf(term),
+    isVacant: term?.elected === true && leader === undefined,
     leaseLeftMs: leadership && leader && (await store.leaseTimeLeft(leadership.leaderLeaseId)),
     cursors: cursors.cursors,
     damagedCursors: cursors.damaged,

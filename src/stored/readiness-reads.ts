@@ -37,14 +37,14 @@ export async function readMissing(
   return found > from ? { first: from, last: found - 1n } : undefined;
 }
 
-export interface HeldLease {
+export interface LeaderLease {
   readonly holder: string;
   /** If it is not renewed. Undefined: it never ends by itself. */
   readonly leftMs: number | undefined;
 }
 
 /** Undefined: nobody holds the lease of the leader. */
-export async function readLease(store: KvStore, keys: LogKeys, options: CallOptions): Promise<HeldLease | undefined> {
+export async function readLease(store: KvStore, keys: LogKeys, options: CallOptions): Promise<LeaderLease | undefined> {
   const { pair } = await store.get(keys.leader, options);
   if (pair === undefined) return undefined;
   const holder = decodeState(LeaderLeaseSchema, pair).id;

@@ -6,9 +6,10 @@ import type { LogKeys } from "../oplog/keys.js";
 import { type Compare, type KvStore, StoreUnreachableError, type Write } from "../oplog/kv-store.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { readOrigin } from "../stored/history.js";
-import { type Primary, primaryOf } from "../stored/primary.js";
+import { type LeaderView, primaryOf } from "../stored/primary.js";
 import { Barriers } from "./barriers.js";
 
+/** Of a sidecar, as claimant of terms. */
 export interface Identity {
   readonly id: string;
   readonly endpoint: string;
@@ -50,7 +51,7 @@ export interface Turn {
 }
 
 /** One candidacy in the store. */
-export interface Candidacy {
+export interface CandidateIdentity {
   /** The leader key is put under it. */
   readonly leaseId: bigint;
   readonly nonce: Uint8Array;
@@ -92,7 +93,7 @@ export async function claimElectedTerm(
   store: KvStore,
   keys: LogKeys,
   identity: Identity,
-  candidacy: Candidacy,
+  candidacy: CandidateIdentity,
   turn: Turn,
 ): Promise<Claim | undefined> {
   const state = await readState(store, keys);
@@ -105,7 +106,7 @@ interface ClaimState {
   readonly term: Term | undefined;
   readonly termRevision: bigint;
   readonly isNew: boolean;
-  readonly primary: Primary;
+  readonly primary: LeaderView;
 }
 
 async function readState(store: KvStore, keys: LogKeys): Promise<ClaimState> {
@@ -130,7 +131,7 @@ async function raiseTerm(
   keys: LogKeys,
   identity: Identity,
   { term: current, termRevision, isNew }: ClaimState,
-  { token, elected }: { readonly token: bigint; readonly elected?: Candidacy & Turn },
+  { token, elected }: { readonly token: bigint; readonly elected?: CandidateIdentity & Turn },
 ): Promise<Claim | undefined> {
   const { id, endpoint, instance } = identity;
   const term = (current?.term ?? 0n) + 1n;
@@ -185,11 +186,11 @@ export async function confirmClaim(
   return { term, termRevision, leaderRevision, ...confirmed, barriers, barriersRevision: pair?.modRevision ?? 0n };
 }
 
-function notPrimary({ owner, endpoint, term }: Primary): NotPrimaryError {
-  return new NotPrimaryError(owner, endpoint, term);
+function notPrimary({ id, endpoint, term }: LeaderView): NotPrimaryError {
+  return new NotPrimaryError(id, endpoint, term);
 }
 
-function requireGround(current: Term, primary: Primary, { id, instance }: Identity, ground: Ground): void {
+function requireGround(current: Term, primary: LeaderView, { id, instance }: Identity, ground: Ground): void {
   const isOurs = Buffer.compare(current.nonce, instance) === 0;
   if (ground.kind === "token") {
     if (ground.token < current.token || (ground.token === current.token && current.owner !== id)) {

@@ -3,7 +3,7 @@ import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore, TxnResult, Write } from "../oplog/kv-store.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { decodeFloor, openRecord } from "../stored/history.js";
-import { type Primary, primaryOf } from "../stored/primary.js";
+import { type LeaderView, primaryOf } from "../stored/primary.js";
 import type { Claim } from "./claim.js";
 import type { SealedRecord } from "./seal.js";
 
@@ -22,7 +22,7 @@ export interface Attempt {
 }
 
 /** What one attempt has shown. */
-export type Verdict =
+export type WriteOutcome =
   | { readonly kind: "committed"; readonly headRevision: bigint; readonly barriersRevision: bigint }
   /**
    * Barriers are not those that were last seen. Nothing of this attempt was written, unless it was barriers alone: then
@@ -30,11 +30,11 @@ export type Verdict =
    */
   | { readonly kind: "barred"; readonly pair: KeyValue | undefined }
   /** Committed by an earlier attempt, before someone else took the term. */
-  | { readonly kind: "committed, then fenced"; readonly primary: Primary }
+  | { readonly kind: "committed, then fenced"; readonly primary: LeaderView }
   /** Not committed, and it never will be. The term may still be ours, with nobody leading: the lease has run out. */
-  | { readonly kind: "fenced"; readonly primary: Primary }
+  | { readonly kind: "fenced"; readonly primary: LeaderView }
   /** Fenced so long ago that the place of the record has been trimmed. */
-  | { readonly kind: "fenced, outcome lost"; readonly primary: Primary }
+  | { readonly kind: "fenced, outcome lost"; readonly primary: LeaderView }
   /** A sidecar that knows of no barriers has answered a ResolveAppend: not committed, and it never will be. */
   | { readonly kind: "ruled out" }
   /** The head is not what we left though the term is still ours. */
@@ -52,7 +52,7 @@ export async function attemptCommit(
   claim: Pick<Claim, "termRevision" | "leaderRevision">,
   before: Position,
   attempt: Attempt,
-): Promise<Verdict> {
+): Promise<WriteOutcome> {
   const { record, barriers } = attempt;
   const { leaderRevision } = claim;
   const recordKey = keys.record(record?.last ?? before.head.lastSequenceId);
@@ -89,7 +89,7 @@ function judge(
   claim: Pick<Claim, "termRevision" | "leaderRevision">,
   before: Position,
   record: SealedRecord | undefined,
-): Verdict {
+): WriteOutcome {
   const [termPair, headPair, recordPair, floorPair, leaderPair, barriersPair] = reads;
   const isCommitted = record !== undefined && isOurs(keys, recordPair, record);
   const hasLease = claim.leaderRevision === undefined || leaderPair?.modRevision === claim.leaderRevision;

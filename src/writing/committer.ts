@@ -13,7 +13,7 @@ import type { ReplicationObserver } from "../oplog/observer.js";
 import { Backoff, sleep } from "../oplog/timing.js";
 import { Barriers } from "./barriers.js";
 import type { Claim } from "./claim.js";
-import { type Attempt, attemptCommit, type Position, type Verdict } from "./commit.js";
+import { type Attempt, attemptCommit, type Position, type WriteOutcome } from "./commit.js";
 import {
   type EndedWriter,
   type Ending,
@@ -117,7 +117,7 @@ export class Committer {
     }
   }
 
-  private conclude(verdict: Verdict, { record }: Attempt, mayHaveBeenApplied: boolean): Written {
+  private conclude(verdict: WriteOutcome, { record }: Attempt, mayHaveBeenApplied: boolean): Written {
     const head = record?.head ?? this.head;
     switch (verdict.kind) {
       case "committed": {

@@ -9,10 +9,10 @@ import { StoreError } from "../oplog/kv-store.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
 import { decodeHead } from "../stored/decode.js";
 import { readPrimary } from "../stored/leadership.js";
-import type { Primary } from "../stored/primary.js";
+import type { LeaderView } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";
 import {
-  type Candidacy,
+  type CandidateIdentity,
   type Claim,
   claimElectedTerm,
   claimTerm,
@@ -42,7 +42,7 @@ export interface PrimarySightings {
   /** The last entry of which this process can tell whether the store still has it. */
   lastSeen(): EntrySeen | undefined;
   /** `isVacant`: if it is known whether the leader is gone. */
-  noteLeader(primary: Primary, isVacant?: boolean): void;
+  noteLeader(primary: LeaderView, isVacant?: boolean): void;
 }
 
 /** What outlives a primary that nobody uses, for the next one of the same log. */
@@ -194,7 +194,7 @@ export class LogPrimary {
    */
   claimElected(
     candidate: { readonly id: string; readonly endpoint: string },
-    candidacy: Candidacy,
+    candidacy: CandidateIdentity,
     turn: Turn,
   ): Promise<Claim | undefined> {
     const { store, keys } = this.parts;
@@ -270,11 +270,11 @@ export class LogPrimary {
     this.held = undefined;
     this.identity = identity;
     this.parts.sightings.noteLog(head.logId, head.lastSequenceId);
-    this.parts.sightings.noteLeader({ owner: identity.id, endpoint: identity.endpoint, term }, false);
+    this.parts.sightings.noteLeader({ id: identity.id, endpoint: identity.endpoint, term }, false);
   }
 
   private noteTaken({ primary, endpoint, term }: NotPrimaryError): void {
-    this.parts.sightings.noteLeader({ owner: primary, endpoint, term });
+    this.parts.sightings.noteLeader({ id: primary, endpoint, term });
   }
 
   private noteLeading(isLeading: boolean): void {
@@ -295,7 +295,7 @@ export class LogPrimary {
 
   /** A writer of this sidecar finds out at once what the store would tell it. */
   private supersede(writer: LogWriter | undefined, { id, endpoint }: Identity, term: bigint): void {
-    writer?.retire(new NotPrimaryError(id, endpoint, term), { owner: id, endpoint, term });
+    writer?.retire(new NotPrimaryError(id, endpoint, term), { id, endpoint, term });
   }
 
   private newReader(): WindowReader {
@@ -340,7 +340,7 @@ export class LogPrimary {
           this.parts.sightings.noteLeader(primary);
           // An answer from the past: a later term is known.
           if (error instanceof NotPrimaryError && error.term > primary.term) throw error;
-          throw new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+          throw new NotPrimaryError(primary.id, primary.endpoint, primary.term);
         },
         (failure: unknown) => {
           throw failure instanceof StoreError || failure instanceof OplogError ? error : failure;

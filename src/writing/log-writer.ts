@@ -10,7 +10,7 @@ import type { ReplicationObserver } from "../oplog/observer.js";
 import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
 import type { CommittedRun } from "../oplog/record.js";
 import { Change, sleep } from "../oplog/timing.js";
-import type { Primary } from "../stored/primary.js";
+import type { LeaderView } from "../stored/primary.js";
 import { type AppendItem, type AppendOutcome, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
 import { TOO_MANY_BARRIERS } from "./barriers.js";
 import type { Claim } from "./claim.js";
@@ -211,7 +211,7 @@ export class LogWriter {
    * Refuses what waits and all that comes. What is in flight is settled by its outcome, and not attempted again.
    * `by`: who is known to lead now.
    */
-  retire(refusal: OplogError, by?: Primary): void {
+  retire(refusal: OplogError, by?: LeaderView): void {
     if (this.end !== undefined) return;
     this.retired = by === undefined ? { kind: "stopped", error: refusal } : { kind: "fenced", error: refusal, by };
     this.parts.onEnded(this.retired);

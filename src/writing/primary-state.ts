@@ -110,7 +110,7 @@ export type Course<W extends Reign> =
   /** Who leads may have changed; without an answer of the store, refuse with this. */
   | { readonly kind: "refuse by who leads"; readonly error: OplogError };
 
-const NOBODY = new NotPrimaryError("", "", 0n);
+const LED_BY_NOBODY = new NotPrimaryError("", "", 0n);
 
 /** `claimsByAppend`: whether an append claims a log that nobody was elected for. */
 export function courseOf<W extends Reign>(state: PrimaryState<W>, claimsByAppend: boolean): Course<W> {
@@ -120,7 +120,9 @@ export function courseOf<W extends Reign>(state: PrimaryState<W>, claimsByAppend
   if (claiming !== "no") return { kind: claiming === "outright" ? "await the claim" : "join the claim" };
   switch (standing.kind) {
     case "none":
-      return claimsByAppend || heldTerm !== 0n ? { kind: "claim" } : { kind: "refuse by who leads", error: NOBODY };
+      return claimsByAppend || heldTerm !== 0n
+        ? { kind: "claim" }
+        : { kind: "refuse by who leads", error: LED_BY_NOBODY };
     case "preparing":
       return { kind: "refuse", error: new NotReadyError(standing.candidate, standing.term) };
     case "ended":

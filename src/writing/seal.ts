@@ -142,14 +142,14 @@ export function seal(line: readonly AppendItem[], context: SealContext): Sealed 
   return { settlements, record: { ...run, nonce, value, head: newHead, headValue, marksValue, operations, bytes } };
 }
 
-interface Turn {
+interface SealPoint {
   readonly last: bigint;
   readonly term: bigint;
   readonly operations: RecordOperations;
   readonly timestampMs: bigint;
 }
 
-function decide(item: AppendItem, { last, term, operations, timestampMs }: Turn): AppendOutcome | "new" {
+function decide(item: AppendItem, { last, term, operations, timestampMs }: SealPoint): AppendOutcome | "new" {
   try {
     if (item.isAbandoned()) {
       return { error: new OplogError("ABORTED", "ABANDONED", "the caller left before it was this append's turn") };

@@ -14,7 +14,7 @@ import {
   type StoreReplacedError,
 } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
-import type { Primary } from "../stored/primary.js";
+import type { LeaderView } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";
 import type { AppendItem } from "./append-item.js";
 
@@ -24,7 +24,7 @@ export interface WriterEnd {
   /** What an append that was never tried is answered with. */
   readonly error: OplogError;
   /** Of "fenced": who leads now. If the term is one's own, nobody does: the lease has run out. */
-  readonly by?: Primary;
+  readonly by?: LeaderView;
 }
 
 /** What an append of the record that was not committed is answered with. */
@@ -45,10 +45,10 @@ export interface EndedWriter {
 }
 
 /** `isOutcomeLost`: the record may have been committed, and nothing is left to tell. */
-export function endFenced({ logger, log, term }: EndedWriter, primary: Primary, isOutcomeLost: boolean): Ending {
-  const error = new NotPrimaryError(primary.owner, primary.endpoint, primary.term);
+export function endFenced({ logger, log, term }: EndedWriter, primary: LeaderView, isOutcomeLost: boolean): Ending {
+  const error = new NotPrimaryError(primary.id, primary.endpoint, primary.term);
   logger.warn(
-    { event: "writer_fenced", log, term: String(term), by: primary.owner, byTerm: String(primary.term) },
+    { event: "writer_fenced", log, term: String(term), by: primary.id, byTerm: String(primary.term) },
     primary.term === term
       ? "the lease of the leader has run out; this sidecar refuses appends from now on"
       : "lost the log to a higher term; this sidecar refuses its appends from now on",

@@ -31,7 +31,7 @@ function answerTo(term: bigint, applied: bigint): string {
 }
 
 /** One candidacy as its master sees it; judges what it is told. */
-export class Candidacy {
+export class Contender {
   readonly promised: Promised[] = [];
   readonly led: bigint[] = [];
   readonly handOvers: AskedHandOver[] = [];

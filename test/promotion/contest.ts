@@ -12,7 +12,7 @@ import {
   resolveFromStore,
 } from "../log/support.js";
 import { VirtualTime } from "../support/virtual-time.js";
-import { type AskedHandOver, Candidacy, LOG } from "./candidate.js";
+import { type AskedHandOver, Contender, LOG } from "./candidate.js";
 import { Chronicle, type Reign } from "./chronicle.js";
 import { FAIR, type Weather } from "./network.js";
 import { isRefusedByLeadership, SimulatedSidecar } from "./sidecar.js";
@@ -52,7 +52,7 @@ export class Contest {
   private readonly finals = new Map<bigint, bigint>();
   readonly sidecars: SimulatedSidecar[];
   private readonly dead: SimulatedSidecar[] = [];
-  readonly candidacies: Candidacy[] = [];
+  readonly candidacies: Contender[] = [];
   private readonly ids: string[];
   private readonly violations: string[] = [];
   private readonly sent: Sent[] = [];
@@ -135,12 +135,12 @@ export class Contest {
       needsHandshake: dice.chance(0.7),
       aliveWithinMs: dice.chance(0.4) ? 500 + dice.below(1000) : undefined,
     };
-    const candidacy = new Candidacy(candidate, sidecar, this.time, dice);
+    const candidacy = new Contender(candidate, sidecar, this.time, dice);
     candidacy.isWell = isWell;
     this.candidacies.push(candidacy);
   }
 
-  private get running(): Candidacy[] {
+  private get running(): Contender[] {
     return this.candidacies.filter(({ isOver }) => !isOver);
   }
 
@@ -342,7 +342,7 @@ export class Contest {
     if (!isAppended) this.violations.push(`no append succeeds ${withinMs} ms after the last fault`);
   }
 
-  private leaderOf(term: bigint): Candidacy | undefined {
+  private leaderOf(term: bigint): Contender | undefined {
     return this.running.find((each) => each.isLeading && each.term === term);
   }
 
@@ -392,7 +392,7 @@ export class Contest {
     for (const sent of this.sent) this.judgeRefusal(sent);
   }
 
-  private judgeCandidacy(candidacy: Candidacy): void {
+  private judgeCandidacy(candidacy: Contender): void {
     const { chronicle, violations } = this;
     const isTakenBy = (term: bigint) => {
       const own = chronicle.reigns.find((each) => each.term === term);

@@ -1,6 +1,6 @@
 import { writeSync } from "node:fs";
 import { join } from "node:path";
-import type { Answer, Task } from "./apart.js";
+import type { ChildAnswer, Task } from "./apart.js";
 import { copyDirectory } from "./copy.js";
 import { Database } from "./database.js";
 import { FORMAT_VERSION } from "./directory.js";
@@ -35,7 +35,7 @@ async function tryLmdb(directory: string, report: FileReport): Promise<void> {
   if (keys !== report.keys) throw new FileDamagedError(`LMDB finds ${keys} of ${report.keys} keys`);
 }
 
-async function answerTo(task: Task): Promise<Answer> {
+async function answerTo(task: Task): Promise<ChildAnswer> {
   try {
     return { kind: "report", report: await run(task) };
   } catch (error) {

@@ -13,7 +13,7 @@ export type Task =
   | { readonly kind: "check in use"; readonly directory: string }
   | { readonly kind: "copy"; readonly directory: string; readonly target: string };
 
-export type Answer =
+export type ChildAnswer =
   /** Undefined: there is nothing in the directory. */
   | { readonly kind: "report"; readonly report: FileReport | undefined }
   | { readonly kind: "damaged"; readonly problem: string }
@@ -44,7 +44,7 @@ export async function runApart(task: Task): Promise<FileReport | undefined> {
       stderr = (stderr + text).slice(-STDERR_CHARACTERS_MAX);
     });
     const [exitCode, signal] = (await once(child, "close")) as [number | null, NodeJS.Signals | null];
-    if (exitCode === 0) return reportOf(JSON.parse(stdout) as Answer);
+    if (exitCode === 0) return reportOf(JSON.parse(stdout) as ChildAnswer);
     const said = stderr.trim() === "" ? "" : `: ${stderr.trim()}`;
     if (signal === null) throw new Error(`the process that was to read it ended with ${exitCode}${said}`);
     if (signal === "SIGKILL" || signal === "SIGTERM" || signal === "SIGINT") {
@@ -56,7 +56,7 @@ export async function runApart(task: Task): Promise<FileReport | undefined> {
   }
 }
 
-function reportOf(answer: Answer): FileReport | undefined {
+function reportOf(answer: ChildAnswer): FileReport | undefined {
   if (answer.kind === "damaged") throw new FileDamagedError(answer.problem);
   if (answer.kind === "failed") throw new Error(answer.problem);
   return answer.report && { ...answer.report, revision: BigInt(answer.report.revision) };
