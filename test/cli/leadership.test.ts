@@ -74,7 +74,7 @@ describe("campaign", () => {
     expect(second).toMatchObject({ leading: { term: "1", next_sequence_id: "1" } });
   });
 
-  it("exits 2 when it leads no more, and says why", async () => {
+  it("exits 3 when it leads no more, and says why", async () => {
     const log = newLog();
     const a = await leading(here, log, "a");
     const outcome = a.outcome();
