@@ -64,16 +64,15 @@ describe.runIf(hasAll)("the commands of README.md and examples/README.md", () =>
     temp = await makeTempDir("docs");
     cloneInto(temp.path);
     // What test/interop has built from the same sources is as good as built here, and make sees that.
+    const options = { recursive: true, preserveTimestamps: true };
     for (const language of LANGUAGES) {
-      cpSync(await buildExample(language), join(temp.path, "examples", language), {
-        recursive: true,
-        preserveTimestamps: true,
-      });
+      const built = join(await buildExample(language), "../..");
+      for (const part of ["proto", `examples/${language}`]) cpSync(join(built, part), join(temp.path, part), options);
     }
     for (const port of ["7450", "7451", "2379", "2380", "7461", "7462"]) ports.set(port, await freePort());
     env = environment(ports, dirname(await buildGrpcurl()));
     shell = Shell.open(temp.path, env);
-  }, 600_000);
+  }, 900_000);
 
   afterAll(async () => {
     await Promise.allSettled(terminals.map((terminal) => terminal.interrupt()));
