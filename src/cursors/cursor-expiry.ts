@@ -21,7 +21,9 @@ export interface CursorExpiryParts {
 /** A cursor is looked at so many times before it expires. */
 const LOOKS = 20;
 const LOOK_MS_MIN = 1_000;
-const LOOK_MS_MAX = 60 * 60 * 1_000;
+/** Also below the time after which a log that nobody uses is closed. */
+const LOOK_MS_MAX = 5 * 60_000;
+const FIRST_LOOK_MS_MAX = 60_000;
 
 interface Silence {
   readonly modRevision: bigint;
@@ -38,10 +40,16 @@ interface Silence {
  * that reports just then keeps its cursor.
  */
 export class CursorExpiry {
-  private silences = new Map<string, Silence>();
+  /** Of the cursors that are behind. Undefined: nobody has looked yet. */
+  private silences: Map<string, Silence> | undefined;
   private leading: AbortController | undefined;
 
   constructor(private readonly parts: CursorExpiryParts) {}
+
+  /** Some cursor may expire, counted from what has been seen here. */
+  get isCounting(): boolean {
+    return this.leading !== undefined && (this.silences === undefined || this.silences.size > 0);
+  }
 
   /** Goes on while this sidecar leads. */
   whileLeading(isLeading: boolean): void {
@@ -49,14 +57,15 @@ export class CursorExpiry {
     this.leading = undefined;
     if (!isLeading || this.parts.cursorExpiryMs === 0) return;
     this.leading = new AbortController();
-    this.silences.clear();
+    this.silences = undefined;
     this.run(this.leading.signal).catch(this.parts.onBroken);
   }
 
   private async run(signal: AbortSignal): Promise<void> {
     const { cursorExpiryMs: expiryMs, logger, keys } = this.parts;
     while (!signal.aborted) {
-      await sleep(this.parts.clock, Math.min(Math.max(expiryMs / LOOKS, LOOK_MS_MIN), LOOK_MS_MAX), signal);
+      const lookMs = Math.min(Math.max(expiryMs / LOOKS, LOOK_MS_MIN), LOOK_MS_MAX);
+      await sleep(this.parts.clock, this.silences === undefined ? Math.min(lookMs, FIRST_LOOK_MS_MAX) : lookMs, signal);
       if (signal.aborted) return;
       try {
         await this.look(expiryMs);
@@ -78,7 +87,7 @@ export class CursorExpiry {
     for (const stored of cursors) {
       const { consumer, cursor, modRevision } = stored;
       if (cursor.appliedSequenceId >= head) continue;
-      const known = this.silences.get(consumer);
+      const known = this.silences?.get(consumer);
       const silence = known?.modRevision === modRevision ? known : { modRevision, sinceMs: nowMs };
       if (nowMs - silence.sinceMs >= expiryMs) await this.remove(stored, nowMs - silence.sinceMs);
       else silences.set(consumer, silence);

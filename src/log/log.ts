@@ -103,6 +103,11 @@ export class Log implements ServedLog {
     return this.feedUsers === 0 && this.retainers === 0 && this.standbys.isIdle && this.primary.canRest;
   }
 
+  /** It leads, and cursors would begin to count anew if it rested. */
+  get isExpiringCursors(): boolean {
+    return this.cursorExpiry.isCounting;
+  }
+
   /** Nothing has been seen of it: nothing is lost with it. */
   get isUnknown(): boolean {
     return this.primary.isIdle && this.sightings.lastSeen === undefined;

@@ -84,7 +84,8 @@ export class Logs {
     for (const [name, held] of this.open) {
       if (held.isUsed) held.usedMs = nowMs;
       held.isUsed = false;
-      if (nowMs - held.usedMs >= this.idleMs && held.log.canRest) this.closeLog(name, held.log);
+      const isLeft = nowMs - held.usedMs >= this.idleMs && !held.log.isExpiringCursors;
+      if (isLeft && held.log.canRest) this.closeLog(name, held.log);
     }
     const gone = new Set([...this.closed].filter((name) => !this.open.has(name)));
     this.closed.clear();

@@ -12,10 +12,11 @@ let gone: Set<string>;
 let logs: Logs;
 let stop: AbortController;
 
-function someLogs(openMax: number, id = "a"): Logs {
+function someLogs(openMax: number, id = "a", cursorExpiryMs = 0): Logs {
   const made = new Logs(
     logParts(store, {
       identity: anIdentity(id),
+      cursorExpiryMs,
       onGone: (names) => {
         for (const name of names) gone.add(name);
       },
@@ -84,6 +85,21 @@ describe("the logs of a sidecar", () => {
     await inTime(subscriber.ended);
     await passTime(3 * IDLE_MS);
     expect(gone.has("followed")).toBe(true);
+  });
+
+  it("stay open while cursors of a log that is led here count towards their expiry, unless the place is needed", async () => {
+    const led = someLogs(2, "c", 100 * IDLE_MS);
+    await appendTo(led.get("a"), anAppend().of(5));
+    const position = { consumer: "dead", received: 1n, flushed: 1n, applied: 1n, stateHash: Buffer.alloc(0) };
+    await led.get("a").updateCursor({ ...position, isRewindAllowed: false });
+    await passTime(20 * IDLE_MS);
+    expect(gone.has("a")).toBe(false);
+    for (const name of ["b", "c"]) {
+      await append(name, led);
+      await passTime(5000);
+    }
+    expect(gone.has("a")).toBe(true);
+    await led.close();
   });
 
   it("do not forget that a log was lost to another sidecar", async () => {
