@@ -20,6 +20,8 @@ import { isRefusedByLeadership, SimulatedSidecar } from "./sidecar.js";
 const keys = keysOf(LOG);
 const TTL_MS_MAX = 3000;
 const READY_MS_MAX = 1500;
+/** The lease of the dead, one candidate that does not get ready, and the pauses between attempts. */
+const RECOVERY_MS_MAX = TTL_MS_MAX + READY_MS_MAX + 1000;
 /** A call that was lost before the peace has to time out first. */
 const END_MS_MAX = TTL_MS_MAX + 1000;
 const STORM: Weather = { lostRequest: 0.1, lostReply: 0.1, lateRequest: 0.15, latencyMsMax: 60, deafWatch: 0.3 };
@@ -41,6 +43,8 @@ export interface Verdict {
   readonly reigns: number;
   readonly handOvers: Record<string, number>;
   readonly ends: Record<string, number>;
+  /** From when nothing failed any more to the next acknowledged append; 0 where tokens decide. */
+  readonly recoveryMs: number;
 }
 
 /** Sidecars and candidates that contend for one log, by a seed. */
@@ -66,6 +70,7 @@ export class Contest {
   private readonly withTokens: boolean;
   private token = 0n;
   private births = 0;
+  private recoveryMs = 0;
 
   constructor(readonly seed: number) {
     const dice = new Dice(seed);
@@ -315,6 +320,7 @@ export class Contest {
       each.silentUntilMs = 0;
     }
     await time.pass(Math.max(10, ...this.sidecars.map(({ pausedUntilMs }) => pausedUntilMs - time.nowMs)));
+    const peaceMs = time.nowMs;
     this.enterMissing(true);
     // A call that is under way may still have to time out, and a term that is led still be found to be lost.
     const withinMs = TTL_MS_MAX + 2 * READY_MS_MAX + 4000;
@@ -338,6 +344,10 @@ export class Contest {
       const item = leader?.sidecar.append(anAppend().of(1));
       await time.pass(100);
       isAppended = item?.settled !== undefined && "appended" in item.settled;
+    }
+    this.recoveryMs = time.nowMs - peaceMs;
+    if (this.recoveryMs > RECOVERY_MS_MAX) {
+      this.violations.push(`the next append was acknowledged ${this.recoveryMs} ms after the last fault`);
     }
     if (!isAppended) this.violations.push(`no append succeeds ${withinMs} ms after the last fault`);
   }
@@ -489,6 +499,7 @@ export class Contest {
       reigns: chronicle.reigns.length,
       handOvers,
       ends,
+      recoveryMs: this.recoveryMs,
     };
   }
 }
