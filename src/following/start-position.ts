@@ -80,6 +80,8 @@ async function requireReadable(
   return { next: from, previous: { term, chain: chain === "" ? previous.chain : chain } };
 }
 
+const HEAD_READS_MAX = 16;
+
 async function requireStored(
   store: KvStore,
   keys: LogKeys,
@@ -87,15 +89,17 @@ async function requireStored(
   id: bigint,
   { chain }: Origin,
 ): Promise<void> {
-  const { pair } = await store.get(keys.head);
-  const stored = pair === undefined ? 0n : decodeHead(pair).lastSequenceId;
-  const head = stored > feed.head ? stored : feed.head;
-  if (id <= head) return;
-  // Who holds the chain of an entry has received it: it was there.
-  if (chain !== "" && pair !== undefined && (await isNewestHead(store, keys, pair))) {
-    throw new HistoryDivergedError(keys.log, id, chain, `none, since it ends at ${stored}`);
+  for (let attempt = 1; ; attempt++) {
+    const { pair } = await store.get(keys.head);
+    const stored = pair === undefined ? 0n : decodeHead(pair).lastSequenceId;
+    const head = stored > feed.head ? stored : feed.head;
+    if (id <= head) return;
+    if (chain === "" || pair === undefined || attempt > HEAD_READS_MAX) throw new BeyondHeadError(id + 1n, head);
+    // Who holds the chain of an entry has received it: it was there. The head may be moving, so it is read again.
+    if (await isNewestHead(store, keys, pair)) {
+      throw new HistoryDivergedError(keys.log, id, chain, `none, since it ends at ${stored}`);
+    }
   }
-  throw new BeyondHeadError(id + 1n, head);
 }
 
 async function afterHead(store: KvStore, keys: LogKeys, feed: LogFeed): Promise<Place> {

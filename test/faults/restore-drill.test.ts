@@ -171,6 +171,7 @@ class Stage {
   readonly witness: Witness;
   private candidate: Candidate | undefined;
   private candidates = 0;
+  private leave: () => void = () => undefined;
 
   private constructor(
     private readonly drill: Drill,
@@ -196,8 +197,10 @@ class Stage {
       id: `master-${++this.candidates}`,
       ttlMs: 2_000,
     });
+    this.leave();
     const gone = new AbortController();
-    atEnd(() => gone.abort());
+    this.leave = () => gone.abort();
+    atEnd(this.leave);
     // It follows too, and so ends when it is told that what it has seen is lost.
     candidate.run(gone.signal).catch(() => undefined);
     await waitFor(() => candidate.isLeading, { deadlineMs: NOTICED_MS_MAX, what: "the master to lead" });
