@@ -222,10 +222,12 @@ export function toSidecarStatus({ id, version, startedWallMs, isShuttingDown, st
 
 export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, view: LogView | undefined) {
   const writer = log.primary.writer?.status;
+  const head = newestHead(log, state);
+  const behind = (position: bigint) => (head > position ? head - position : 0n);
   return create(LogStatusSchema, {
     log: log.name,
     logId: state.logId,
-    headSequenceId: state.head,
+    headSequenceId: head,
     floorSequenceId: state.floor,
     role: toRole(log, state.leader.term),
     leader: toLeader(state.leader),
@@ -243,14 +245,14 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
           },
         }),
     subscribers: [...log.subscriptions].slice(0, ITEMS_MAX).map(([id, subscription]) => {
-      const { sent, lag, lagMs, phase, bufferedBytes } = subscription.status;
+      const { sent, lagMs, phase, bufferedBytes } = subscription.status;
       return {
         id,
         consumer: subscription.options.consumer,
         peer: subscription.options.peer,
         phase: phase === "live" ? SubscriberPhase.LIVE : SubscriberPhase.CATCHING_UP,
         sentSequenceId: sent,
-        lagEntries: lag,
+        lagEntries: behind(sent),
         bufferedBytes: BigInt(bufferedBytes),
         lagTime: durationFromMs(lagMs),
         connectedAt: timestampFromMs(subscription.connectedWallMs),
@@ -262,7 +264,7 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
         receivedSequenceId: cursor.receivedSequenceId,
         flushedSequenceId: cursor.flushedSequenceId,
         appliedSequenceId: cursor.appliedSequenceId,
-        lagEntries: state.head > cursor.appliedSequenceId ? state.head - cursor.appliedSequenceId : 0n,
+        lagEntries: behind(cursor.appliedSequenceId),
         stateHash: cursor.stateHash,
         updatedAt: timestampFromMs(Number(cursor.updatedAtMs)),
       })),
@@ -274,6 +276,13 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
       Math.max(0, state.cursors.length - ITEMS_MAX) + Math.max(0, state.damagedCursors.length - ITEMS_MAX),
     ...(state.observedWallMs === undefined ? {} : { observedAt: timestampFromMs(state.observedWallMs) }),
   });
+}
+
+/** The feed goes on while the store is read: subscribers and view may be beyond the head that was read. */
+function newestHead(log: Log, { logId, head }: LogState): bigint {
+  const { feedView } = log;
+  const isSameLog = feedView.logId !== undefined && Buffer.compare(feedView.logId, logId) === 0;
+  return isSameLog && feedView.head > head ? feedView.head : head;
 }
 
 function toStandbyStatus({ phase, history, applied, keys, divergences }: LogView) {

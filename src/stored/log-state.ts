@@ -38,11 +38,12 @@ export async function readLogState(store: KvStore, keys: LogKeys, clock: Clock):
       return undefined;
     }
   };
-  const [head, leadership, floor, cursors] = await Promise.all([
+  // First: no cursor is beyond the head of its time, so none is beyond a head that is read after it.
+  const cursors = await readCursors(store, keys);
+  const [head, leadership, floor] = await Promise.all([
     tolerant(store.get(keys.head).then(({ pair }) => (pair === undefined ? "missing" : decodeHead(pair)))),
     tolerant(readLeadership(store, keys)),
     tolerant(readFloor(store, keys)),
-    readCursors(store, keys),
   ]);
   if (head === "missing") return head;
   const term = leadership?.term;

@@ -17,7 +17,8 @@ import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { Views } from "../../src/standby/views.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
-import { inTime, passTime, testClock, until, useFakeTime } from "../log/support.js";
+import { aSubscriber } from "../following/followers.js";
+import { inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { LIMITS } from "../oplog/entries-support.js";
 import { Side, TTL_MS } from "../promotion/side.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
@@ -85,6 +86,84 @@ describe("GetStatus", () => {
     const { log } = await statusAt(side);
     expect(log).toMatchObject({ role: Role.PRIMARY, headSequenceId: 1n, leader: { id: "a", term: 1n } });
     expect([log?.observedAt, log?.leaseLeft]).toEqual([undefined, undefined]);
+  });
+});
+
+/** What `read` does once somebody has called it, and is held there until `goOn`. */
+function aPause() {
+  let arrive = () => {};
+  const arrived = new Promise<void>((resolve) => {
+    arrive = resolve;
+  });
+  let goOn = () => {};
+  const over = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  const pause = () => {
+    arrive();
+    return over;
+  };
+  return { pause, arrived, goOn };
+}
+
+describe("a status of a log that goes on while it is read", () => {
+  it("tells a head that no subscriber is beyond, and the lag from there", async () => {
+    const side = new Side("a", store);
+    await side.append();
+    const subscriber = aSubscriber(side.log);
+    await until(() => subscriber.sink.covered === 1n, "1");
+    const { pause, arrived, goOn } = aPause();
+    const get = store.get.bind(store);
+    store.get = async (key, options) => {
+      const answer = await get(key, options);
+      if (key === keysOf().head) await pause();
+      return answer;
+    };
+    const status = statusAt(side);
+    await arrived;
+    store.get = get;
+    for (let id = 2; id <= 30; id++) await side.append();
+    await until(() => subscriber.sink.covered === 30n, "30");
+    subscriber.sink.pause();
+    for (let id = 31; id <= 60; id++) await side.append();
+    await until(() => side.log.feedView.head === 60n, "the feed to be at 60");
+    goOn();
+    const { log } = await status;
+    expect(log?.headSequenceId).toBe(60n);
+    const [behind] = log?.subscribers ?? [];
+    expect(behind?.sentSequenceId).toBeGreaterThanOrEqual(30n);
+    expect(behind?.lagEntries).toBe(60n - behind!.sentSequenceId!);
+    subscriber.leave();
+  });
+
+  it("tells of no cursor beyond the head", async () => {
+    const [side, other] = [new Side("a", store), new Side("b", inner)];
+    await other.append();
+    const { pause, arrived, goOn } = aPause();
+    const page = store.page.bind(store);
+    store.page = async (range, options) => {
+      if (range.from === keysOf().cursorsFrom) await pause();
+      return page(range, options);
+    };
+    const status = statusAt(side);
+    await arrived;
+    await passTime(10);
+    await other.append();
+    await inTime(
+      other.log.updateCursor({
+        consumer: "c",
+        received: 2n,
+        flushed: 2n,
+        applied: 2n,
+        stateHash: new Uint8Array(),
+        isRewindAllowed: false,
+      }),
+    );
+    goOn();
+    expect((await status).log).toMatchObject({
+      headSequenceId: 2n,
+      cursors: [{ appliedSequenceId: 2n, lagEntries: 0n }],
+    });
   });
 });
 

@@ -89,6 +89,36 @@ describe("the readiness of a view", () => {
     await leave();
   });
 
+  it("never shows more applied than there is, though the log goes on while it is read", async () => {
+    await appendTo(primary, anAppend());
+    const { view, reader, follows, leave } = await aStandby();
+    await follows();
+    const get = store.get.bind(store);
+    let hasReadHead = () => {};
+    const headRead = new Promise<void>((resolve) => {
+      hasReadHead = resolve;
+    });
+    let goOn = () => {};
+    const paused = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    store.get = async (key, options) => {
+      const answer = await get(key, options);
+      if (key !== keys.head) return answer;
+      hasReadHead();
+      await paused;
+      return answer;
+    };
+    const reading = reader.read("log", forever);
+    await headRead;
+    store.get = get;
+    await appendTo(primary, anAppend().of(2));
+    await until(() => view.applied === 3, "the view to apply what came");
+    goOn();
+    expect(await inTime(reading)).toMatchObject({ verdict: "promotable", blockers: [], applied: 3n, head: 3n });
+    await leave();
+  });
+
   it("names who holds the lease and for how long, until the lease is gone", async () => {
     const { read, follows, leave } = await aStandby();
     await follows();
