@@ -68,6 +68,8 @@ export class View implements LogView {
   private headSeen = 0n;
   private headConfirmedMs: number;
   private violationReportedMs = Number.NEGATIVE_INFINITY;
+  /** Why the log could not be followed when it was last tried. */
+  private interruption: string | undefined;
 
   constructor(
     private readonly parts: ViewParts,
@@ -232,11 +234,7 @@ export class View implements LogView {
         if (error instanceof ShuttingDownError || signal.aborted) return;
         if (!isPassing(error)) return this.fail(error);
         if (this.state.applied > before) backoff.reset();
-        const { logger } = this.parts;
-        logger.warn(
-          { event: "view_interrupted", log: this.name, err: error },
-          "the view tries again to follow the log",
-        );
+        this.noteInterrupted(error);
         await this.retry.waitAtMost(clock, backoff.delayMs(), this.retry.version, signal);
       }
     }
@@ -262,7 +260,7 @@ export class View implements LogView {
       this.logId,
       {
         batch: (frame, { chain }) => this.apply(frame, chain),
-        notice: async () => undefined,
+        notice: async () => this.noteFollowed(),
         bufferedBytes: 0,
         hasRoom: true,
       },
@@ -272,6 +270,7 @@ export class View implements LogView {
 
   private async apply(frame: Buffer, chain: string): Promise<void> {
     const { state, name } = this;
+    this.noteFollowed();
     await this.reader.untilFree();
     // Before the first entry is applied, so that the first load is seen from its beginning.
     this.life.look();
@@ -284,6 +283,18 @@ export class View implements LogView {
     this.parts.observer.applied(name, state.applied, state.keys, state.bytes);
     this.change.notify();
     await this.parts.clock.yieldTurn();
+  }
+
+  /** It is tried again and again: one line when that begins, and when the reason changes. */
+  private noteInterrupted({ reason, message }: OplogError): void {
+    if (this.interruption === reason) return;
+    this.interruption = reason;
+    const facts = { event: "view_interrupted", log: this.name, reason, error: message };
+    this.parts.logger.warn(facts, "the view cannot follow the log at the moment, and tries again");
+  }
+
+  private noteFollowed(): void {
+    this.interruption = undefined;
   }
 
   private fail(error: unknown): void {
@@ -327,6 +338,6 @@ function isExplained(error: unknown): error is Error {
 }
 
 /** The store is away, or a limit of the sidecar is reached. Everything else is the log's own and stays so. */
-function isPassing(error: unknown): boolean {
+function isPassing(error: unknown): error is OplogError {
   return error instanceof OplogError && (error.code === "UNAVAILABLE" || error.code === "RESOURCE_EXHAUSTED");
 }

@@ -8,7 +8,7 @@ import { type Clock, systemClock } from "../../src/oplog/clock.js";
 import { contentCrc32c } from "../../src/oplog/entries.js";
 import { LogKeys } from "../../src/oplog/keys.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
-import { silentLogger } from "../../src/oplog/logger.js";
+import { type Logger, silentLogger } from "../../src/oplog/logger.js";
 import { silentObserver } from "../../src/oplog/observer.js";
 import { type CommittedRun, decodeRecord, openBody } from "../../src/oplog/record.js";
 import { type Appended, type AppendItem, type AppendOutcome, QueueBudget } from "../../src/writing/append-item.js";
@@ -187,6 +187,7 @@ export interface WriterShape {
   readonly writeDeadlineMs?: number;
   readonly codec?: Codec;
   readonly onCommitted?: (run: CommittedRun) => void;
+  readonly logger?: Logger;
 }
 
 /** A writer that has claimed its term and runs. */
@@ -218,7 +219,7 @@ export async function aWriter(store: KvStore, shape: WriterShape = {}): Promise<
     window: await restoreWindow(store, keys, testClock, claim.head),
     budget,
     clock: testClock,
-    logger: silentLogger,
+    logger: shape.logger ?? silentLogger,
     observer: silentObserver,
     settings: {
       record: { ...SETTINGS.record, ...shape.record },

@@ -4,7 +4,8 @@ import { Metrics } from "../../src/telemetry/metrics.js";
 import { campaignObserver } from "../../src/telemetry/observers.js";
 import { appendedOf, errorOf, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
-import { aLogger, refusalOf, Side, type SideShape } from "./side.js";
+import { aLogger } from "../support/logged-lines.js";
+import { refusalOf, Side, type SideShape } from "./side.js";
 
 useFakeTime();
 

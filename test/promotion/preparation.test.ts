@@ -2,7 +2,8 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { appendedOf, inTime, keysOf, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
-import { aLogger, type Entrant, refusalOf, Side } from "./side.js";
+import { aLogger } from "../support/logged-lines.js";
+import { type Entrant, refusalOf, Side } from "./side.js";
 
 useFakeTime();
 

@@ -73,23 +73,6 @@ export class Entrant {
   }
 }
 
-export interface LoggedLine {
-  readonly level: "info" | "warn";
-  readonly event: string;
-  readonly message: string;
-  readonly facts: Record<string, unknown>;
-}
-
-/** A logger that keeps what it is told. */
-export function aLogger(): { readonly logger: Logger; readonly lines: LoggedLine[] } {
-  const lines: LoggedLine[] = [];
-  const note = (level: LoggedLine["level"]) => (facts: object, message: string) => {
-    const { event, ...others } = facts as { event: string };
-    lines.push({ level, event, message, facts: others });
-  };
-  return { logger: { ...silentLogger, info: note("info"), warn: note("warn") }, lines };
-}
-
 /** One sidecar without its surface. Its time is that of the test. */
 export class Side {
   readonly logs: Logs;

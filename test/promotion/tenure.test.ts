@@ -25,8 +25,9 @@ import {
 } from "../log/support.js";
 import { leased } from "../standby/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
+import { aLogger, type LoggedLine } from "../support/logged-lines.js";
 import { waitFor } from "../support/wait.js";
-import { aLogger, type Entrant, type LoggedLine, refusalOf, Side, TTL_MS } from "./side.js";
+import { type Entrant, refusalOf, Side, TTL_MS } from "./side.js";
 
 useFakeTime();
 

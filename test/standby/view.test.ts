@@ -1,8 +1,14 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Log } from "../../src/log/log.js";
 import { batchFrame } from "../../src/oplog/batch-frame.js";
-import { NoViewError, StoreUnavailableError, ViewFailedError } from "../../src/oplog/errors.js";
-import { silentLogger } from "../../src/oplog/logger.js";
+import {
+  NoViewError,
+  type OplogError,
+  StoreUnavailableError,
+  TooManyError,
+  ViewFailedError,
+} from "../../src/oplog/errors.js";
+import { type Logger, silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
 import { sleep } from "../../src/oplog/timing.js";
@@ -11,6 +17,7 @@ import { trim } from "../../src/stored/trim.js";
 import { aLog, appendTo } from "../following/followers.js";
 import { anAppend, inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
+import { aLogger } from "../support/logged-lines.js";
 import { batchOf, hex, Model, type Operation, put } from "./support.js";
 
 useFakeTime();
@@ -35,14 +42,14 @@ async function append(...operations: Operation[]): Promise<void> {
   for (const operation of operations) model.apply(operation);
 }
 
-function aView() {
+function aView(logger: Logger = silentLogger) {
   const told = { applied: 0, keys: 0, violations: 0 };
   const phases: string[] = [];
   const views = new Views(
     {
       openLog: () => log,
       clock: testClock,
-      logger: silentLogger,
+      logger,
       observer: {
         applied: (_, sequenceId, keys) => Object.assign(told, { applied: sequenceId, keys }),
         keyOrderViolated: () => {
@@ -119,6 +126,42 @@ describe("a view", () => {
     store.comeBack();
     await until(isFollowing(view), "the view to follow");
     expect(hex(view.state.stateHash)).toBe(model.hash);
+    leave();
+    await inTime(ended);
+  });
+
+  it("that cannot follow says so once for each reason, and again after it has followed", async () => {
+    await append(put("a", "1"));
+    const honest = log.subscribe.bind(log);
+    let refusal: OplogError | undefined = new StoreUnavailableError(1, "try again");
+    let attempts = 0;
+    log.subscribe = async (options, start, logId, sink, signal) => {
+      attempts++;
+      if (refusal !== undefined) throw refusal;
+      const passing = new AbortController();
+      passed = passing;
+      signal.addEventListener("abort", () => passing.abort());
+      await honest(options, start, logId, sink, passing.signal);
+      if (refusal !== undefined) throw refusal;
+    };
+    let passed: AbortController | undefined;
+    const { logger, lines } = aLogger();
+    const interruptions = () =>
+      lines.filter(({ event }) => event === "view_interrupted").map(({ level, facts }) => ({ level, ...facts }));
+    const { view, leave, ended } = aView(logger);
+    await until(() => attempts === 5, "five attempts");
+    const away = { level: "warn", log: "log", reason: "STORE_UNREACHABLE", error: expect.stringMatching(/1 ms/) };
+    expect(interruptions()).toEqual([away]);
+    refusal = new TooManyError("subscriptions", 1, 1000);
+    await until(() => attempts === 8, "three more");
+    const many = { level: "warn", log: "log", reason: refusal.reason, error: refusal.message };
+    expect(interruptions()).toEqual([away, many]);
+    refusal = undefined;
+    await until(isFollowing(view), "the view to follow");
+    refusal = new TooManyError("subscriptions", 1, 1000);
+    passed?.abort();
+    await until(() => attempts >= 11, "further attempts");
+    expect(interruptions()).toEqual([away, many, many]);
     leave();
     await inTime(ended);
   });

@@ -23,6 +23,7 @@ import {
   useFakeTime,
 } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
+import { aLogger } from "../support/logged-lines.js";
 
 useFakeTime();
 
@@ -117,6 +118,28 @@ describe("a primary without an election", () => {
     expect(primary.role).toBe("standby");
     store.comeBack();
     expect(appendedOf(await append(primary)).first).toBe(1n);
+  });
+
+  it("that cannot claim is logged once for each reason, and again after it has claimed", async () => {
+    const { logger, lines } = aLogger();
+    const { primary } = aLog(store, { logger, settings: { ...SETTINGS, writeDeadlineMs: 200 } });
+    const failures = () => lines.filter(({ event }) => event === "claim_failed").map(({ facts }) => facts.error);
+    const fail = async (times: number) => {
+      for (let time = 0; time < times; time++) await inTime(primary.lead()).catch(() => undefined);
+    };
+    store.goAway();
+    await fail(3);
+    expect(failures()).toHaveLength(1);
+    store.comeBack();
+    store.refuseNextTxns(3);
+    await fail(3);
+    expect(failures()).toHaveLength(2);
+    expect(failures()[1]).not.toBe(failures()[0]);
+    await append(primary);
+    store.goAway();
+    await append(primary);
+    await fail(2);
+    expect(failures()).toHaveLength(3);
   });
 
   it("that the store refuses says that", async () => {

@@ -33,6 +33,7 @@ import {
   useFakeTime,
 } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
+import { aLogger } from "../support/logged-lines.js";
 
 useFakeTime();
 
@@ -402,6 +403,24 @@ describe("a store that stays away", () => {
     store.refuseNextTxns(1000);
     expect(errorOf(await inTime(append(anAppend()).outcome))).toBeInstanceOf(StoreRefusalError);
     expect(await ids()).toEqual([]);
+  });
+
+  it.each([
+    ["error", "writer_stalled", "could not write within the deadline", () => store.goAway(), false],
+    ["error", "writer_refused", "the store refuses what is written", () => store.refuseNextTxns(1000), false],
+    ["warn", "writer_stopped", "the writer was stopped while the store failed it", () => store.goAway(), true],
+  ] as const)("is logged as %s %s: %s", async (level, event, message, fail, isStopped) => {
+    const { logger, lines } = aLogger();
+    const { append, abort, running } = await aWriter(store, { writeDeadlineMs: 500, logger });
+    fail();
+    append(anAppend());
+    await passTime(100);
+    if (isStopped) abort();
+    await inTime(running);
+    const ends = lines.filter((line) => line.event.startsWith("writer_"));
+    expect(ends).toMatchObject([{ level, event, facts: { log: "log", term: "1", store: expect.any(String) } }]);
+    expect(ends[0]?.message).toContain(message);
+    expect(ends[0]?.facts.failedMs).toBeGreaterThanOrEqual(isStopped ? 50 : 500);
   });
 
   it("says since when it fails, and that it has recovered", async () => {
