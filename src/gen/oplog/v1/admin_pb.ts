@@ -54,7 +54,7 @@ export type DeleteCursorRequest = Message<"oplog.v1.DeleteCursorRequest"> & {
   log: string;
 
   /**
-   * As GetStatus names it: 1 to 512 printable ASCII characters, for what is damaged may have any name.
+   * As GetStatus names it: 1 to 512 printable ASCII characters, since a damaged cursor may have any name.
    *
    * @generated from field: string consumer = 2;
    */
@@ -82,17 +82,17 @@ export const DeleteCursorResponseSchema: GenMessage<DeleteCursorResponse> = /*@_
   messageDesc(file_oplog_v1_admin, 3);
 
 /**
- * For operators: what changes how a sidecar sees its logs, and what ends. Errors are those of OpLogService.
+ * For operators. Errors are those of OpLogService.
  *
  * @generated from service oplog.v1.AdminService
  */
 export const AdminService: GenService<{
   /**
-   * Takes the store as it is now for the right one, after it was restored from a backup, or moved: while it is not, every
-   * call is refused with STORE_REPLACED (another cluster, or older data), or HISTORY_DIVERGED (entries that this sidecar
-   * has seen are lost). What the sidecar has seen of its logs is forgotten, and views of another history are built anew.
-   * Nothing in the logs is changed. Of etcd it is enough to call it at one sidecar as far as the store goes: the others
-   * find out. Subscribers that have seen entries that are lost are still told so, one by one.
+   * Accepts the store as it is now, after it was restored from a backup or moved. Until then every call is refused with
+   * STORE_REPLACED (another cluster, or older data) or HISTORY_DIVERGED (entries that this sidecar has seen are lost). The
+   * sidecar forgets what it has seen of its logs, and builds views of another history anew. Nothing in the logs is changed.
+   * With etcd, the other sidecars find out that the store was adopted; to make one of them forget what it has seen, call
+   * Adopt there too. Subscribers that have seen lost entries are still told so, one by one.
    *
    * @generated from rpc oplog.v1.AdminService.Adopt
    */
@@ -102,8 +102,8 @@ export const AdminService: GenService<{
     output: typeof AdoptResponseSchema;
   },
   /**
-   * Removes the cursor of a consumer that is gone, or one that is damaged. NOT_FOUND (CURSOR_NOT_FOUND) if there is none. A
-   * consumer that reports again makes it anew; one that subscribes from it is told CURSOR_NOT_FOUND.
+   * Removes the cursor of a consumer that is gone, or a damaged cursor. NOT_FOUND (CURSOR_NOT_FOUND) if there is none. The
+   * next UpdateCursor of the consumer creates a new cursor; Subscribe(from_cursor) before that gets CURSOR_NOT_FOUND.
    *
    * @generated from rpc oplog.v1.AdminService.DeleteCursor
    */

@@ -38,9 +38,9 @@ export type Entry = Message<"oplog.v1.Entry"> & {
   term: bigint;
 
   /**
-   * Wall clock of the primary's sidecar when it sealed the record, Unix milliseconds, and not lower than that of the entry
-   * before: it stands still until a clock that is behind has caught up. Only where the entry before is more than a day
-   * ahead of that clock, which is then taken for the mistake of another clock, does it go back. Set by the sidecar.
+   * Wall clock of the primary's sidecar when it sealed the record, Unix milliseconds. Never lower than that of the entry
+   * before: while the clock is behind, the time of that entry is repeated. One exception: if the entry before is more than a
+   * day ahead of the clock, its time counts as a mistake, and the time goes back to the clock. Set by the sidecar.
    *
    * @generated from field: uint64 timestamp_ms = 3;
    */
@@ -89,8 +89,8 @@ export type Entry = Message<"oplog.v1.Entry"> & {
   headers: { [key: string]: string };
 
   /**
-   * Of a PUT_END, and of it only: the lease of the object, counted from timestamp_ms; at most 315,360,000,000 (10 years).
-   * 0 = none of its own. See "Object leases" in standby.proto.
+   * Of a PUT_END only: the lease of the object, counted from timestamp_ms; at most 315,360,000,000 (10 years). 0 = the object
+   * has no lease of its own. See "Object leases" in standby.proto.
    *
    * @generated from field: uint64 lease_ms = 10;
    */
@@ -123,7 +123,7 @@ export enum OpType {
   PUT_END = 1,
 
   /**
-   * Gives up a put that was begun and not finished.
+   * Gives up a put that was started and not finished.
    *
    * @generated from enum value: OP_TYPE_PUT_REVOKE = 2;
    */

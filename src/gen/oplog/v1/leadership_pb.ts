@@ -104,9 +104,10 @@ export type Candidate = Message<"oplog.v1.Candidate"> & {
   noHandshake: boolean;
 
   /**
-   * The candidate promises to send something, such as Alive, at least this often: 500 ms to 60 s; unset = it does not. One
-   * that is silent for longer is taken for dead though its connection stands: Lost(SILENT) as soon as what LeaseRenewed
-   * promised it has run out. Without it a master that hangs or is stopped, beside a sidecar that runs, keeps leading.
+   * The candidate promises to send something, such as Alive, at least this often: 500 ms to 60 s; unset = no such promise. A
+   * candidate that is silent for longer counts as dead although its connection is open: it gets Lost(SILENT) when the time
+   * that LeaseRenewed promised is over. Without alive_within a master that hangs or is stopped keeps leading as long as its
+   * sidecar runs.
    *
    * @generated from field: google.protobuf.Duration alive_within = 7;
    */
@@ -139,7 +140,7 @@ export type Ready = Message<"oplog.v1.Ready"> & {
   stateHash: Uint8Array;
 
   /**
-   * Prepare.term, of which this is the answer; 0 = the newest. An answer to an older one is ignored.
+   * The term of the Prepare that this answers; 0 = the newest. An answer to an older Prepare is ignored.
    *
    * @generated from field: uint64 term = 3;
    */
@@ -214,21 +215,22 @@ export const CampaignResponseSchema: GenMessage<CampaignResponse> = /*@__PURE__*
   messageDesc(file_oplog_v1_leadership, 4);
 
 /**
- * Sent at first unless the log is vacant, whenever the leader has changed, and when the store refuses the candidacy.
+ * Sent first unless the log is vacant, then whenever the leader has changed, and when the store refuses the candidacy.
  *
  * @generated from message oplog.v1.Waiting
  */
 export type Waiting = Message<"oplog.v1.Waiting"> & {
   /**
-   * Who leads; an empty id = nobody at the moment, and somebody else is about to. Unset = not known, since the store refuses.
+   * Who leads. An empty id = nobody at the moment, and another candidate is about to. Unset = not known, since the store
+   * refuses.
    *
    * @generated from field: oplog.v1.Leader leader = 1;
    */
   leader?: Leader | undefined;
 
   /**
-   * Why the store refuses what the candidacy needs, a lease or the claim of the term: no space left, no permission. For
-   * people. It is tried again until the store takes it; the next message tells that it has. Empty = it does not refuse.
+   * For people: why the store refuses what the candidacy needs (a lease, or the claim of the term): no space left, no
+   * permission. The sidecar tries again until the store accepts it; then the next message comes. Empty = no refusal.
    *
    * @generated from field: string store_refusal = 2;
    */
@@ -247,7 +249,7 @@ export const WaitingSchema: GenMessage<Waiting> = /*@__PURE__*/
  */
 export type Prepare = Message<"oplog.v1.Prepare"> & {
   /**
-   * The term to be led. Of a hand-over it is claimed only after Ready; otherwise it is claimed already, and every earlier
+   * The term to be led. In a hand-over it is claimed only after Ready; otherwise it is claimed already, and every earlier
    * leader is fenced.
    *
    * @generated from field: uint64 term = 1;
@@ -315,7 +317,7 @@ export const LeadingSchema: GenMessage<Leading> = /*@__PURE__*/
   messageDesc(file_oplog_v1_leadership, 7);
 
 /**
- * What the promotion took, from when this sidecar saw that it was its turn.
+ * How long the promotion took, from when this sidecar saw that the turn of its candidate had come.
  *
  * @generated from message oplog.v1.PromotionTimes
  */
@@ -356,9 +358,9 @@ export const PromotionTimesSchema: GenMessage<PromotionTimes> = /*@__PURE__*/
  */
 export type LeaseRenewed = Message<"oplog.v1.LeaseRenewed"> & {
   /**
-   * For so long from the moment of sending nobody else can lead. Conservative: counted from before the renewal was asked
-   * for, less a margin. A receiver that counts from receipt errs by the time that the message was under way, which is
-   * unbounded if the receiver was stopped; valid_until_monotonic_ns has no such error.
+   * Nobody else can lead for so long after this message was sent. The time is counted from before the renewal was asked for,
+   * less a margin. A receiver that counts from when it got the message is late by the time that the message was on its way,
+   * which has no bound if the receiver was stopped; valid_until_monotonic_ns has no such error.
    *
    * @generated from field: uint64 valid_for_ms = 1;
    */
@@ -842,9 +844,9 @@ export const LeadershipModeSchema: GenEnum<LeadershipMode> = /*@__PURE__*/
  *   TOKEN    a master with an election of its own calls ClaimTerm.
  *   ELECTED  masters call Campaign; the store decides, by a lease.
  *
- * An append claims only a log that has known neither token nor election. A candidate takes over from AUTO, and ClaimTerm
- * from both, for good: a log that has been claimed by token is claimed by tokens alone from then on, and Campaign is
- * refused there with FAILED_PRECONDITION (LEADERSHIP_BY_TOKEN).
+ * An append claims only a log that has never been claimed by a candidate or a token. A candidate ends AUTO for good, and
+ * ClaimTerm ends both other modes for good: after it only tokens can claim the log, and Campaign is refused with
+ * FAILED_PRECONDITION (LEADERSHIP_BY_TOKEN).
  *
  * @generated from service oplog.v1.LeadershipService
  */
@@ -861,29 +863,30 @@ export const LeadershipService: GenService<{
    *                              <-   LeaseRenewed(valid_for) ...
    *                              <-   Lost(reason), end of the stream
    *
-   * Prepare tells the last entry that the new leader must have applied: Ready answers with exactly that id. A candidate
-   * that has not within ready_timeout is passed over, Lost(NOT_READY), and the next one is tried; a lower id is no answer
-   * yet, and one that comes before Prepare does not count. A higher one is refused with OUT_OF_RANGE (BEYOND_HEAD), and a
-   * state_hash that is not that of the view which this sidecar keeps (--views) with FAILED_PRECONDITION (STATE_DIVERGED):
-   * this candidate cannot lead. Where a view is kept, it too must have applied everything up to that id before Leading is
-   * said. After Prepare may come Waiting again (a hand-over was abandoned), or Prepare again, with a higher final id;
-   * after Leading, Leading again with a higher term.
+   * Prepare tells the last entry that the new leader must have applied; Ready answers with exactly that id. A candidate that
+   * sends no such Ready within ready_timeout is passed over: it gets Lost(NOT_READY), and the next candidate is tried. A
+   * Ready with a lower id is ignored, as is a Ready before Prepare. A Ready with a higher id is refused with OUT_OF_RANGE
+   * (BEYOND_HEAD). A state_hash that differs from that of this sidecar's view (--views) is refused with FAILED_PRECONDITION
+   * (STATE_DIVERGED): this candidate cannot lead. If this sidecar keeps a view of the log, Leading waits until the view has
+   * applied everything up to that id too. After Prepare the candidate may get Waiting again (a hand-over was abandoned), or
+   * Prepare again with a higher final id; after Leading, it may get Leading again with a higher term.
    *
-   * Ending the stream from the candidate's side gives the leadership up at once; a connection that breaks counts as that.
-   * So does SIGTERM of the sidecar. What has been accepted is written, then the next candidate leads. A candidate stops
-   * serving at Lost, at the end of the stream, or when what LeaseRenewed promised has run out, whichever is first. Nobody
-   * else leads before that promise has run out, unless the candidate ended the stream or somebody ended its leadership on
-   * purpose, by Resign, HandOver, ClaimTerm or SIGTERM of the sidecar: Lost is then told at about the moment when another
-   * may lead. A member of etcd that led the cluster, stood still and came back may also revoke a lease that was renewed
-   * meanwhile (https://github.com/etcd-io/etcd/issues/15247). Whatever it still sends, nothing is committed under its term
-   * once another has been claimed.
+   * A candidate that ends its stream gives the leadership up at once. A connection that breaks counts as that, and so does
+   * SIGTERM of the sidecar. What has been accepted is written, then the next candidate leads. A candidate must stop serving
+   * at Lost, at the end of the stream, or when the time that LeaseRenewed promised is over, whichever is first. Nobody else
+   * leads before that time is over, unless the candidate ended the stream, or somebody ended its leadership on purpose, by
+   * Resign, HandOver, ClaimTerm or SIGTERM of the sidecar: then the candidate gets Lost at about the moment when another one
+   * may lead. There is one more exception: a member of etcd that led the cluster, stood still and came back may revoke a
+   * lease that was renewed meanwhile (https://github.com/etcd-io/etcd/issues/15247). Whatever a former leader still sends,
+   * nothing is committed under its term once another term has been claimed.
    *
-   * With several masters at one sidecar the appends must name their term (AppendRequest.term): the sidecar cannot tell
-   * otherwise from which of them an append comes.
+   * With several masters at one sidecar the appends must name their term (AppendRequest.term): otherwise the sidecar cannot
+   * know which master an append comes from.
    *
-   * An id that campaigns already is refused with ALREADY_EXISTS (CANDIDATE_EXISTS): at once where it does so at this
-   * sidecar and has not been told Lost yet; where it does so with another endpoint, once that one has been seen to renew its lease. Beyond 64 candidates
-   * of one log at one sidecar: RESOURCE_EXHAUSTED (TOO_MANY).
+   * An id that campaigns already is refused with ALREADY_EXISTS (CANDIDATE_EXISTS). If the other candidate is at this
+   * sidecar and has not got Lost yet, the refusal comes at once; if it has another endpoint, the refusal comes when
+   * the other one has been seen to renew its lease. Beyond 64 candidates of one log at one sidecar: RESOURCE_EXHAUSTED
+   * (TOO_MANY).
    *
    * @generated from rpc oplog.v1.LeadershipService.Campaign
    */
@@ -893,9 +896,9 @@ export const LeadershipService: GenService<{
     output: typeof CampaignResponseSchema;
   },
   /**
-   * Makes the leader give up at once, also one that is not ready yet: Lost(RESIGNED). To be called at the sidecar that
-   * leads; elsewhere refused with NOT_PRIMARY, and with FAILED_PRECONDITION (NOT_ELECTED) where nobody campaigned. Answers
-   * once the log is vacant.
+   * Makes the leader give up at once, also a leader that is not ready yet: it gets Lost(RESIGNED). Call it at the sidecar
+   * that leads: others refuse it with NOT_PRIMARY. If nobody campaigned: FAILED_PRECONDITION (NOT_ELECTED). The answer comes
+   * when the log is vacant.
    *
    * @generated from rpc oplog.v1.LeadershipService.Resign
    */
@@ -905,14 +908,14 @@ export const LeadershipService: GenService<{
     output: typeof ResignResponseSchema;
   },
   /**
-   * Planned change of the leader, with nothing lost and nothing refused for good. To be called at the sidecar that leads.
-   * The target's sidecar reads beforehand what it needs. Then appends are held back, those accepted become durable, the
-   * target gets Prepare, and when it is ready it takes the term; appends that were held back are then refused with
-   * NOT_PRIMARY, which names the target. If the target is not ready in time the leader goes on as if nothing had been:
-   * ABORTED (HAND_OVER_ABANDONED). An unknown target is refused with NOT_FOUND (CANDIDATE_NOT_FOUND), a second hand-over
-   * at the same time with ABORTED (HAND_OVER_RUNNING), and NOT_READY tells that the candidate here prepares itself.
+   * Planned change of the leader: nothing is lost, and nothing is refused for good. Call it at the sidecar that leads. First
+   * the target's sidecar reads what it needs. Then new appends wait, accepted ones become durable, and the target gets
+   * Prepare. When the target is ready, it takes the term, and the appends that waited are refused with NOT_PRIMARY, which
+   * names the target. If the target is not ready in time, the leader goes on, and the call ends with ABORTED
+   * (HAND_OVER_ABANDONED). An unknown target is refused with NOT_FOUND (CANDIDATE_NOT_FOUND), a second hand-over at the same
+   * time with ABORTED (HAND_OVER_RUNNING). NOT_READY: the candidate here is still preparing.
    *
-   * After UNAVAILABLE the target may lead or not: GetLeader tells.
+   * After UNAVAILABLE the target may lead or not; ask GetLeader.
    *
    * @generated from rpc oplog.v1.LeadershipService.HandOver
    */
@@ -926,10 +929,10 @@ export const LeadershipService: GenService<{
    * number, a Raft term), and fences every writer below. From the answer on nothing can be committed by an earlier
    * leader, whatever it believes, and this sidecar accepts appends for the claimant.
    *
-   * A token must be higher than every one claimed before; an equal one is taken only from the same claimant, which so
-   * takes its log back after a restart. Lower ones are refused for ever with FAILED_PRECONDITION (STALE_TOKEN). Once a
-   * log has been claimed by token, no append claims it by itself any more: at a sidecar that has not claimed it appends
-   * are refused with NOT_PRIMARY.
+   * A token must be higher than every token claimed before. An equal token is accepted only from the same claimant, which
+   * takes its log back that way after a restart. Lower tokens are refused for ever with FAILED_PRECONDITION (STALE_TOKEN).
+   * Once a log has been claimed by token, no append claims it by itself any more: a sidecar that has not claimed it refuses
+   * appends with NOT_PRIMARY.
    *
    * After UNAVAILABLE the claim may have been made or not: claim again with the same token.
    *
@@ -941,7 +944,7 @@ export const LeadershipService: GenService<{
     output: typeof ClaimTermResponseSchema;
   },
   /**
-   * From the store, so at least as new as any answer before.
+   * Who leads. The answer is read from the store, so it is at least as new as any answer before.
    *
    * @generated from rpc oplog.v1.LeadershipService.GetLeader
    */

@@ -37,22 +37,23 @@ export type AppendRequest = Message<"oplog.v1.AppendRequest"> & {
   entries: Entry[];
 
   /**
-   * Compare-and-append: refused with ABORTED unless the head, when this append's turn comes, is exactly this.
+   * Compare-and-append: the append is refused with ABORTED unless the head is exactly this when the turn of the append comes.
    *
    * @generated from field: optional uint64 expected_sequence_id = 3;
    */
   expectedSequenceId?: bigint | undefined;
 
   /**
-   * Exactly once: the pair (writer_id, operation_id) commits at most once, across retries, restarts and failover; a
-   * retry is answered with the ids of the first commit and duplicate = true. 1 to 128 bytes, valid UTF-8. Both or none.
+   * Exactly once: the pair (writer_id, operation_id) commits at most once, across retries, restarts and failover. A retry
+   * is answered with the ids of the first commit and duplicate = true. 1 to 128 bytes, valid UTF-8. Set both or none.
    *
    * The operation ids of a writer must rise, not necessarily by one. Appends of one writer may be in flight together
    * only on one AppendStream: sent by several calls at once they may arrive out of order, and an id below one that has
-   * been committed is refused with ALREADY_EXISTS. The answers of the most recent operations (4,096 per writer, 65,536
-   * in all, within the last 64 MiB of records) are kept, that of a writer's last one always; an older id is refused as
-   * used, and never applied again. A log remembers 1,024 writers; beyond that the writer that has been silent longest,
-   * for over an hour, is forgotten: what it sends later counts as new, and ResolveAppend answers UNKNOWN for it.
+   * been committed is refused with ALREADY_EXISTS. The answers of the most recent operations are kept (4,096 per
+   * writer, 65,536 in all, within the last 64 MiB of records), and the last answer of each writer always. An older id is
+   * refused as used, and never applied again. A log remembers 1,024 writers. Beyond that it forgets the writer that has been
+   * silent longest, if that is over an hour: what this writer sends later counts as new, and ResolveAppend answers UNKNOWN
+   * for it.
    *
    * @generated from field: string writer_id = 4;
    */
@@ -127,10 +128,10 @@ export type AppendResponse = Message<"oplog.v1.AppendResponse"> & {
   duplicate: boolean;
 
   /**
-   * What was reached. The STANDBY_ durability that was asked for: at least standby_count consumers had passed the append
-   * before this was answered. STORE: that was all that was asked for, or too few had passed when the time ran out or the
-   * sidecar began to stop. Then too the append is durable and stays in the log, so this is no error; standbys may pass it
-   * later, and the same (writer_id, operation_id) sent again waits again.
+   * What was reached. The STANDBY_ durability of the request: at least standby_count consumers had passed the append before
+   * this answer. STORE: no more was asked for, or too few consumers had passed when the time ran out or the sidecar began to
+   * stop. This is no error: the append is durable and stays in the log, and standbys may pass it later. The same (writer_id,
+   * operation_id) sent again waits again.
    *
    * @generated from field: oplog.v1.Durability durability = 5;
    */
@@ -144,8 +145,8 @@ export type AppendResponse = Message<"oplog.v1.AppendResponse"> & {
   commitTimeMs: bigint;
 
   /**
-   * With a STANDBY_ durability: how many consumers this sidecar knew to have passed the append, in the sense that was
-   * asked for; at most the count that was asked for.
+   * With a STANDBY_ durability: how many consumers had received or applied the append, as far as this sidecar knew; at most
+   * standby_count of the request.
    *
    * @generated from field: uint32 standby_count = 7;
    */
@@ -263,8 +264,8 @@ export type ResolveAppendRequest = Message<"oplog.v1.ResolveAppendRequest"> & {
   writerId: string;
 
   /**
-   * 1 to 2^63-1; or 0, which asks for the highest operation of the writer and rules nothing out: COMMITTED with its ids, or
-   * UNKNOWN where no operation of the writer is known.
+   * 1 to 2^63-1. 0 asks for the highest operation of the writer, and rules nothing out: the answer is COMMITTED with its ids,
+   * or UNKNOWN where no operation of the writer is known.
    *
    * @generated from field: uint64 operation_id = 3;
    */
@@ -358,8 +359,8 @@ export enum ResolveAppendResponse_Outcome {
   NOT_COMMITTED = 2,
 
   /**
-   * Cannot be told: the append is still being written; or it is older than the operations that are remembered; or 1,024
-   * operations of this log are ruled out already whose writers have committed nothing higher since.
+   * Not known: the append is still being written; or it is older than the operations that are remembered; or 1,024
+   * operations of this log are ruled out already, and their writers have committed nothing higher since.
    *
    * @generated from enum value: OUTCOME_UNKNOWN = 3;
    */
@@ -510,8 +511,8 @@ export type SubscribeRequest = Message<"oplog.v1.SubscribeRequest"> & {
     case: "fromHead";
   } | {
     /**
-     * The first entry whose timestamp_ms is not earlier. Where timestamps go back (see Entry) it may be one after those
-     * that a clock far ahead has stamped, or one of them.
+     * The first entry whose timestamp_ms is not earlier. Where timestamps go back (see Entry), the start may be after or
+     * among the entries that got their time from a clock far ahead.
      *
      * @generated from field: google.protobuf.Timestamp from_time = 5;
      */
@@ -594,9 +595,9 @@ export type SubscribeRequest = Message<"oplog.v1.SubscribeRequest"> & {
 
   /**
    * With from_sequence_id: the chain of the entry before it, as the subscriber was told (Batch.last_chain,
-   * Heartbeat.sent_chain). If the log's entry has another chain, the store has another history now, for example since it
-   * was restored from a backup: FAILED_PRECONDITION (HISTORY_DIVERGED), and what the subscriber holds may be of entries
-   * that are lost. Terms repeat after a restore, chains never do. At most 64 bytes. Empty = not checked.
+   * Heartbeat.sent_chain). If the entry in the log has another chain, the store has another history now, for example because
+   * it was restored from a backup: FAILED_PRECONDITION (HISTORY_DIVERGED). What the subscriber holds may then come from
+   * entries that are lost. Terms repeat after a restore, chains never do. At most 64 bytes. Empty = not checked.
    *
    * @generated from field: bytes previous_chain = 16;
    */
@@ -745,8 +746,8 @@ export const CaughtUpSchema: GenMessage<CaughtUp> = /*@__PURE__*/
   messageDesc(file_oplog_v1_oplog, 13);
 
 /**
- * The subscriber is slower than the log by more than this sidecar keeps in memory; it is served from the store until
- * CaughtUp. Nothing is skipped.
+ * The subscriber is further behind than what this sidecar keeps in memory. Until CaughtUp it is served from the store.
+ * Nothing is skipped.
  *
  * @generated from message oplog.v1.FellBehind
  */
@@ -925,8 +926,8 @@ export const LeaderSchema: GenMessage<Leader> = /*@__PURE__*/
   messageDesc(file_oplog_v1_oplog, 18);
 
 /**
- * Delivery waits because these ids have not been seen though a later one has; the store is being read again. Nothing is
- * ever skipped: if the store itself has the hole, the stream ends with DATA_LOSS.
+ * Delivery waits: a later id has been seen, and these have not. The store is being read again. Nothing is ever skipped: if
+ * the ids are missing in the store itself, the stream ends with DATA_LOSS.
  *
  * @generated from message oplog.v1.GapNotice
  */
@@ -1063,9 +1064,10 @@ export type UpdateCursorRequest = Message<"oplog.v1.UpdateCursorRequest"> & {
   appliedSequenceId: bigint;
 
   /**
-   * Hash of the consumer's state at applied, at most 64 bytes. One of 32 bytes is taken for that of GetStateHashResponse, and
-   * compared with the view of this sidecar, if it keeps one: if applied is still to come there, or it was the end of one of
-   * the newest 256 batches. Another state is told in GetStatus, GetPromotionReadiness, the log and the metrics.
+   * Hash of the consumer's state at applied, at most 64 bytes. A hash of 32 bytes is taken for one as in
+   * GetStateHashResponse. If this sidecar keeps a view, it compares the hash with the view at the same entry, provided that
+   * the view has not yet applied that entry, or that the entry was the end of one of the newest 256 batches. GetStatus,
+   * GetPromotionReadiness, the log and the metrics tell of a state that differs.
    *
    * @generated from field: bytes state_hash = 6;
    */
@@ -1260,8 +1262,8 @@ export type StoreStatus = Message<"oplog.v1.StoreStatus"> & {
   version: string;
 
   /**
-   * Last failure while it is not reachable; while it is, why it refuses what this sidecar needs, such as writes for want of
-   * space. Empty = neither.
+   * While the store is not reachable: the last failure. While it is: why it refuses what this sidecar needs, such as writes
+   * because there is no space left. Empty = neither.
    *
    * @generated from field: string error = 4;
    */
@@ -1344,8 +1346,8 @@ export type LogStatus = Message<"oplog.v1.LogStatus"> & {
   cursors: CursorStatus[];
 
   /**
-   * When all of it was last read from the store; unset if it never was. While the store is unreachable head, term and
-   * leader may be newer, as this sidecar has seen them.
+   * When all of this was last read from the store; unset if it never was. Head, term and leader may be newer, as this sidecar
+   * has seen them.
    *
    * @generated from field: google.protobuf.Timestamp observed_at = 11;
    */
@@ -1366,7 +1368,7 @@ export type LogStatus = Message<"oplog.v1.LogStatus"> & {
   standby?: StandbyStatus | undefined;
 
   /**
-   * For people: what of the log is damaged in the store, each with its key; what is told of that is as of a log without it.
+   * For people: what of the log is damaged in the store, each with its key. This status is that of a log without it.
    *
    * @generated from field: repeated string problems = 14;
    */
@@ -1496,7 +1498,7 @@ export type WriterStatus = Message<"oplog.v1.WriterStatus"> & {
   queueBytesMax: bigint;
 
   /**
-   * Since when the record at the head of the line has been unwritable; unset = it is not.
+   * Since when the oldest record that waits could not be written; unset = records are being written.
    *
    * @generated from field: google.protobuf.Timestamp stalled_since = 4;
    */
@@ -1544,6 +1546,8 @@ export type SubscriberStatus = Message<"oplog.v1.SubscriberStatus"> & {
   sentSequenceId: bigint;
 
   /**
+   * head - sent.
+   *
    * @generated from field: uint64 lag_entries = 6;
    */
   lagEntries: bigint;
@@ -1556,7 +1560,7 @@ export type SubscriberStatus = Message<"oplog.v1.SubscriberStatus"> & {
   bufferedBytes: bigint;
 
   /**
-   * How long ago it was at the head last.
+   * How long ago this subscriber was at the head last.
    *
    * @generated from field: google.protobuf.Duration lag_time = 8;
    */
@@ -1619,8 +1623,8 @@ export type CursorStatus = Message<"oplog.v1.CursorStatus"> & {
   updatedAt?: Timestamp | undefined;
 
   /**
-   * For people: why nothing of it can be read. It does not count for STANDBY_ durability. UpdateCursor with rewind replaces
-   * it, DeleteCursor removes it. Empty = it is sound.
+   * For people: why this cursor cannot be read. Such a cursor does not count for STANDBY_ durability. UpdateCursor with
+   * rewind replaces it, DeleteCursor removes it. Empty = the cursor is sound.
    *
    * @generated from field: string problem = 8;
    */
@@ -1733,11 +1737,11 @@ export const LogSummarySchema: GenMessage<LogSummary> = /*@__PURE__*/
 /**
  * How far an append must have got before it is acknowledged.
  *
- * The STANDBY_ ones wait, once the append is durable in the store, until the cursors (UpdateCursor) of standby_count
- * consumers have passed its last id, and at most for durability_timeout_ms. They are about the answer alone: the entries
- * are in the log, and are delivered, from the moment they are durable in the store, and nothing ever takes them back, also
- * when the time runs out. Each consumer name counts once, at whichever sidecar it reports; which of them are standbys is
- * for their operator to know. A master must not report a cursor of its own, for it would count as a standby.
+ * With a STANDBY_ durability the answer waits, once the append is durable in the store, until the cursors (UpdateCursor) of
+ * standby_count consumers have passed the last id of the append, and at most for durability_timeout_ms. Only the answer
+ * waits: the entries are in the log, and are delivered, from the moment they are durable in the store. They stay there also
+ * when the time runs out. Each consumer name counts once, whichever sidecar it reports to. The sidecar does not know which
+ * consumers are standbys: a master must not report a cursor of its own, for it would count as a standby.
  *
  * @generated from enum oplog.v1.Durability
  */
@@ -1801,8 +1805,8 @@ export enum Role {
   STANDBY = 2,
 
   /**
-   * This sidecar held the term and lost it: it refuses appends until the log is claimed here again: by Campaign or
-   * ClaimTerm, or, where there has been neither, by the first append after a restart.
+   * This sidecar held the term and lost it. It refuses appends until the log is claimed here again: by Campaign or ClaimTerm,
+   * or, where neither was ever used, by the first append after a restart.
    *
    * @generated from enum value: ROLE_FENCED = 3;
    */
@@ -1857,8 +1861,8 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  * The operation log: append, resolve, read, follow, observe.
  *
  * A log is named by 1 to 128 characters of [A-Za-z0-9_.-], the first a letter or a digit (INVALID_ARGUMENT otherwise).
- * It comes into being with its first append, or when a candidate or a token claims it. Ids are unsigned 64-bit; in JSON
- * they are strings.
+ * A log is created by its first append, or when a candidate or a token claims it. Ids are unsigned 64-bit; in JSON they are
+ * strings.
  *
  * Every error carries a google.rpc.ErrorInfo (domain "oplog-sidecar") whose reason names the case and whose metadata
  * holds the correcting numbers:
@@ -1909,11 +1913,11 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   DATA_LOSS            STORE_DAMAGED                 the store's own data is damaged or gone; the message says where
  *   UNKNOWN              OUTCOME_UNKNOWN               writer_id, operation_id: ask ResolveAppend
  *
- * NOT_PRIMARY: primary and endpoint are empty while nobody leads, or it is not known who does: GetLeader and WatchLeader
- * tell, and so does trying again shortly. unreachable_ms counts the whole outage, and not the call alone.
+ * NOT_PRIMARY: primary and endpoint are empty while nobody leads, or while this sidecar does not know who does. Ask
+ * GetLeader or WatchLeader then, or try again shortly. unreachable_ms counts the whole outage, and not the call alone.
  *
- * A message above 4 MiB is refused by the transport with RESOURCE_EXHAUSTED before it is read. Any other status without
- * an ErrorInfo comes from the transport too: of an append it leaves the outcome unknown.
+ * The transport refuses a message above 4 MiB with RESOURCE_EXHAUSTED before it is read. Any other status without an
+ * ErrorInfo comes from the transport too; the outcome of an append that ends with one is unknown.
  *
  * @generated from service oplog.v1.OpLogService
  */
@@ -1922,8 +1926,8 @@ export const OpLogService: GenService<{
    * Appends 1..N entries, all or nothing. OK means durable: the entries survive any crash of any process.
    *
    * Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED, ABORTED, ALREADY_EXISTS, FAILED_PRECONDITION, UNAVAILABLE: nothing was
-   * written. UNKNOWN, DEADLINE_EXCEEDED, CANCELLED: the append may have been or may yet be written; ResolveAppend tells
-   * for one that had a writer_id and an operation_id.
+   * written. UNKNOWN, DEADLINE_EXCEEDED, CANCELLED: the append may have been written, or may be written later. If it had a
+   * writer_id and an operation_id, ResolveAppend tells which.
    *
    * @generated from rpc oplog.v1.OpLogService.Append
    */
@@ -1933,14 +1937,17 @@ export const OpLogService: GenService<{
     output: typeof AppendResponseSchema;
   },
   /**
-   * The same, pipelined. Answers come in the order of the requests, each with its own status; one refused for what it
-   * is does not end the stream. One that waits for standbys holds back the answers after it, not their writing. Once one
-   * cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, NOT_READY, DATA_LOSS) nothing sent after
-   * it is written either: the rest is answered with STREAM_ENDED and the stream ends, so that sending again on a new
-   * stream, in order, keeps the order. When the stream ends with a status that has an ErrorInfo, its metadata say how many
-   * requests were answered (answered; 0 if it is missing), and what was sent after those was not written. A client library
-   * may drop answers that have not been read yet when such a status comes: what became of those is not known. The stream
-   * stops reading while too much is in flight, so HTTP/2 flow control paces the client.
+   * The same, pipelined. Answers come in the order of the requests, each with its own status. A request that is refused for
+   * what it holds does not end the stream. A request that waits for standbys delays the answers after it, not their writing.
+   *
+   * When a request cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, NOT_READY, DATA_LOSS),
+   * nothing that was sent after it is written either. All of that is answered with STREAM_ENDED, and the stream ends. So a
+   * client that sends the rest again, in order, on a new stream keeps the order.
+   *
+   * When the stream ends with a status that has an ErrorInfo, its metadata tell how many requests were answered (answered; 0
+   * if it is missing); what was sent after those was not written. A client library may drop answers that have not been read
+   * yet when such a status comes: the outcome of these requests is unknown. The stream stops reading while too much is in
+   * flight, so HTTP/2 flow control paces the client.
    *
    * @generated from rpc oplog.v1.OpLogService.AppendStream
    */
@@ -1950,11 +1957,11 @@ export const OpLogService: GenService<{
     output: typeof AppendStreamResponseSchema;
   },
   /**
-   * What became of an append whose answer was lost, or what the highest operation of a writer is. Any sidecar may be asked:
-   * one that does not lead asks the leader's, and the store where that one does not answer within a second. An operation
-   * that is called NOT_COMMITTED is ruled out for good before that is answered, at every sidecar and for every later term;
-   * no other operation is, and the leader goes on. Questions are answered up to 20 times a second, all together that have
-   * come meanwhile.
+   * Tells what became of an append whose answer was lost, or what the highest operation of a writer is. Any sidecar may be
+   * asked. A sidecar that does not lead asks the leader's sidecar, and the store if no answer comes within a second. Before
+   * an operation is called NOT_COMMITTED it is ruled out for good, at every sidecar and for every later term. No other
+   * operation is ruled out, and the leader goes on. Questions are answered up to 20 times a second; those that have come
+   * meanwhile are answered together.
    *
    * Errors: INVALID_ARGUMENT; LOG_NOT_FOUND; TOO_MANY with RetryInfo while 1,000 calls wait for an answer; STORE_UNREACHABLE.
    *
@@ -1976,9 +1983,9 @@ export const OpLogService: GenService<{
     output: typeof ReadResponseSchema;
   },
   /**
-   * Follows a log: history first, then live, in order, once, without holes. Every frame before the first Batch
-   * included, batches continue exactly where the one before ended: first_sequence_id = last_sequence_id + 1.
-   * A log that does not exist yet is waited for.
+   * Follows a log: history first, then live, in order, once, without holes. Each Batch begins exactly where the one before
+   * ended: its first_sequence_id is the last_sequence_id of that one plus 1. If the log does not exist yet, the stream waits
+   * for it.
    *
    * @generated from rpc oplog.v1.OpLogService.Subscribe
    */
@@ -1988,11 +1995,11 @@ export const OpLogService: GenService<{
     output: typeof SubscribeResponseSchema;
   },
   /**
-   * Stores the position of a named consumer, durably. A log has room for 1,000 cursors (RESOURCE_EXHAUSTED beyond);
-   * DeleteCursor of AdminService removes one, and the leader removes those that have not moved for --cursor-expiry while
-   * the head was above their `applied`, as it has seen itself. Appends that wait for standbys go by these positions. Cheap to
-   * call often: calls for one cursor that come while it is being written share the next write, each with an answer of
-   * its own.
+   * Stores the position of a named consumer, durably. A log has room for 1,000 cursors; more are refused with
+   * RESOURCE_EXHAUSTED. DeleteCursor of AdminService removes a cursor. The leader removes each cursor that it has seen
+   * unmoved for --cursor-expiry while the head was above its `applied`. Appends that wait for standbys go by these positions.
+   * This call may be made often: calls for one cursor that come while it is being written share the next write, and each gets
+   * its own answer.
    *
    * @generated from rpc oplog.v1.OpLogService.UpdateCursor
    */
@@ -2012,8 +2019,8 @@ export const OpLogService: GenService<{
     output: typeof GetStatusResponseSchema;
   },
   /**
-   * GetStatus now and whenever something changed, at most once per min_interval. All who watch a log share what is read of
-   * it, which may be half of min_interval old.
+   * GetStatus now and whenever something has changed, at most once per min_interval. All who watch a log share one reading,
+   * which may be half of min_interval old.
    *
    * @generated from rpc oplog.v1.OpLogService.WatchStatus
    */

@@ -240,15 +240,15 @@ export type GetStateHashResponse = Message<"oplog.v1.GetStateHashResponse"> & {
    *
    *   SHA-256( sequence_id as u64 | length of the key in bytes as u32 | key | payload ), integers little-endian.
    *
-   * So it depends neither on the order of the keys nor on what happened to them before. It finds accidents; somebody who
-   * chooses keys and payloads could make two states collide.
+   * So the hash depends neither on the order of the keys nor on what happened to them before. It finds accidents, not
+   * attacks: somebody who chooses keys and payloads could make two states with the same hash.
    *
    * @generated from field: bytes state_hash = 1;
    */
   stateHash: Uint8Array;
 
   /**
-   * The hash and the numbers are those of the state at this entry; 0 = nothing has been applied.
+   * Hash and numbers are those of the state at this entry; 0 = nothing has been applied.
    *
    * @generated from field: uint64 applied_sequence_id = 2;
    */
@@ -346,8 +346,8 @@ export type GetPromotionReadinessResponse = Message<"oplog.v1.GetPromotionReadin
   headSequenceId: bigint;
 
   /**
-   * The newest changes of phase, at most 64, oldest first. To be behind for less than a second is left out: every follower
-   * of a busy log is, now and then.
+   * The newest changes of phase, at most 64, oldest first. Not recorded: to be behind for less than a second, as every
+   * follower of a busy log is now and then.
    *
    * @generated from field: repeated oplog.v1.StandbyPhaseChange history = 6;
    */
@@ -402,14 +402,15 @@ export type PromotionBlocker = Message<"oplog.v1.PromotionBlocker"> & {
   lastMissingSequenceId: bigint;
 
   /**
-   * How long it has been so, where that is known.
+   * How long this blocker has been there, where that is known.
    *
    * @generated from field: google.protobuf.Duration elapsed = 7;
    */
   elapsed?: Duration | undefined;
 
   /**
-   * How long it will be so: BOOTSTRAPPING and NOT_CAUGHT_UP at the present rate, LEASE_HELD if the leader dies now.
+   * How long this blocker will be there: BOOTSTRAPPING and NOT_CAUGHT_UP at the present rate, LEASE_HELD if the leader dies
+   * now.
    *
    * @generated from field: google.protobuf.Duration time_left = 8;
    */
@@ -507,7 +508,7 @@ export const RenewObjectLeasesRequestSchema: GenMessage<RenewObjectLeasesRequest
  */
 export type RenewObjectLeasesResponse = Message<"oplog.v1.RenewObjectLeasesResponse"> & {
   /**
-   * Of the keys that were named: those that are not held.
+   * Those keys of the request that are not held.
    *
    * @generated from field: repeated string missing_keys = 1;
    */
@@ -613,7 +614,7 @@ export enum PromotionVerdict {
   PROMOTABLE = 1,
 
   /**
-   * Everything has been applied, and nothing but the lease of the leader is in the way.
+   * Everything has been applied, and only the lease of the leader prevents a promotion.
    *
    * @generated from enum value: PROMOTION_VERDICT_STANDING_BY = 2;
    */
@@ -625,8 +626,8 @@ export enum PromotionVerdict {
   NOT_PROMOTABLE = 3,
 
   /**
-   * A candidate at this sidecar leads. The blockers PROMOTED, LEASE_HELD and NOT_CAUGHT_UP are its own then: its lease, and
-   * entries that it is just writing.
+   * A candidate at this sidecar leads. The blockers PROMOTED, LEASE_HELD and NOT_CAUGHT_UP then tell of this candidate itself:
+   * of its lease, and of entries that it is just writing.
    *
    * @generated from enum value: PROMOTION_VERDICT_LEADING = 4;
    */
@@ -661,7 +662,7 @@ export enum PromotionBlockerKind {
   STORE_UNREACHABLE = 2,
 
   /**
-   * Entries are missing in the store, or have not been seen, though later ones have.
+   * Entries are missing in the store, or have not been seen although later ones have.
    *
    * @generated from enum value: PROMOTION_BLOCKER_KIND_GAP = 3;
    */
@@ -734,18 +735,18 @@ export const PromotionBlockerKindSchema: GenEnum<PromotionBlockerKind> = /*@__PU
  *
  *   PUT_END      sets the value of the key.
  *   REMOVE       deletes the key. Of a key that is not held: nothing.
- *   PUT_REVOKE   leaves the value as it is. It gives up a put that was begun and not finished; a put that is not finished
- *                has no entry, so nothing of it is in the state, and a value that is there was finished by a PUT_END
- *                that still holds. A master that wants a finished value gone sends REMOVE. Of a held key it counts in
- *                the order of the key, like every entry but EVENT.
- *   EVENT        passes by.
+ *   PUT_REVOKE   leaves the value as it is. It gives up a put that was started and not finished. Such a put has no entry, so
+ *                nothing of it is in the state; a value that is in the state comes from a PUT_END that still holds. A
+ *                master that wants a finished value gone sends REMOVE. If the key is held, PUT_REVOKE counts in the order
+ *                of the key, like every entry but EVENT.
+ *   EVENT        changes nothing.
  *
  * Order within a key: while a key is held, the key_sequence_id of each PUT_END, PUT_REVOKE and REMOVE of it must be higher
  * than that of the one before. If it is not, something is wrong with that key at the master: the key is dropped, whatever
- * the entry was, the violation is counted and logged, and all goes on; a later PUT_END creates the key again. An entry
- * without key_sequence_id is always in order, by its place in the log: it gets that of the one before plus 1, but 2^64-1
- * again after 2^64-1, and 1 for a key that is not held. A key that is not held is forgotten, so that memory is bounded by
- * the keys there are: after REMOVE, or after having been dropped, a key starts over, with any key_sequence_id.
+ * the entry was, the violation is counted and logged, and the view goes on; a later PUT_END creates the key again. An entry
+ * without key_sequence_id is always in order, by its place in the log: it gets the key_sequence_id of the one before plus 1
+ * (2^64-1 again after 2^64-1), and 1 for a key that is not held. Keys that are not held are forgotten, so that memory is
+ * bounded by the keys that are: after REMOVE, or after it was dropped, a key starts again with any key_sequence_id.
  *
  * Object leases: with --object-lease-default set, the sidecar that leads an elected log (Campaign) and keeps a view of it
  * removes objects whose lease has run out, by REMOVE entries like any others. The lease of an object ends
@@ -757,11 +758,12 @@ export const PromotionBlockerKindSchema: GenEnum<PromotionBlockerKind> = /*@__PU
  * whose entry has a lease_ms that has not run out keeps that lease, and every other one gets the default lease anew, before
  * the candidate is told Leading. (A renewal that the same sidecar granted when it led before counts if it lasts longer.)
  *
- * Time is the wall clock of the leading sidecar, never earlier than timestamp_ms of the newest entry unless that is more
- * than a day ahead; what was put with such a time has its lease counted from the next promotion. A lease lasts longer
- * than it was given for by as much as that clock is put back meanwhile, and does not last shorter when it is put forward:
- * seen against the monotonic clock to have stepped ahead by more than half a second, it makes all leases of what was put
- * before end later by as much. (After several steps under one leader, by the sum of them for what was put before the last.)
+ * Time is the wall clock of the leading sidecar. It is never earlier than timestamp_ms of the newest entry, unless that is
+ * more than a day ahead of the clock; the lease of an object with such a timestamp_ms is counted from the next promotion.
+ * When the clock is put back, a lease lasts longer by as much. When the clock is put forward, a lease does not last shorter:
+ * the sidecar compares the clock with the monotonic one, and after a step of more than half a second all leases of objects
+ * that were put before it end later by as much. (After several steps under one leader, leases of objects that were put
+ * before the last step end later by the sum of the steps.)
  *
  * Without --object-lease-default nothing is removed. A master that appends with expected_sequence_id has to expect that
  * removals move the head.
@@ -783,12 +785,12 @@ export const StandbyService: GenService<{
     output: typeof GetEntryResponseSchema;
   },
   /**
-   * All keys, in no particular order, then ScanEnd. Entries go on being applied meanwhile: a key that was held all the
-   * time comes exactly once, with a value that it had between start_sequence_id and end_sequence_id; one that came or
-   * went comes once or not at all. If the two are equal, the scan is the state at exactly that entry. Otherwise the
-   * entries from start_sequence_id + 1 to end_sequence_id, applied to what was received with every PUT_END setting and
-   * every REMOVE deleting its key, make it the state at end_sequence_id, unless a key order was violated meanwhile.
-   * A stream that ends without ScanEnd is not complete. Beyond --subscribe-streams-max open ones: RESOURCE_EXHAUSTED.
+   * All keys, in no particular order, then ScanEnd. Entries are applied meanwhile: a key that was held all the time comes
+   * exactly once, with a value that it had between start_sequence_id and end_sequence_id; a key that was created or deleted
+   * meanwhile comes once or not at all. If the two ids are equal, the scan is the state at exactly that entry. Otherwise
+   * apply the entries from start_sequence_id + 1 to end_sequence_id to what was received, so that every PUT_END sets its key
+   * and every REMOVE deletes it: that makes the state at end_sequence_id, unless a key order was violated meanwhile. A stream
+   * that ends without ScanEnd is not complete. Beyond --subscribe-streams-max open streams: RESOURCE_EXHAUSTED.
    *
    * @generated from rpc oplog.v1.StandbyService.ScanState
    */
@@ -808,8 +810,8 @@ export const StandbyService: GenService<{
     output: typeof GetStateHashResponseSchema;
   },
   /**
-   * Whether a candidate at this sidecar would lead at once with nothing missing, and if not, everything that is in the
-   * way. The head is read from the store for this answer; what cannot be read is in the way. Changes nothing.
+   * Whether a candidate at this sidecar would lead at once with nothing missing, and if not, everything that prevents it. The
+   * head is read from the store for this answer; whatever cannot be read prevents a promotion too. Changes nothing.
    *
    * @generated from rpc oplog.v1.StandbyService.GetPromotionReadiness
    */
@@ -819,9 +821,9 @@ export const StandbyService: GenService<{
     output: typeof GetPromotionReadinessResponseSchema;
   },
   /**
-   * Renews the leases of objects at the sidecar that leads, as a master does for objects that are in use. Refused elsewhere
-   * with NOT_PRIMARY, where nobody campaigns with NOT_ELECTED, and with FAILED_PRECONDITION (NO_OBJECT_LEASES) where
-   * --object-lease-default is not set. Not replicated: see "Object leases".
+   * Renews the leases of objects at the sidecar that leads, for objects that are in use. Other sidecars refuse it with
+   * NOT_PRIMARY. If nobody campaigns: NOT_ELECTED. If --object-lease-default is not set: FAILED_PRECONDITION
+   * (NO_OBJECT_LEASES). Not replicated: see "Object leases".
    *
    * @generated from rpc oplog.v1.StandbyService.RenewObjectLeases
    */

@@ -13,6 +13,7 @@
 //   leader/successor             Successor, under the same lease, while a hand-over runs
 //   leader/candidates/<id>       CandidateEntry, under the lease of the candidate
 //   floor                        Floor; absent = 1
+//   ended                        LeadershipEnd; absent = no leader has left on purpose yet
 //   barriers                     Barriers; absent = none
 //   marks                        WriterMarks; absent = all of them are in the head
 //   cursors/<consumer>           Cursor
@@ -97,8 +98,8 @@ export type RecordHeader = Message<"oplog.store.v1.RecordHeader"> & {
 
   /**
    * Nonce of the record before: it chains the records. A nonce is never used for two records, so two logs that have the
-   * same one at some id are the same up to there. Empty: this is the first record, or the one before was not known
-   * because it was written before records were chained.
+   * same nonce at some id are the same up to there. Empty: this is the first record, or the nonce of the record before was
+   * not known because that record was written before records were chained.
    *
    * @generated from field: bytes previous_nonce = 10;
    */
@@ -232,8 +233,8 @@ export const HeadSchema: GenMessage<Head> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 2);
 
 /**
- * The marks of all writers, as they were before the record that this was put with. Put anew whenever those that have
- * changed since make up an eighth of it, so that the head stays small however many writers there are.
+ * The marks of all writers, as they were before the record that this was put with. It is put again whenever the marks that
+ * have changed since make up an eighth of it, so that the head stays small however many writers there are.
  *
  * @generated from message oplog.store.v1.WriterMarks
  */
@@ -363,9 +364,10 @@ export const TermSchema: GenMessage<Term> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 5);
 
 /**
- * Appends that are ruled out: no record may ever hold one of them. Every append compares this key's revision, so a barrier
- * that is put by anyone stops what is on its way; the leader then goes on without what was ruled out. A barrier is dropped
- * once its writer has committed a higher operation, which rules it out for good. At most 1,024, in at most 64 KiB.
+ * Appends that are ruled out: no record may ever hold one of them. Every append compares this key's revision, so a new
+ * barrier, whoever puts it, stops what is on its way; the leader then goes on without the append that was ruled out. A
+ * barrier is dropped once its writer has committed a higher operation, which rules out the lower one for good. At most 1,024
+ * barriers, in at most 64 KiB.
  *
  * @generated from message oplog.store.v1.Barriers
  */
@@ -445,8 +447,8 @@ export const LeaderLeaseSchema: GenMessage<LeaderLease> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 8);
 
 /**
- * Why the last leader that left on purpose did so; for people. Put in the transaction that deletes `leader`. Of a leader
- * whose lease ran out it tells nothing: then it is of an older term, or absent.
+ * For people: why the last leader that left on purpose did so. Put in the transaction that deletes `leader`. A leader whose
+ * lease ran out leaves none: then this key is absent, or of an older term.
  *
  * @generated from message oplog.store.v1.LeadershipEnd
  */
@@ -489,8 +491,8 @@ export type Successor = Message<"oplog.store.v1.Successor"> & {
   id: string;
 
   /**
-   * The head, which stays as it is while the invitation stands. Absent: an announcement, not yet an invitation. The
-   * candidate reads what it can beforehand, and then notes this key's revision in its entry.
+   * The head, which does not change as long as the invitation is there. Absent: an announcement, not yet an invitation. The
+   * candidate then reads in advance what it can, and notes this key's revision in its entry.
    *
    * @generated from field: optional uint64 final_sequence_id = 2;
    */
@@ -611,7 +613,8 @@ export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
   messageDesc(file_oplog_store_v1_store, 13);
 
 /**
- * Which store this is. Tells a store whose data was taken elsewhere, or from a backup, and whether an operator wants that.
+ * Which store this is. Shows whether the data has been moved to another store or comes from a backup, and whether an
+ * operator has accepted that.
  *
  * @generated from message oplog.store.v1.StoreAnchor
  */
@@ -631,7 +634,7 @@ export type StoreAnchor = Message<"oplog.store.v1.StoreAnchor"> & {
   era: Uint8Array;
 
   /**
-   * The eras before, oldest first, at most 32: whoever knew the store in one of these may go on with it as it is now.
+   * The eras before, oldest first, at most 32. A sidecar that knew the store in one of these may go on with it as it is now.
    *
    * @generated from field: repeated bytes past_eras = 3;
    */
