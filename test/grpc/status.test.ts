@@ -18,6 +18,7 @@ const EXAMPLES: errors.OplogError[] = [
   new errors.TooSlowError(30_000),
   new errors.LogNotFoundError("l"),
   new errors.CursorNotFoundError("l", "c"),
+  new errors.CursorDamagedError("l", "c", "the value is damaged"),
   new errors.OperationIdUsedError("w", 1n, 2n),
   new errors.OperationContentMismatchError("w", 1n, 2n, 3n),
   new errors.ExpectedSequenceMismatchError(1n, 2n),
