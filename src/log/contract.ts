@@ -18,19 +18,19 @@ export interface AppendWait {
   readonly confirm?: () => void;
 }
 
-/** What one log does for those who serve it. All reject with OplogError for what the client is to be told. */
+/** One log, as the gRPC services use it. All methods reject with OplogError for what the client is to be told. */
 export interface ServedLog {
   readonly name: string;
 
   /**
-   * Claims the log if need be, and queues the append. What has been queued is settled, always and in order; where this
-   * rejects, nothing was queued. Who wants an order awaits each before the next.
+   * Claims the log if need be, and queues the append. Appends that have been queued are always settled, in order; if this
+   * rejects, the append was not queued. A caller that wants an order awaits each call before the next.
    */
   append(item: AppendItem, admission?: AppendWait): Promise<void>;
 
   /**
-   * What became of an append; 0n asks for the highest operation of the writer. One called not committed never commits.
-   * `isForwarded`: another sidecar asks, and no further one is to be asked.
+   * What became of an append; 0n asks for the highest operation of the writer. An operation that is called not committed
+   * never commits. `isForwarded`: another sidecar asks, so no further sidecar is asked.
    */
   resolveAppend(writerId: string, operationId: bigint, isForwarded?: boolean): Promise<Resolution>;
 
@@ -49,7 +49,7 @@ export interface ServedLog {
 
   deleteCursor(consumer: string): Promise<void>;
 
-  /** From the store; while that is away, what was seen last, or "unknown": a log that was missing may exist by now. */
+  /** Read from the store. While the store is away: what was seen last, or "unknown", as a missing log may exist by now. */
   observe(): Promise<LogState | "missing" | "unknown">;
 }
 
@@ -71,11 +71,11 @@ export interface LogParts
   readonly askLeader: AskLeader;
   /** How long a cursor may be silent before the leader removes it; 0 = for ever. */
   readonly cursorExpiryMs: number;
-  /** Told once of each log that turns out to exist. */
+  /** Called once for each log that is found to exist. */
   readonly onFound: (log: string) => void;
   /** The store has another history of the log than the one that was seen here. */
   readonly onDiverged: (log: string, error: HistoryDivergedError) => void;
-  /** Told of logs that have been found, or talked of, and that nobody has to do with any more. */
+  /** Called with logs that were found, or asked for, and that nobody uses any more. */
   readonly onGone: (logs: ReadonlySet<string>) => void;
 }
 
@@ -94,7 +94,7 @@ export interface FeedView {
   readonly last: bigint;
   readonly head: bigint;
   readonly headAgeMs: number;
-  /** Since the watch last brought anything, or was begun. */
+  /** Since the watch last brought anything, or was started. */
   readonly watchAgeMs: number;
   /** Ids that are missing while later ones have been seen. */
   readonly gap: { readonly first: bigint; readonly last: bigint } | undefined;

@@ -4,8 +4,8 @@ import { claimantOf, type LeaderView, NOBODY } from "../stored/primary.js";
 import type { EntrySeen } from "../writing/known-history.js";
 
 /**
- * What this sidecar has seen of one log, in whichever way: by reading all of it, by following, by claiming and writing
- * it, by being refused. It is what is told while the store is away. Head, floor and term only ever rise.
+ * What this sidecar has seen of one log: by reading its state, by following, by claiming and writing it, or by being
+ * refused. A status tells this while the store is away. Head, floor and term only ever rise.
  */
 export class LastKnown {
   private logId: Uint8Array | undefined;
@@ -18,7 +18,7 @@ export class LastKnown {
   private reading: LogState | undefined;
   private newest: EntrySeen | undefined;
 
-  /** `onTerm`: told of each term that is higher than those before. */
+  /** `onTerm` is called with each term that is higher than all before. */
   constructor(private readonly onTerm: (term: bigint) => void) {}
 
   /** All of the log, as the store has just told it. */
@@ -47,12 +47,12 @@ export class LastKnown {
       this.newest = { logId, id, chain };
   }
 
-  /** The highest entry of which the chain is known: it proves later that the store still has the history it had. */
+  /** The highest entry whose chain is known. It proves later that the store still has the same history. */
   get lastSeen(): EntrySeen | undefined {
     return this.newest;
   }
 
-  /** The largest part of what is known, and what is soonest outdated. */
+  /** The reading is the largest part of what is known, and the first to be out of date. */
   forgetReading(): void {
     this.reading = undefined;
   }

@@ -27,12 +27,12 @@ import { costOf } from "../writing/seal.js";
 import type { AppendWait, FeedView, LogParts, ServedLog } from "./contract.js";
 import { LastKnown } from "./last-known.js";
 
-/** A feed nobody uses is kept this long: a subscriber that reconnects finds it warm. */
+/** A feed that nobody uses is kept this long, for subscribers that reconnect. */
 const FEED_IDLE_MS = 5000;
 const FEED_READY_MS_MAX = 5000;
 const LEADERSHIP_REREAD_MS = 5000;
 
-/** What outlives a log that nobody uses, for the next time. */
+/** What is kept of a log that was closed because nobody uses it. */
 export interface LogRest {
   readonly primary: PrimaryRest | undefined;
   readonly sightings: LastKnown;
@@ -98,12 +98,12 @@ export class Log implements ServedLog {
     });
   }
 
-  /** Nobody uses it, and what has to be known of it later fits into what `rest` answers. */
+  /** Nobody uses the log, and `rest` can return all that must be known of it later. */
   get canRest(): boolean {
     return this.feedUsers === 0 && this.retainers === 0 && this.standbys.isIdle && this.primary.canRest;
   }
 
-  /** It leads, and cursors would begin to count anew if it rested. */
+  /** This log is led here, and the expiry of its cursors would be counted from the start again if the log rested. */
   get isExpiringCursors(): boolean {
     return this.cursorExpiry.isCounting;
   }
@@ -139,7 +139,7 @@ export class Log implements ServedLog {
     return { isReady, logId, last, head, headAgeMs, watchAgeMs, gap };
   }
 
-  /** What has been seen of the log is void; who follows it finds out whether that concerns them. */
+  /** What has been seen of the log is no longer valid. Each follower finds out whether its own entries are concerned. */
   forget(): void {
     const run = this.feedRun;
     this.feedRun = undefined;
@@ -149,7 +149,7 @@ export class Log implements ServedLog {
     run?.stop.abort();
   }
 
-  /** Has the feed look at the store afresh at once. */
+  /** Makes the feed read the store again at once. */
   resync(): void {
     this.feed.resync();
   }
@@ -237,7 +237,7 @@ export class Log implements ServedLog {
     return leadership;
   }
 
-  /** Who campaigns for it, at whichever sidecar. */
+  /** The candidates of this log, at all sidecars. */
   readCandidates(): Promise<CandidateEntry[]> {
     const { candidatesFrom: from, candidatesTo: to } = this.keys;
     const read = wholeRange(this.parts.store, { from, to });
@@ -249,7 +249,7 @@ export class Log implements ServedLog {
     return this.throughStore(this.parts.store.leaseTimeLeft(leaseId));
   }
 
-  /** Now, on every change, and every few seconds. `onFailed`: told of each attempt at the store that fails. */
+  /** Yields now, on every change, and every few seconds. `onFailed` is called with each failure of the store. */
   async *watchLeadership(
     signal: AbortSignal,
     rereadMs = LEADERSHIP_REREAD_MS,
@@ -283,7 +283,7 @@ export class Log implements ServedLog {
     return askLeader(endpoint, { log: this.name, writerId, operationId });
   }
 
-  /** What waits for the term is counted like what waits for the store, unless who sent it is paced. */
+  /** Appends that wait for the term are counted like those that wait for the store, unless their sender is paced. */
   private lead(item: AppendItem, { paced }: AppendWait): Promise<LogWriter> {
     const lead = () => this.primary.lead();
     return paced === undefined ? this.parts.budget.within("bytes", costOf(item), lead) : lead();

@@ -38,10 +38,10 @@ const LISTED_KEYS = 256;
 const LISTED_BYTES = 1024 * 1024;
 const SUMMARIES_AT_ONCE = 32;
 
-/** The logs that this sidecar has to do with, and the listing of those in the store. */
+/** The logs that this sidecar uses, and the list of all logs in the store. */
 export class Logs {
   private readonly open = new Map<string, HeldLog>();
-  /** Of logs that are closed; the newest last. A log whose rest is dropped is as after a restart of this sidecar. */
+  /** What is kept of closed logs, the newest last. Without it a log is as after a restart of this sidecar. */
   private readonly rests = new Map<string, LogRest>();
   /** Since the last `tend`. */
   private readonly closed = new Set<string>();
@@ -76,8 +76,8 @@ export class Logs {
   }
 
   /**
-   * To be called every few seconds: closes logs that nobody has used for long. One that was used since the last call is
-   * never closed: its user may not have begun yet.
+   * To be called every few seconds: closes logs that nobody has used for long. A log that was used since the last call is
+   * never closed: its user may not have started yet.
    */
   tend(): void {
     const nowMs = this.parts.clock.monotonicMs();
@@ -100,7 +100,7 @@ export class Logs {
     return throughStore(this.listFrom(from, limit), storeUnreachableMs);
   }
 
-  /** An operator has adopted the store: what has been seen of the logs before says nothing any more. */
+  /** An operator has adopted the store: what has been seen of the logs before is no longer valid. */
   forget(): void {
     for (const { log } of this.open.values()) log.forget();
     for (const [name, { primary, sightings }] of this.rests) {
@@ -128,7 +128,7 @@ export class Logs {
     return { logs, last: names.at(-1), foreign, isLast };
   }
 
-  /** Reads some keys at a time, and goes on after the log that the last of them belongs to: few have that many. */
+  /** Reads a page of keys, then jumps behind the log of the last key: few logs have more keys than a page. */
   private async namesFrom(start: string, limit: number): Promise<Omit<LogList, "logs"> & { readonly names: string[] }> {
     const { store, keyPrefix } = this.parts;
     const names: string[] = [];
@@ -157,7 +157,7 @@ export class Logs {
     }
   }
 
-  /** Undefined: keys are left of it, or are being made, and no log. */
+  /** Undefined: there is no head. The keys are what is left of a log, or the log is just being made. */
   private async summary(name: string): Promise<LogSummary | undefined> {
     const { store } = this.parts;
     const keys = new LogKeys(this.parts.keyPrefix, name);
@@ -184,7 +184,7 @@ export class Logs {
     };
   }
 
-  /** Closes a log that takes nothing with it, or else the one that has been left alone for longest. */
+  /** Closes a log of which nothing has to be kept, or else the one that has not been used for longest. */
   private makeRoom(): void {
     let longest: [string, HeldLog] | undefined;
     for (const each of this.open) {
