@@ -14,7 +14,7 @@ export interface AppendItem {
   readonly writerId: string;
   readonly operationId: bigint;
   readonly contentCrc32c: number;
-  /** The caller is gone; an append that has not been sealed yet is then dropped. */
+  /** The caller has left: if the append has not been sealed yet, it is dropped. */
   isAbandoned(): boolean;
   /** Called exactly once, in the order of the appends; must not throw. */
   settle(outcome: AppendOutcome): void;
@@ -61,7 +61,7 @@ export class QueueBudget {
     }
   }
 
-  /** Counts the bytes as long as the work takes; refuses where there is no room. */
+  /** Counts the bytes until the work has ended; refuses if there is no room. */
   async within<T>(what: string, bytes: number, work: () => Promise<T>): Promise<T> {
     if (!this.hasRoomFor(bytes)) throw new QueueFullError(what, bytes, this.bytesMax, QUEUE_RETRY_MS);
     this.take(bytes);

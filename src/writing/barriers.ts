@@ -9,7 +9,7 @@ export const BARRIERS_BYTES_MAX = 64 * 1024;
 const OPERATION_BYTES = 10;
 const WRITER_BYTES = 8;
 
-/** Which operations are ruled out: called NOT_COMMITTED while they were above the highest one of their writer. */
+/** The operations that are ruled out: each was called NOT_COMMITTED while it was above the highest of its writer. */
 export class Barriers {
   private readonly byWriter = new Map<string, Set<bigint>>();
   private count = 0;
@@ -41,7 +41,7 @@ export class Barriers {
     return true;
   }
 
-  /** Drops what its writer has passed: an id that is not above the highest one can never commit any more. */
+  /** Drops the barriers that the writer has passed: an id at or below its highest can never commit any more. */
   prune(highestOf: (writerId: string) => bigint): void {
     for (const [writerId, ids] of this.byWriter) {
       const highest = highestOf(writerId);

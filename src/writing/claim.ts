@@ -21,7 +21,7 @@ export interface Identity {
 export type Ground =
   /**
    * An append has come. `heldTerm`: the highest term this process has held; 0n = none. `held`: a claim of this process
-   * whose writer has settled everything; as long as it holds it is gone on with, and no term is taken.
+   * whose writer has settled everything. As long as that claim holds, it is used again, and no new term is taken.
    */
   | { readonly kind: "append"; readonly heldTerm: bigint; readonly held?: Claim | undefined }
   /** An election elsewhere has been won. */
@@ -63,8 +63,9 @@ const ATTEMPTS_MAX = 16;
  * Takes the next term and creates the log if need be. From the moment the transaction commits, no append of a lower
  * term can: each compares the term key's revision. So the head that is read afterwards is final for all terms below.
  *
- * Once this process has held a term, an append respects somebody else's higher one, and it never claims a log that goes
- * by tokens or by election. StoreError passes through; then the claim may have been made, and claiming again is safe.
+ * Once this process has held a term, an append respects the higher term of somebody else. An append never claims a log
+ * that is claimed by tokens or elections. Rejects with StoreError: then the claim may have been made, and claiming again is
+ * safe.
  */
 export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identity, ground: Ground): Promise<Claim> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -120,7 +121,7 @@ async function readState(store: KvStore, keys: LogKeys): Promise<ClaimState> {
   };
 }
 
-/** An answer from the past (etcd #20418): what this process has held was claimed later. */
+/** The answer is from the past (etcd #20418): this process has held a higher term than it shows. */
 function isOutdated({ term }: ClaimState, ground: Ground): boolean {
   return ground.kind === "append" && (term?.term ?? 0n) < ground.heldTerm;
 }
@@ -210,8 +211,8 @@ async function chained(store: KvStore, keys: LogKeys, head: Head): Promise<Head>
 }
 
 /**
- * The head as no older writer can change it any more, or undefined when a fence does not hold. A read alone may be
- * answered from the past (etcd #20418), so the head is put again as it was read: that succeeds only on the newest.
+ * The head, which no older writer can change any more; undefined when a fence does not hold. A read alone may be answered
+ * from the past (etcd #20418), so the head is put again as it was read: that succeeds only if it is the newest head.
  */
 async function confirmHead(
   store: KvStore,

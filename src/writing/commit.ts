@@ -25,8 +25,8 @@ export interface Attempt {
 export type WriteOutcome =
   | { readonly kind: "committed"; readonly headRevision: bigint; readonly barriersRevision: bigint }
   /**
-   * Barriers are not those that were last seen. Nothing of this attempt was written, unless it was barriers alone: then
-   * these may be they.
+   * The barriers in the store are not those that were last seen. This attempt has written nothing. One exception: if it put
+   * barriers alone, those in the store may be its own, of an earlier attempt.
    */
   | { readonly kind: "barred"; readonly pair: KeyValue | undefined }
   /** Committed by an earlier attempt, before someone else took the term. */

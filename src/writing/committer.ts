@@ -47,8 +47,8 @@ export type Written =
 const RETRY_FIRST_MS = 10;
 const RETRY_MAX_MS = 1000;
 /**
- * A store that says no, and has not left anything open, is believed after this: whoever waits is told, and the term is
- * claimed again. A moment of overload is shorter.
+ * How long a write is tried again that the store refuses, if no attempt has an open outcome. After that whoever waits is
+ * told, and the term is claimed again. A moment of overload is shorter than this.
  */
 const REFUSED_MS_MAX = 1000;
 

@@ -14,8 +14,8 @@ export interface EntrySeen {
 }
 
 /**
- * Before a term is claimed, which fences everyone else: throws HistoryDivergedError if the store has lost an entry that was
- * seen. A head from before that entry may be an answer out of the past, so it is compared.
+ * To be called before a term is claimed, since the claim fences everyone else. Throws HistoryDivergedError if the store has
+ * lost an entry that was seen. A head from before that entry may be an answer from the past, so a transaction compares it.
  */
 export async function requireKnownHistory(store: KvStore, keys: LogKeys, seen: EntrySeen | undefined): Promise<void> {
   if (seen === undefined) return;

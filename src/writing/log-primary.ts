@@ -71,11 +71,11 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | 
 }
 
 /**
- * Whether this sidecar may write the log, on one of three grounds. By itself it claims the next term when the first
- * append arrives, and loses it for good to whoever claims after. It claims by the token of an election elsewhere when it
- * is told to. And a candidate here that has won claims, prepares itself, and leads until it steps down.
+ * Whether this sidecar may write the log, on one of three grounds. By append: it claims the next term when the first append
+ * arrives, and loses the log for good to whoever claims later. By token: it claims when a master with an election of its
+ * own tells it to. By campaign: a candidate here that has won claims, prepares itself, and leads until it steps down.
  *
- * What follows from what is decided in primary-state.ts; here it is done.
+ * primary-state.ts decides; this class acts on the decisions.
  */
 export class LogPrimary {
   private state: PrimaryState<LogWriter> = UNCLAIMED;
@@ -174,8 +174,8 @@ export class LogPrimary {
   }
 
   /**
-   * Leads under the next term on the ground of a token; an own writer of an earlier term is fenced like everyone's.
-   * Rejects with OplogError; what led before then still does.
+   * Leads under the next term on the ground of a token. A writer of this sidecar with an earlier term is fenced like any
+   * other. Rejects with OplogError; then whoever led before still leads.
    */
   async claimByToken(token: bigint, claimant: { readonly id: string; readonly endpoint: string }): Promise<Claim> {
     return this.force(async () => {
@@ -188,8 +188,8 @@ export class LogPrimary {
   }
 
   /**
-   * Takes the term for a candidate whose turn it is; an own writer of an earlier term is fenced like everyone's. Appends
-   * are refused until `open`. Undefined: it was not its turn any more. Rejects with OplogError and StoreError; after a
+   * Takes the term for a candidate whose turn it is. A writer of this sidecar with an earlier term is fenced like any other.
+   * Appends are refused until `open`. Undefined: it was not its turn any more. Rejects with OplogError and StoreError; after a
    * StoreError the claim may have been made.
    */
   claimElected(

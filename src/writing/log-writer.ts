@@ -104,8 +104,9 @@ export class LogWriter {
   }
 
   /**
-   * What became of an operation; 0n asks for the writer's highest. Called not committed, it is ruled out by then, also for
-   * every later term; one that is queued is not ruled out. Undefined: cannot be told here any more. Throws TooManyError.
+   * What became of an operation; 0n asks for the writer's highest. An operation that is called not committed has been ruled
+   * out before, also for every later term; a queued one is not ruled out. Undefined: this writer cannot tell any more.
+   * Throws TooManyError.
    */
   async resolve(writerId: string, operationId: bigint): Promise<Resolution | undefined> {
     const { window } = this.parts;
@@ -180,8 +181,8 @@ export class LogWriter {
   }
 
   /**
-   * The same, before all that wait and beyond what the queue takes: for the sidecar's own appends, which come one at a
-   * time, and which a queue that masters keep full would shut out.
+   * Queues an append before all others, also when the queue is full. For the sidecar's own appends: they come one at a time,
+   * and would never get in while masters keep the queue full.
    */
   appendFirst(item: AppendItem): void {
     this.requireOpen();
@@ -208,7 +209,7 @@ export class LogWriter {
   }
 
   /**
-   * Refuses what waits and all that comes. What is in flight is settled by its outcome, and not attempted again.
+   * Refuses appends that wait, and all that come. What is in flight is not attempted again, and is settled by its outcome.
    * `by`: who is known to lead now.
    */
   retire(refusal: OplogError, by?: LeaderView): void {
@@ -279,8 +280,8 @@ export class LogWriter {
   }
 
   /**
-   * What was committed before is said so again only if the log is still as this writer left it: the store may have been put
-   * back to an older state meanwhile.
+   * A duplicate is answered as committed only if the log is still as this writer left it: the store may have been put back
+   * to an older state meanwhile.
    */
   private get isAnsweringAgain(): boolean {
     return this.inFlight?.settlements.some(({ outcome }) => isDuplicate(outcome)) ?? false;

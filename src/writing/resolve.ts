@@ -15,12 +15,12 @@ const RETRY_FIRST_MS = 5;
 const RETRY_MAX_MS = 50;
 
 /**
- * What became of operations, from the store alone: for a sidecar that does not lead, where the leader's does not answer.
- * Whatever is asked while an answer is being found shares the next one.
+ * Finds out from the store alone what became of operations. For a sidecar that does not lead, when the leader's sidecar does
+ * not answer. Questions that come while an answer is being found share the next answer.
  *
  * Before an operation above its writer's highest is called not committed, it is ruled out by a barrier. From then on no
- * append that was begun before can commit, for each compares the barriers; so a head that is read afterwards tells for
- * good whether the operation had been committed. The leader learns of the barrier at its next append and goes on.
+ * append that was started before can commit, because each append compares the barriers. So a head that is read afterwards
+ * tells for good whether the operation was committed. The leader learns of the barrier at its next append and goes on.
  */
 export class StoreResolver {
   private readonly rulings = new Rulings();

@@ -59,10 +59,10 @@ export function costOf(item: AppendItem): number {
 }
 
 /**
- * Changes nothing but what it returns, so that the same appends can be sealed again after some have been ruled out.
+ * Changes nothing but its result, so that the same appends can be sealed again after some have been ruled out.
  *
- * Takes appends from the front of the line while they fit into one record, decides each, and numbers the entries of
- * those that are new. Appends are checked here, when it is their turn: only now the head before them is known.
+ * Takes appends from the front of the line while they fit into one record, decides each of them, and numbers the entries
+ * of the new ones. Appends are checked here and not earlier, because only now the head before them is known.
  */
 export function seal(line: readonly AppendItem[], context: SealContext): Sealed {
   const { head, term, window, barriers, limits } = context;
