@@ -59,10 +59,10 @@ const RETRY_MAX_MS = 1000;
 /**
  * The tail of one log for all of its subscribers: one watch, and the newest runs in memory.
  *
- * Invariant: the runs handed on are contiguous; `last` is the id of the newest. The watch is never trusted to be
- * complete: what it brings must fit, the head it brings must have been reached, and the head is polled besides, since a
- * lost tail leaves no hole to see. Whatever does not fit is read from the store again. Each run must continue the chain of
- * the one before, and so must the head: one that does not is of another history, and the feed ends there.
+ * Invariant: the runs handed on are contiguous; `last` is the id of the newest. The feed never trusts the watch to
+ * be complete: the runs that it brings must fit, and must reach the head that it brings. The head is polled besides, since a
+ * lost tail leaves no hole to see. If something does not fit, the store is read again. Each run must continue the chain of
+ * the run before, and so must the head: otherwise the store has another history, and the feed ends.
  */
 export class LogFeed {
   readonly change = new Change();

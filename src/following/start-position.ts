@@ -95,7 +95,7 @@ async function requireStored(
     const head = stored > feed.head ? stored : feed.head;
     if (id <= head) return;
     if (chain === "" || pair === undefined || attempt > HEAD_READS_MAX) throw new BeyondHeadError(id + 1n, head);
-    // Who holds the chain of an entry has received it: it was there. The head may be moving, so it is read again.
+    // A subscriber that holds the chain of an entry has received it, so it was there. The head may be moving: read again.
     if (await isNewestHead(store, keys, pair)) {
       throw new HistoryDivergedError(keys.log, id, chain, `none, since it ends at ${stored}`);
     }
