@@ -18,7 +18,7 @@ import type { Logger } from "../oplog/logger.js";
 import { decodeState } from "./decode.js";
 
 export interface AnchorParts {
-  /** A store that holds on to the identity of whoever answers first, and rejects with StoreReplacedError later. */
+  /** A store that remembers the identity of whoever answers first, and rejects others with StoreReplacedError. */
   readonly open: () => KvStore;
   /** Where the anchor is kept. */
   readonly key: string;
@@ -31,10 +31,10 @@ const ERAS_MAX = 32;
 const REMEDY = 'If this is meant, say so with "oplogctl adopt" at each sidecar; if not, bring the right store back';
 
 /**
- * A store that is used only while it is known to be the one whose logs were seen. The anchor in it names the identity that
- * it was written under: a copy that lives elsewhere tells by that, also to a sidecar that has just started. What has been
- * replaced under a running sidecar the store itself notices. Either way every call is refused until the right store is
- * back, or an operator adopts this one, here or at another sidecar that knew the same store.
+ * Uses a store only while it is known to be the one whose logs were seen. The anchor in the store names the identity of
+ * the store that it was written to. So a copy at another place is noticed, also by a sidecar that has just started. A store
+ * that is replaced while a sidecar runs is noticed by the inner store. In both cases every call is refused until the right
+ * store is back, or an operator adopts this one, here or at another sidecar that knew the same store.
  */
 export class AnchoredKvStore implements KvStore {
   readonly kind: string;
@@ -46,7 +46,7 @@ export class AnchoredKvStore implements KvStore {
   private anchoring: Promise<void> | undefined;
   private refusal: StoreReplacedError | undefined;
   private isClosed = false;
-  /** Told when the store has been adopted: what was seen of its logs before is void. */
+  /** Called when the store has been adopted: what was seen of its logs before is no longer valid. */
   onAdopted: () => void = () => undefined;
 
   constructor(private readonly parts: AnchorParts) {
@@ -87,7 +87,7 @@ export class AnchoredKvStore implements KvStore {
     return (await this.usable()).revokeLease(leaseId, options);
   }
 
-  /** Also looks whether a store that was refused is the right one again, or has been adopted elsewhere. */
+  /** Also finds out whether a store that was refused is the right one again, or has been adopted elsewhere. */
   async status(options?: CallOptions): Promise<StoreInfo> {
     try {
       if (this.refusal === undefined) return await (await this.usable()).status(options);
@@ -99,7 +99,7 @@ export class AnchoredKvStore implements KvStore {
     return this.inner.status(options);
   }
 
-  /** Takes the store as it is now for the right one. Resolves to its identity. */
+  /** Accepts the store as it is now. Resolves to its identity. */
   async adopt(): Promise<string> {
     const { parts } = this;
     const candidate = parts.open();
@@ -143,7 +143,7 @@ export class AnchoredKvStore implements KvStore {
     return this.inner;
   }
 
-  /** The first contact: finds the anchor, or drops it. */
+  /** The first contact: reads the anchor, or writes one. */
   private async drop(): Promise<void> {
     const { key, logger } = this.parts;
     const identity = await identityOf(this.inner);
@@ -183,7 +183,7 @@ export class AnchoredKvStore implements KvStore {
     }
   }
 
-  /** Adopted since, or the very store again: that it held older data is no longer to be seen at another look. */
+  /** The store has been adopted since, or is the right one again. A second look cannot show that it held older data. */
   private isContinued(found: StoreAnchor, identity: string): boolean {
     const { anchor: known } = this;
     if (known === undefined) return true;
@@ -204,7 +204,7 @@ export class AnchoredKvStore implements KvStore {
     await before.close();
   }
 
-  /** Once older data has been seen, that is what is told: to another look it is not to be seen. */
+  /** Once older data has been seen, this stays the reason: a second look cannot show it. */
   private refuse(error: StoreReplacedError): StoreReplacedError {
     if (this.refusal?.isOlder) return this.refusal;
     const message = `${error.message}. Nothing is read or written. ${REMEDY}`;

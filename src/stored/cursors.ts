@@ -5,7 +5,7 @@ import { isConsumerName, type LogKeys } from "../oplog/keys.js";
 import { wholeRange } from "../oplog/kv-pages.js";
 import type { KeyValue, KvStore } from "../oplog/kv-store.js";
 
-/** Of a log. Whoever makes one more is refused. */
+/** Cursors of one log. Whoever makes one more is refused. */
 export const CURSORS_MAX = 1000;
 
 /** A cursor as it is at rest. */
@@ -15,7 +15,7 @@ export interface StoredCursor {
   readonly modRevision: bigint;
 }
 
-/** A key among the cursors that is none: its value cannot be read, or its name is not one of ours. */
+/** A key among the cursors that is no cursor: its value cannot be read, or no consumer can have its name. */
 export interface DamagedCursor {
   /** As the key has it. */
   readonly consumer: string;
@@ -23,7 +23,7 @@ export interface DamagedCursor {
   readonly modRevision: bigint;
 }
 
-/** All cursors of a log, none missing that was there at `revision`. */
+/** All cursors of a log that were there at `revision`. */
 export interface CursorsRead {
   readonly cursors: readonly StoredCursor[];
   readonly damaged: readonly DamagedCursor[];
@@ -49,7 +49,7 @@ export async function readCursors(store: KvStore, keys: LogKeys): Promise<Cursor
   return { cursors, damaged, revision };
 }
 
-/** One that is damaged costs nobody but its consumer. */
+/** A damaged cursor is a loss for its own consumer only. */
 export function openCursor(keys: LogKeys, { key, value, modRevision }: KeyValue): StoredCursor | DamagedCursor {
   const consumer = consumerOf(keys, key);
   if (!isConsumerName(consumer)) return { consumer, problem: "the key is no name of a consumer", modRevision };
@@ -72,7 +72,7 @@ export function consumerOf(keys: LogKeys, key: string): string {
 
 const STORED_NAME = /^[\x20-\x7e]{1,512}$/;
 
-/** Also the key of one that is damaged, whose name need not be one that UpdateCursor takes. */
+/** Also the key of a damaged cursor, which may have a name that UpdateCursor refuses. */
 export function storedCursorKey(keys: LogKeys, consumer: string): string {
   if (STORED_NAME.test(consumer)) return keys.cursorsFrom + consumer;
   const shown = JSON.stringify(consumer.slice(0, 200));

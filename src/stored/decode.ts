@@ -11,7 +11,7 @@ export function decodeHead(pair: KeyValue): Head {
   return decodeState(HeadSchema, pair);
 }
 
-/** A key of the log that is not what we write is DATA_LOSS. */
+/** A value that this sidecar cannot have written is DATA_LOSS. */
 export function decodeState<D extends DescMessage>(schema: D, pair: KeyValue): MessageShape<D> {
   try {
     return fromBinary(schema, pair.value);

@@ -16,8 +16,8 @@ const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 1000;
 
 /**
- * Who leads a log: now, on every change, and every `rereadMs` anyhow, since a watch may have died without a sign. Through
- * every break of the store, until the signal aborts.
+ * Who leads a log: now, on every change, and every `rereadMs` as well, since a watch may have died without a sign. Goes on
+ * through every break of the store, until the signal aborts.
  */
 export async function* watchLeadership(
   parts: LeaderWatchParts,
@@ -41,7 +41,7 @@ export async function* watchLeadership(
   }
 }
 
-/** Resolves to the first that is not as it was claimed, by a compare; undefined: the signal has aborted first. */
+/** Resolves to the first leadership that a compare shows to be another; undefined: the signal has aborted first. */
 export async function awaitChange(
   parts: LeaderWatchParts,
   claimed: { readonly termRevision: bigint; readonly leaderRevision: bigint | undefined },
@@ -56,7 +56,7 @@ export async function awaitChange(
   return undefined;
 }
 
-/** False: it was out of date, or cannot be told now; then it is looked at again. */
+/** False: the reading was out of date, or the store cannot tell now; the caller reads again. */
 export async function isConfirmed({ store, keys, clock }: LeaderWatchParts, seen: Leadership): Promise<boolean> {
   try {
     if (await isCurrent(store, keys, seen)) return true;

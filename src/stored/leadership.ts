@@ -10,7 +10,7 @@ import type { KvStore } from "../oplog/kv-store.js";
 import { decodeState, decodeTerm } from "./decode.js";
 import { type LeaderView, primaryOf } from "./primary.js";
 
-/** Who leads a log, as the store tells. The three keys are read one by one: what matters compares their revisions. */
+/** Who leads a log, as the store tells. The three keys are read one by one: decisions compare their revisions later. */
 export interface Leadership {
   readonly term: Term | undefined;
   readonly termRevision: bigint;
@@ -64,7 +64,7 @@ export async function isCurrent(
   return succeeded;
 }
 
-/** Whom to tell those who come to the wrong place. */
+/** The leader to name to clients that come to another sidecar. */
 export async function readPrimary(store: KvStore, keys: LogKeys): Promise<LeaderView> {
   const [term, leader] = await Promise.all([store.get(keys.term), store.get(keys.leader)]);
   return primaryOf(decodeTerm(term.pair), leader.pair !== undefined);

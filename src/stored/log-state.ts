@@ -20,13 +20,13 @@ export interface LogState {
   readonly leaseLeftMs: number | undefined;
   readonly cursors: readonly StoredCursor[];
   readonly damagedCursors: readonly DamagedCursor[];
-  /** What of it is damaged in the store, each with its key. What is told of that is as of a log without it. */
+  /** What of the log is damaged in the store, each with its key. The state is that of a log without it. */
   readonly problems: readonly string[];
   /** When all of this was read from the store. Undefined: it never was. */
   readonly observedWallMs: number | undefined;
 }
 
-/** Rejects with StoreError. A damaged value costs what it tells of, and nothing else. */
+/** Rejects with StoreError. Of a damaged value only its own part of the state is missing. */
 export async function readLogState(store: KvStore, keys: LogKeys, clock: Clock): Promise<LogState | "missing"> {
   const problems: string[] = [];
   const tolerant = async <T>(reading: Promise<T>): Promise<T | undefined> => {

@@ -1,6 +1,6 @@
 import type { Term } from "../gen/oplog/store/v1/store_pb.js";
 
-/** Who leads, for those who look and those who come to the wrong place. An empty id: nobody, or nobody who was named. */
+/** Who leads, as people and clients are told. An empty id: nobody leads, or nobody was named. */
 export interface LeaderView {
   readonly id: string;
   readonly endpoint: string;

@@ -23,7 +23,7 @@ export interface IdRange {
   readonly last: bigint;
 }
 
-/** Which ids from `from` on the store does not have, though it has later ones, or its head is later. */
+/** The first ids from `from` on that are missing in the store, although it has later ones, or its head is later. */
 export async function readMissing(
   store: KvStore,
   keys: LogKeys,
@@ -49,7 +49,7 @@ export async function readLease(store: KvStore, keys: LogKeys, options: CallOpti
   if (pair === undefined) return undefined;
   const holder = decodeState(LeaderLeaseSchema, pair).id;
   if (pair.leaseId === 0n) return { holder, leftMs: undefined };
-  // A lease that is gone is about to take its key with it.
+  // The lease is gone; its key is about to be deleted too.
   return { holder, leftMs: (await store.leaseTimeLeft(pair.leaseId, options)) ?? 0 };
 }
 

@@ -5,9 +5,9 @@ import { type CallOptions, type KvStore, StoreRefusedError } from "../oplog/kv-s
 const NEVER = 1n;
 
 /**
- * Whether the store takes what a sidecar needs of it: reads of all that lies under the prefix, and writes there. Nothing
- * is written: the compare of the transaction cannot hold. A store that has no space left, or denies the permission,
- * refuses such a transaction all the same.
+ * Whether the store allows what a sidecar needs: to read everything under the prefix, and to write there. Nothing is
+ * written, because the compare of the transaction cannot hold. A store that has no space left, or gives no permission,
+ * refuses such a transaction nevertheless.
  *
  * Rejects with StoreRefusedError, which says why not, and with StoreUnreachableError.
  */
