@@ -18,7 +18,7 @@ export interface CursorExpiryParts {
   readonly onBroken: (error: unknown) => void;
 }
 
-/** A cursor is looked at so many times before it expires. */
+/** How many times a cursor is read before it expires. */
 const LOOKS = 20;
 const LOOK_MS_MIN = 1_000;
 /** Also below the time after which a log that nobody uses is closed. */
@@ -32,12 +32,12 @@ interface Silence {
 
 /**
  * Removes the cursors of one log that have been silent for too long, so that the names of consumers that are gone do not
- * use up the limit. Run by whoever leads the log, which makes it one at a time.
+ * use up the limit. The leader of the log runs it, so only one sidecar does at a time.
  *
- * Silent is a cursor that has not changed while the head was above it: a consumer that has everything has nothing to
- * tell. That is judged by what this process has seen, on its monotonic clock, for the times in a cursor are those of other
- * machines. A change of leader begins the count again. The removal compares the revision that was seen, so a consumer
- * that reports just then keeps its cursor.
+ * A cursor is silent if it has not changed while the head was above it: a consumer that has everything has nothing to
+ * report. This process judges by what it has seen itself, on its monotonic clock, because the times in a cursor come from
+ * other machines. After a change of leader the count starts again. The removal compares the revision that was seen, so a
+ * consumer that reports just then keeps its cursor.
  */
 export class CursorExpiry {
   /** Of the cursors that are behind. Undefined: nobody has looked yet. */

@@ -13,7 +13,7 @@ export interface CursorUpdate {
   readonly isRewindAllowed: boolean;
 }
 
-/** The update with what was left out taken from the position after it. Throws InvalidArgumentError. */
+/** Fills in the positions that were left out, each from the next one. Throws InvalidArgumentError. */
 export function completeUpdate(update: CursorUpdate): CursorUpdate {
   const { applied } = update;
   const flushed = update.flushed === 0n ? applied : update.flushed;

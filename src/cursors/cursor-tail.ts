@@ -21,7 +21,7 @@ const RETRY_MAX_MS = 1000;
 
 /**
  * The cursors of one log as the store has them: a range, then a watch from there. The watch is not trusted: the range is
- * read every `pollMs` besides, and a watch that has not brought by then what the last reading found is begun again.
+ * read again every `pollMs`, and if the watch has not brought by then what the last reading found, it is started again.
  */
 export class CursorTail {
   /** Up to where the watch has brought everything, as far as it tells. */

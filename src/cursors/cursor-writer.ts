@@ -41,8 +41,8 @@ const CALLS_WAITING_MAX = 1000;
 const RETRY_MS = 100;
 
 /**
- * Durable positions of named consumers. One write of a cursor is in flight; the calls that come meanwhile are judged in
- * their order, each against what the one before it leaves, and share the next write.
+ * Durable positions of named consumers. Of each cursor one write is in flight. Calls that come meanwhile are judged in
+ * their order, each against the result of the one before, and share the next write.
  */
 export class CursorWriter {
   /** By consumer: what waits for the write in flight to end. */
@@ -70,7 +70,7 @@ export class CursorWriter {
     });
   }
 
-  /** Also one that is damaged. Rejects with OplogError, or StoreError. A consumer that reports again makes it anew. */
+  /** Also deletes a damaged cursor. Rejects with OplogError, or StoreError. The next report makes a new cursor. */
   async delete(consumer: string): Promise<void> {
     const { store, keys } = this.parts;
     const key = storedCursorKey(keys, consumer);
@@ -143,7 +143,7 @@ export class CursorWriter {
     throw new TooManyError(`concurrent updates of cursor "${consumer}"`, ATTEMPTS_MAX, RETRY_MS);
   }
 
-  /** A damaged one can only be replaced: where it stood is not known. */
+  /** A damaged cursor can only be replaced: its position is not known. */
   private storedFor(calls: readonly WaitingUpdate[], pair: KeyValue | undefined): Cursor | undefined {
     if (pair === undefined) return undefined;
     const read = openCursor(this.parts.keys, pair);
@@ -153,8 +153,8 @@ export class CursorWriter {
   }
 
   /**
-   * One more cursor, if there is room. Whatever makes one puts `cursorsMade`, which is compared: so what has been counted
-   * since that was read still holds.
+   * One more cursor, if there is room. Each transaction that makes a cursor compares and puts `cursorsMade`, so the count,
+   * which is taken after that key was read, still holds.
    */
   private async make(compare: Compare, put: Write): Promise<TxnResult> {
     const { store, keys } = this.parts;
@@ -170,7 +170,7 @@ export class CursorWriter {
     });
   }
 
-  /** Those that have refused each other make way for each other. */
+  /** One at a time: several at once would fail each other's compare. */
   private makeInTurn(compare: Compare, put: Write): Promise<TxnResult> {
     const made = this.making.then(() => this.make(compare, put));
     this.making = made.catch(() => undefined);

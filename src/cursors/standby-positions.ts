@@ -13,7 +13,7 @@ export interface StandbyDemand {
   readonly position: "received" | "applied";
   /** 1 to STANDBYS_MAX. */
   readonly count: number;
-  /** After this it is answered with what was reached. */
+  /** After this time the append is answered with what was reached. */
   readonly timeoutMs: number;
 }
 
@@ -39,7 +39,7 @@ interface Wait extends StandbyWait {
   readonly settle: (reached: number) => void;
 }
 
-/** The waits that want the same of as many standbys. */
+/** The waits with the same demand: position and count. */
 interface Level {
   readonly position: StandbyDemand["position"];
   readonly count: number;
@@ -50,11 +50,12 @@ interface Level {
 const IDLE_MS = 5000;
 
 /**
- * How far the standbys of one log are, by their durable cursors, and who waits for them to get further. The cursors are
- * followed in the store, for standbys report at their own sidecars, and only while somebody waits or did so just now.
+ * How far the standbys of one log are, by their durable cursors, and which appends wait for them. The cursors are followed
+ * in the store, because standbys report to their own sidecars. They are followed only while an append waits, or did so a
+ * moment ago.
  *
- * Invariant: of a cursor, the position of the highest revision seen counts. While the store is not followed no position
- * is known, so that one that has gone back meanwhile is never taken for reached.
+ * Invariant: of each cursor the position with the highest revision counts. While the store is not followed no position is
+ * known, so a cursor that has gone back meanwhile never counts as having reached an id.
  */
 export class StandbyPositions {
   private readonly positions = new Map<string, Position>();
@@ -71,8 +72,8 @@ export class StandbyPositions {
   constructor(private readonly parts: StandbyPositionsParts) {}
 
   /**
-   * Calls `settle` once: when so many standbys have passed the id, when the time is over, or when the function that this
-   * returns is called. What it is given is how many have passed, at most the count asked for.
+   * Calls `settle` once: when enough standbys have passed the id, when the time is over, or when the function that this
+   * returns is called. Its argument: how many have passed, at most the count asked for.
    */
   wait(lastSequenceId: bigint, demand: StandbyDemand, settle: (reached: number) => void): () => void {
     const level = this.level(demand);
@@ -101,7 +102,7 @@ export class StandbyPositions {
     this.release();
   }
 
-  /** Answers all that wait, and whoever comes after, with what is reached by then. */
+  /** Answers all waits, also later ones, with what is reached by then. */
   drain(): void {
     this.isDraining = true;
     for (const { waits } of this.levels.values()) while (waits.lowest !== undefined) this.settle(waits.lowest);
@@ -200,7 +201,7 @@ export class StandbyPositions {
     this.release();
   }
 
-  /** Where its consumer is cannot be told. */
+  /** The position of its consumer is not known. */
   private forgetDamaged({ consumer, problem, modRevision }: DamagedCursor): void {
     this.forget({ consumer, modRevision });
     if (this.damaged.get(consumer) === modRevision) return;
