@@ -4,7 +4,7 @@ import type { Logs } from "../log/logs.js";
 
 export interface AdminServiceParts {
   readonly logs: Logs;
-  /** Takes the store as it is for the right one; resolves to its identity. Rejects with OplogError. */
+  /** Accepts the store as it is now; resolves to its identity. Rejects with OplogError. */
   readonly adopt: () => Promise<string>;
 }
 

@@ -13,7 +13,7 @@ export interface AdmissionParts {
   readonly clock: Clock;
   /** No request is larger, also after it has been inflated. */
   readonly messageBytesMax: number;
-  /** Told of calls that no handler has seen. */
+  /** Called for calls that no handler has seen. */
   readonly onRefused: (method: string, code: string) => void;
 }
 
@@ -21,7 +21,7 @@ export interface AdmissionParts {
 export const SMALL_REQUEST_BYTES_MAX = 64 * 1024;
 /** Of health and reflection, each. */
 const OTHER_CALLS_MAX = 1000;
-/** A request must be complete so long after it was begun. */
+/** How long after its first byte a request must be complete. */
 export const ARRIVAL_MS_MAX = 30_000;
 const SWEEP_MS = 2000;
 
@@ -34,8 +34,8 @@ interface Gate {
 }
 
 /**
- * Where every call comes in, before a byte of its request has been read: within the limit of its kind, and with its
- * requests within the budget, or it is refused. What a call has taken is given back when its HTTP/2 stream has closed.
+ * Every call comes in here, before a byte of its request has been read. A call beyond the limit of its kind, or whose
+ * requests find no room in the budget, is refused. What a call has taken is given back when its HTTP/2 stream has closed.
  */
 export class Admission {
   private readonly gates: ReadonlyMap<string, Gate>;

@@ -21,7 +21,7 @@ const WAITING_BYTES = 512;
 const ANSWER_BYTES = 64;
 const ANSWERS_BUFFERED_BYTES_MAX = 256 * 1024;
 
-/** Not the fault of the append itself: the same would happen to the next one, or worse, it would not. */
+/** Not the fault of the append itself: the next append would fail too, or worse, be written although this one was not. */
 const BREAKS_THE_STREAM = new Set([
   "OUTCOME_UNKNOWN",
   "STORE_UNREACHABLE",
@@ -60,13 +60,13 @@ interface Received {
 }
 
 /**
- * One AppendStream: its requests in order to the writer, the answers in the same order back. Driven by events: async
- * iteration would destroy the stream at its end, and with it answers that are still to be sent.
+ * One AppendStream: its requests go to the writer in order, and the answers come back in the same order. It is driven by
+ * events, because async iteration would destroy the stream at its end, and answers that are still to be sent.
  */
 export class AppendStreamSession {
   /** Received and not yet looked at. */
   private inbox: Received[] = [];
-  /** Of all that were received, the unread included, and have not been answered. */
+  /** Of all requests that were received, also unread ones, and have not been answered. */
   private slots: Slot[] = [];
   private answered = 0;
   private inFlightBytes = 0;
@@ -76,7 +76,7 @@ export class AppendStreamSession {
   /** What comes after is not looked at: the status of the stream tells that it was not written. */
   private isFinished = false;
   private log = "";
-  /** Why nothing further is written: an append was not acknowledged, and those after it must not overtake it. */
+  /** Why nothing further is written: an append was not acknowledged, and later ones must not overtake it. */
   private failure: OplogError | undefined;
   private readonly writer: StreamWriter;
   private readonly gone = new AbortController();
@@ -209,7 +209,7 @@ export class AppendStreamSession {
     this.settle(slot, { error });
   }
 
-  /** What was written after it goes on being written; its answer and theirs wait. */
+  /** Later appends are written all the same; their answers wait behind this one. */
   private awaitStandbys(
     slot: Slot,
     outcome: { readonly appended: Appended },

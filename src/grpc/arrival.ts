@@ -4,8 +4,8 @@ import { type OplogError, QueueFullError, TooLargeError } from "../oplog/errors.
 import type { RequestBudget } from "./request-budget.js";
 
 /**
- * What grpc-js keeps to itself of a call that arrives: the only way to know of a request before all of it is in memory.
- * Its version is pinned, and `requireInternals` checks that it still has this.
+ * Internals of grpc-js for a call that arrives: the only way to know of a request before all of it is in memory. The
+ * version of grpc-js is pinned, and `requireInternals` checks that the internals are still there.
  */
 export type ArrivingCall = ServerInterceptingCallInterface & {
   readonly stream: ServerHttp2Stream;
@@ -21,7 +21,7 @@ export type ArrivingCall = ServerInterceptingCallInterface & {
 };
 
 export interface ArrivalRules {
-  /** Several requests may come: they are paced. A single one that finds no room is refused. */
+  /** Several requests may come, and wait for room. Otherwise the only request is refused if it finds no room. */
   readonly isStream: boolean;
   /** Larger requests are refused, and smaller ones not counted; undefined = they are counted. */
   readonly bytesMax: number | undefined;
@@ -37,9 +37,9 @@ const READING_MESSAGE = 2;
 const RETRY_MS = 100;
 
 /**
- * The requests of one call on their way in. The length of a request is read before its body, and room for all of it is
- * taken from the budget then; where there is none a stream is not read any further. So a request that has been begun can
- * always be completed, and what is held is never above the budget by more than one frame of HTTP/2 for each call.
+ * The requests of one call on their way in. The length of a request is read before its body, and then room for all of it is
+ * taken from the budget; while there is no room a stream is not read any further. So a request whose body is being read can
+ * always be completed, and all that is held exceeds the budget by at most one frame of HTTP/2 for each call.
  */
 export class Arrival {
   /** Of requests that are complete and have not been claimed, in order. */
@@ -145,7 +145,7 @@ export class Arrival {
     if (this.stopWaiting !== undefined) return;
     const { call, rules } = this;
     call.stream.pause();
-    // The time that it waits is not the client's.
+    // The client is not to blame for the time that its request waits here.
     this.arrivingSinceMs = undefined;
     this.stopWaiting = rules.budget.wait(bytes, () => {
       this.stopWaiting = undefined;

@@ -13,14 +13,14 @@ import { clientDefinition } from "./bridge.js";
 
 /** The store can be asked as well; nobody waits for long. */
 const DEADLINE_MS = 1000;
-/** One that has not answered is not asked again before. */
+/** A sidecar that has not answered is not asked again for this long. */
 const SILENCE_MS = 2000;
 const CHANNELS_MAX = 16;
 const CHANNEL_OPTIONS = {
   "grpc.max_reconnect_backoff_ms": 1000,
   "grpc.use_local_subchannel_pool": 1,
   "grpc.client_idle_timeout_ms": 60_000,
-  // A sidecar is next door; a proxy of the environment is not on the way.
+  // Sidecars talk to each other directly, not through the proxy of the environment.
   "grpc.enable_http_proxy": 0,
 };
 const { path, requestSerialize, responseDeserialize } = clientDefinition(OpLogService).ResolveAppend!;

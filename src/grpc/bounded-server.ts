@@ -1,7 +1,7 @@
 import type { Server as NetServer } from "node:net";
 import { Server, type ServerCredentials, type ServerOptions } from "@grpc/grpc-js";
 
-/** A gRPC server that takes so many connections at each of its addresses; those beyond are closed at once. */
+/** A gRPC server with a limit of connections at each of its addresses; those beyond the limit are closed at once. */
 export class BoundedServer extends Server {
   constructor(
     options: ServerOptions,

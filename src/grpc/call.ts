@@ -4,7 +4,7 @@ import { type AnswerBudget, StreamWriter } from "./stream-writer.js";
 
 type Surface = EventEmitter & Pick<ServerUnaryCall<Buffer, unknown>, "cancelled" | "metadata" | "getPeer">;
 
-/** Who calls. No listener asks its callers for a proof yet. */
+/** Who calls. Nothing proves it yet: no listener authenticates its callers. */
 export type CallerIdentity = "anonymous";
 
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
@@ -51,7 +51,7 @@ export class Call {
   }
 }
 
-/** A call that is answered with a stream. */
+/** A call whose answer is a stream. */
 export class AnsweringCall extends Call {
   constructor(
     private readonly answers: ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>,

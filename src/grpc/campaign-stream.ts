@@ -20,7 +20,7 @@ const MESSAGE_BYTES = 512;
 const MESSAGES_BYTES_MAX = 64 * 1024;
 const STATE_HASH_BYTES_MAX = 64;
 
-/** One Campaign stream: its messages to the campaign, and what that says back. */
+/** One Campaign stream: passes its messages to the campaign, and sends back what the campaign tells. */
 export class CampaignStream {
   private open: OpenCampaign | undefined;
   private isRefused = false;

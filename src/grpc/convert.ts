@@ -35,7 +35,7 @@ const BATCH_BYTES_MIN = 4 * 1024;
 const BATCH_BYTES_DEFAULT = 1024 * 1024;
 export const BATCH_BYTES_MAX = 3 * 1024 * 1024;
 
-/** What a status names of each kind. */
+/** How many subscribers, and how many cursors, a status names. */
 const ITEMS_MAX = 1000;
 
 const STANDBY_DURABILITY = { received: Durability.STANDBY_RECEIVED, applied: Durability.STANDBY_APPLIED };
@@ -54,7 +54,7 @@ export function toAppendResponse(appended: Appended, demand?: StandbyDemand, sta
   });
 }
 
-/** In a oneof a flag that is false is present all the same, and must not mean what true means. */
+/** A false flag in a oneof counts as present. It must not mean the same as true. */
 export function toStart({ start, previousTerm, previousChain }: SubscribeRequest): Start {
   if (previousChain.length > CHAIN_BYTES_MAX) {
     throw new InvalidArgumentError("previous_chain", `${previousChain.length} bytes, the limit is ${CHAIN_BYTES_MAX}`, {

@@ -13,7 +13,7 @@ export function decode<D extends DescMessage>(schema: D, bytes: Buffer): Message
 
 const ENDPOINT_BYTES_MAX = 256;
 
-/** Everybody prints it. Throws InvalidArgumentError. */
+/** Endpoints are printed by all kinds of programs. Throws InvalidArgumentError. */
 export function requireEndpoint(endpoint: string, field: string): string {
   const received = Buffer.byteLength(endpoint);
   const control = controlCharacterIn(endpoint);

@@ -5,12 +5,12 @@ import type { LogView } from "../standby/log-view.js";
 import { durationMs } from "./convert.js";
 
 const KEYS_MAX = 10_000;
-/** For what has been acknowledged to be applied. */
+/** How long the view may take to apply what has been acknowledged. */
 const APPLY_MS_MAX = 1000;
 
 /**
- * Renews at the sidecar that leads, under the term that `leadingTerm` tells, or rejects with who leads. Whatever was
- * acknowledged before counts. Answers the keys that are not held. Throws OplogError.
+ * Renews leases at the sidecar that leads, under the term that `leadingTerm` tells, or rejects with who leads. All that was
+ * acknowledged before the call counts. Returns the keys that are not held. Throws OplogError.
  */
 export async function renewObjectLeases(
   view: LogView,

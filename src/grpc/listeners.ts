@@ -20,7 +20,7 @@ const CHECK_MS = 1000;
 
 /** The addresses of a server, for as long as it serves them. */
 export class Listeners {
-  /** Why an address does not lead here any more, by its path. */
+  /** By path: why a socket does not belong to this server any more. */
   private readonly lost = new Map<string, string>();
 
   private constructor(
@@ -61,7 +61,7 @@ export class Listeners {
     return [...this.lost].map(([path, problem]) => `unix://${path} is not served: ${problem}`);
   }
 
-  /** Looks after the sockets until the signal aborts. */
+  /** Checks the sockets until the signal aborts. */
   async watch(clock: Clock, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await sleep(clock, CHECK_MS, signal);
@@ -91,7 +91,7 @@ export class Listeners {
     }
   }
 
-  /** Takes away the sockets that lead here, and no others. */
+  /** Removes the sockets of this server, and no others. */
   async remove(): Promise<void> {
     for (const socket of this.sockets) await socket.remove();
   }

@@ -31,11 +31,11 @@ interface Row {
   /** That of who may call it. */
   readonly role: Role;
   readonly limit: CallLimit;
-  /** Counted: its requests may be large, or are kept; they must find room. Else they are small, and soon forgotten. */
+  /** Counted: requests may be large, or are kept, and must find room. Not counted: they are small, and soon dropped. */
   readonly request: "small" | "counted";
 }
 
-/** A method whose requests must find room among all that are held. */
+/** A method whose requests must find room in the budget. */
 export function counted(method: Method): Method {
   return { ...method, request: "counted" };
 }

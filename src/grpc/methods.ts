@@ -24,7 +24,7 @@ export interface MethodLimits {
   readonly subscriptionsMax: number;
 }
 
-/** All that is served: what each method is, whom it is for, how many of its calls may be open, and who serves it. */
+/** The table of all methods: its kind, who may call it, how many of its calls may be open, and its handler. */
 export function methodsOf({ opLog, leadership, standby, admin }: Services, limits: MethodLimits): readonly Method[] {
   const calls = new CallLimit("calls", limits.callsMax);
   const appendStreams = new CallLimit("append streams", limits.appendStreamsMax);

@@ -5,7 +5,7 @@ interface Waiting {
 
 /**
  * The bytes of all requests that are held: still arriving, waiting to be read, waiting for the log, being written, waiting
- * for standbys. A request is taken in with its whole length before its body is read, and given back when it is answered.
+ * for standbys. A request is counted with its whole length before its body is read, and until it is answered.
  */
 export class RequestBudget {
   bytes = 0;
@@ -17,7 +17,7 @@ export class RequestBudget {
     readonly requestsMax: number,
   ) {}
 
-  /** One that is larger than the whole budget passes when nothing else is held. */
+  /** A request that is larger than the whole budget gets in when nothing else is held. */
   hasRoomFor(bytes: number): boolean {
     return this.requests < this.requestsMax && (this.bytes + bytes <= this.bytesMax || this.bytes === 0);
   }
@@ -37,15 +37,15 @@ export class RequestBudget {
     if (this.waiting.size > 0) this.grantInTurn();
   }
 
-  /** A request that is held on needs so much less memory. */
+  /** A request that is still held needs so many bytes less from now on. */
   shrink(bytes: number): void {
     this.bytes -= bytes;
     if (this.waiting.size > 0) this.grantInTurn();
   }
 
   /**
-   * Calls `grant` once there is room for so much; the first who asked is the first who gets. Nothing is taken by it: that
-   * is for `grant` to do. Returns how to wait no longer.
+   * Calls `grant` once there is room for so many bytes, in the order of the calls. `grant` itself takes the room. Returns a
+   * function that ends the waiting.
    */
   wait(bytes: number, grant: () => void): () => void {
     const waiting = { bytes, grant };

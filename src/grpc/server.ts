@@ -12,7 +12,7 @@ import type { AnswerBudget } from "./stream-writer.js";
 
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 const STREAMS_PER_CONNECTION_MAX = 1024;
-/** For the last frames to leave, once no call of ours is open. */
+/** How long the last frames may take to leave, once no call of ours is open. */
 const FLUSH_MS = 250;
 
 export interface GrpcServerParts {
@@ -64,7 +64,7 @@ export class GrpcServer {
     this.health.setStatus(service, isServing ? "SERVING" : "NOT_SERVING");
   }
 
-  /** Those who watch it are told SERVICE_UNKNOWN. The package knows no way to take a service back. */
+  /** Watchers are told SERVICE_UNKNOWN. The health package has no way to remove a service. */
   forgetService(service: string): void {
     const { statusMap, watchers } = this.health as unknown as HealthInside;
     statusMap.delete(service);

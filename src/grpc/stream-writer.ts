@@ -15,8 +15,8 @@ export class AnswerBudget {
 
 /**
  * Writes to a gRPC stream within a bound of bytes that the transport has not taken yet. The stream's own high-water mark
- * counts messages, whatever their size, and its drain event never comes once the call is cancelled; so bytes are counted
- * here by the callback of each write, and the end of the call releases whoever waits.
+ * counts messages of any size, and its drain event never comes once the call is cancelled. So bytes are counted here, by the
+ * callback of each write, and the end of the call releases all who wait.
  */
 export class StreamWriter {
   bufferedBytes = 0;

@@ -14,11 +14,10 @@ export interface SocketServer {
 }
 
 /**
- * A unix socket at a path that others can remove, replace or want too.
+ * A unix socket at a path that other processes can remove, replace or use too.
  *
- * It is bound under a name of its own, which becomes the path by a rename. So nobody meets a socket that has not got its
- * mode yet; and whoever closes it, also the system library, which removes the name that was bound, leaves alone what
- * another process has put at the path since.
+ * The socket is bound under a name of its own, and then renamed to the path. So nobody sees a socket without its mode. And
+ * closing it, which removes the name that was bound, never removes what another process has put at the path since.
  */
 export class UnixSocket {
   private boundAs: string | undefined;
