@@ -1,7 +1,7 @@
 import { crc32c } from "@node-rs/crc32";
 
 /**
- * What stands in the tables beside the values, with checksums, since a disk may give back other bytes than it was given.
+ * What the tables hold beside the values, with checksums, since a disk may return other bytes than were written.
  *
  *   entry of the index   mod revision (8), lease id (8), CRC32C of the value (4), CRC32C of the key and the 20 bytes (4)
  *   number               the number (8), CRC32C of the key and the 8 bytes (4)

@@ -12,8 +12,8 @@ const CHUNK_BYTES = 1024 * 1024;
 const COPY_MS_MAX = 30 * 60_000;
 
 /**
- * Copies a data directory, which a process may have open and write to, as of one moment. The copy is read and checked
- * in full before it gets its name, so there is either a good one or none.
+ * Copies a data directory as of one moment, also while a process has it open and writes to it. The copy is read and checked
+ * in full before it gets its name, so there is either a good copy or none.
  */
 export async function copyDirectory(directory: string, target: string, options: CheckOptions): Promise<FileReport> {
   const path = resolve(target);

@@ -27,7 +27,7 @@ export async function openDirectory(path: string, logger: Logger): Promise<OpenD
     accessSync(directory, constants.W_OK);
     await requireWholeFile(directory, logger);
     const database = new Database(directory);
-    // LMDB syncs its file; that the file is in the directory, and the directory in its own, is to survive a crash too.
+    // LMDB syncs its file. The entry of the file in its directory, and that of the directory, must survive a crash too.
     syncDirectory(directory);
     syncDirectory(dirname(directory));
     return { directory, database };

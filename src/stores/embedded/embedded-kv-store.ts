@@ -57,8 +57,8 @@ export interface EmbeddedKvStoreOptions {
  * Reads are synchronous inside: a page that is not in memory holds up the event loop until the disk has it.
  *
  * After each commit, and at each `status`, the names of the files are compared with the files that are open. Once they
- * differ every write is refused: what would be written is gone with this process. Reads go on, as this process has the
- * only way left to what it has acknowledged.
+ * differ every write is refused, since it would be lost when this process ends. Reads go on, because only this process can
+ * still read what it has acknowledged.
  */
 export class EmbeddedKvStore implements KvStore {
   readonly kind = "embedded";

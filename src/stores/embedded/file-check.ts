@@ -32,9 +32,9 @@ export interface FileReport {
 }
 
 /**
- * Whether LMDB can be trusted with the file: every page that a tree leads to is there, is what it should be and is used
- * once, every key has its value, and every checksum that was read is right. Throws FileDamagedError where that is not so;
- * a value that is damaged by itself is only reported. Undefined: the file is empty.
+ * Checks whether LMDB can open the file safely: every page that a tree refers to is there, is what it should be and is used
+ * once, every key has its value, and every checksum is right. Throws FileDamagedError otherwise. A value that alone is
+ * damaged is only reported. Undefined: the file is empty.
  *
  * The file must not be written to meanwhile, unless a reader holds the state of the newest meta page.
  */

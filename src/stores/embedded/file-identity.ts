@@ -15,8 +15,8 @@ export interface FileProblem {
 }
 
 /**
- * Whether the files that this process has open are still those that their names lead to. A process goes on reading and
- * writing a file that was deleted, renamed or replaced, and all of that is gone when it ends.
+ * Whether the files that this process has open still have their names. A process can go on reading and writing a file that
+ * was deleted, renamed or replaced, and loses all of that when it ends.
  *
  * LMDB keeps its files open, so the number of an inode is not given to another file meanwhile.
  */

@@ -18,8 +18,8 @@ export interface Job {
 }
 
 /**
- * Writes in the order they came, each commit with all that queued up while the one before was on its way to disk, so
- * that an fsync is shared and no timer is needed.
+ * Writes in the order of arrival. Each commit takes all writes that queued up while the commit before was on its way to disk,
+ * so they share an fsync, and no timer is needed.
  */
 export class GroupCommit {
   private queue: Job[] = [];

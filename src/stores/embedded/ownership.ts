@@ -37,9 +37,9 @@ export class DataDirectoryInUseError extends StoreRefusedError {
  * One process per data directory.
  *
  * The owner is a record in the database, and it is alive as long as something listens on the socket that the record
- * names. The kernel closes that socket however the process ends, so that a successor need not wait; and because it is a
- * file, it is seen across the network and process namespaces of containers that share a volume, where pids and abstract
- * sockets are not. Taking over is a compare-and-swap of the record in a write transaction, which LMDB serialises among
+ * names. The kernel closes that socket however the process ends, so a successor need not wait. The socket is a file, so
+ * containers that share a volume see it across network and process namespaces, where pids and abstract sockets are not
+ * seen. Taking over is a compare-and-swap of the record in a write transaction, which LMDB serialises among
  * processes: of two that find the owner dead, one wins. Every commit checks the record again, so that a process that
  * was taken for dead, however wrongly, writes nothing more.
  */

@@ -1,9 +1,9 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 
 /**
- * The file of LMDB as it lies on disk (version 2 of its format, on a 64-bit little-endian machine). It is read here with
- * ordinary reads and every number in it is doubted, since LMDB itself maps it into memory and believes it: there a
- * damaged file ends the process.
+ * The file of LMDB as it lies on disk (version 2 of its format, on a 64-bit little-endian machine). The code here uses
+ * ordinary reads and checks every number. LMDB itself maps the file into memory and checks little, so a damaged file would
+ * end the process there.
  *
  * Page: number (8 bytes), transaction that wrote it (8), unused (2), flags (2), then where its free room starts and ends
  * (2 and 2), or for an overflow page how many pages follow each other (4). Pages 0 and 1 are the meta pages: a commit

@@ -58,10 +58,10 @@ const TELL_LEFT_EVERY_MS = 1_000;
 /**
  * The endpoints of one etcd cluster, used one at a time.
  *
- * A call is sent only over a connection that stands, to a member of an accepted version; until then the next endpoint
- * is tried, since nothing has been sent. After that a call goes to a second member only if the first provably did not
- * apply it, or if it is repeatable. A member that fails or does not answer is left for the next one,
- * and a call that will not be answered is not left to its deadline.
+ * A call is sent only over an open connection, to a member of an accepted version; before it is sent, the next endpoint is
+ * tried. After that a call goes to a second member only if the first provably did not apply it, or if it is repeatable. A
+ * member that fails or does not answer is left for the next one, and a call that will not be answered ends before its
+ * deadline.
  */
 export class Cluster {
   private readonly members: readonly Member[];
@@ -133,8 +133,8 @@ export class Cluster {
   }
 
   /**
-   * Draws the conclusions from a failure: forgets the token, leaves the member. One that `isWell` otherwise is left when
-   * it fails a second time: the way of the call to it may be broken.
+   * Acts on a failure: forgets the token, leaves the member. A member that otherwise `isWell` is left when it fails a second
+   * time, since the path of the call to it may be broken.
    */
   failed(member: Member, failure: ServiceError, isWell = false): StoreError {
     if (this.closed) return closedError(failure);

@@ -15,9 +15,9 @@ interface Progress {
 }
 
 /**
- * Whether those who answer are the cluster that answered first, with its data. The id of a cluster is made from the token
- * and the addresses it was given, so a restored or emptied one may have the same. But of one member neither the revision
- * nor the index in the raft log ever goes back while it keeps its data; with --bump-revision the index alone tells.
+ * Whether the members that answer belong to the cluster that answered first, with its data. The id of a cluster is made
+ * from its token and addresses, so a restored or emptied cluster may have the same id. But while a member keeps its data,
+ * neither its revision nor its index in the raft log ever goes back; after --bump-revision only the index shows a restore.
  */
 export class Continuity {
   private readonly progress = new Map<string, Progress>();
@@ -55,8 +55,8 @@ export class Continuity {
   }
 
   /**
-   * Throws StoreReplacedError. `sentMs`: when the call was sent. What was seen after that may have come about after the
-   * status was told, and says nothing against it.
+   * Throws StoreReplacedError. `sentMs`: when the call was sent. What was seen after that may have been written
+   * after the member had answered, and proves nothing.
    */
   noteStatus({ header, raftIndex, leader }: IStatusResponse, address: string, sentMs: number): void {
     if (hexOf(header.cluster_id) === undefined) return;

@@ -13,8 +13,8 @@ export const SILENT = "the member is silent";
 const NO_LEADER = "0";
 
 /**
- * Finds out which calls will not be answered, by the status of their member: what was sent to a member that stands still,
- * or was passed on to a leader of etcd that has been lost since, would wait for its deadline.
+ * Finds out which calls will not be answered, by the status of their member. Without it, a call to a member that stands
+ * still, or that passed the call on to a leader of etcd that has been lost since, would wait for its deadline.
  *
  * A member is asked once at a time, however many calls want to know.
  */

@@ -18,7 +18,7 @@ export async function keepLeaseAlive(cluster: Cluster, leaseId: bigint, deadline
   try {
     answer = await firstAnswer(stream);
   } catch (failure) {
-    // A member that is well may have passed it on to a leader of etcd that is not; then no other does better.
+    // A healthy member may have passed it on to a leader of etcd that does not answer; no other member would do better.
     throw cluster.failed(member, failure as ServiceError, inquiry.isMemberWell);
   } finally {
     inquiry.end();

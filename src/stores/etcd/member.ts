@@ -61,8 +61,8 @@ export interface WatchMessage {
 }
 
 /**
- * One etcd endpoint. Each service has a connection of its own, so that a watch that catches up holds up neither
- * writes nor the lease.
+ * One etcd endpoint. Each service has a connection of its own, so that a watch that catches up delays neither writes nor
+ * the lease.
  *
  * Of the etcd3 package only the stubs are used. Its wrappers retry writes, open circuit breakers, drop the gRPC codes
  * and close the clients of everybody when one stream is cancelled.
@@ -139,11 +139,11 @@ const SEND_BYTES_MAX = 2 * 1024 * 1024;
 const CHANNEL_OPTIONS: ChannelOptions = {
   // Equal channels of one process share a connection otherwise, and a watch that catches up holds up the lease.
   "grpc.use_local_subchannel_pool": 1,
-  // http_proxy and the like are for the way out. A proxy does not know the 127.0.0.1 or the names that are meant here.
+  // http_proxy and the like are meant for the internet. A proxy has another 127.0.0.1, and may not know the names here.
   "grpc.enable_http_proxy": 0,
-  // When a pod is replaced its name leads elsewhere. After the default of 30 s the leadership would be gone.
+  // When a pod is replaced, its name gets another address. With the default of 30 s the leadership would be lost by then.
   "grpc.dns_min_time_between_resolutions_ms": 1_000,
-  // Nor does a member that has been started again wait for us longer than a second.
+  // A member that has been started again is reached within a second too.
   "grpc.initial_reconnect_backoff_ms": 100,
   "grpc.max_reconnect_backoff_ms": 1_000,
   // A silent peer is noticed within 13 s. etcd answers pings closer than 5 s with GOAWAY.
@@ -155,7 +155,7 @@ const CHANNEL_OPTIONS: ChannelOptions = {
   "grpc.max_send_message_length": SEND_BYTES_MAX,
   // Without it a stream gets 64 KiB per round trip.
   "grpc-node.flow_control_window": 4 * 1024 * 1024,
-  // Costs time with each call, and nobody is offered it.
+  // It costs time with each call, and nobody uses it.
   "grpc.enable_channelz": 0,
   // A service config from DNS could ask for retries of writes.
   "grpc.service_config_disable_resolution": 1,
@@ -169,8 +169,8 @@ function credentials({ ca, cert, key }: EtcdTls) {
 const WRAPPING = /^No connection established\. Last error: | Resolution note:.*$/gs;
 
 /**
- * The channel tells that it failed, not why. A call on it does, and fails before anything is sent; should the
- * connection come up meanwhile, the call is a harmless status request.
+ * The channel tells that it failed, but not why. A call on the channel tells why, and fails before anything is sent. If the
+ * connection is made meanwhile, the call is a harmless status request.
  */
 function lastProblem(stub: Client): Promise<string | undefined> {
   const bytes = (value: Buffer): Buffer => value;

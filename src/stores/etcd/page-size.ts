@@ -4,7 +4,7 @@ const RANGES_MAX = 1_000;
 
 /**
  * How many pairs to ask for at once. etcd bounds an answer by count alone, and builds it whole in memory. So the count
- * follows the size of what was read last of the same range, which its end names.
+ * follows the size of what was read last of the same range. A range is known by its end.
  */
 export class PageSize {
   /** By the end of the range; those used last come last. */
