@@ -15,7 +15,7 @@ const REST_MS_MAX = 2000;
  * Removes the objects of one view whose leases have run out, while this sidecar leads its log, by REMOVE entries.
  *
  * Invariant: a REMOVE deletes exactly the value that was judged. It is decided while the line of the writer is held and
- * the state is the whole log, and goes to the front of that line; whatever the master appends meanwhile comes after it.
+ * the state is the whole log, and goes to the front of that line. Whatever the master appends meanwhile comes after it.
  */
 export class ObjectEviction {
   /** By the time of leases: of the last sweep or, before that, of the promotion. */
@@ -67,7 +67,7 @@ export class ObjectEviction {
     const { leases, state } = view;
     if (leases.defaultMs === undefined || clock.monotonicMs() < this.restUntilMs || !isWorking(view)) return false;
     const { nowMs } = leases;
-    // A clock that has gone back makes leases end at earlier times than were reckoned with.
+    // After the clock has gone back, leases may end at earlier times than was computed.
     return nowMs >= state.earliestLeaseMs || nowMs < this.lookedAtMs;
   }
 

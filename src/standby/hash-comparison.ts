@@ -25,8 +25,8 @@ const AWAITED_MAX = 1000;
 const DIVERGED_MAX = 1000;
 
 /**
- * Compares the hashes that consumers report of their states with those of the view, at equal entries: those that have yet
- * to be applied, and the ends of the newest batches. A hash of another length is the consumer's own affair.
+ * Compares the state hashes that consumers report with those of the view, at equal entries: entries that the view has not
+ * applied yet, and the ends of the newest batches. A hash of another length is not compared.
  */
 export class HashComparison {
   private readonly byConsumer = new Map<string, Divergence>();

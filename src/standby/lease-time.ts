@@ -7,9 +7,9 @@ const STEP_MS_MIN = 500;
 /**
  * The time by which leases end: the wall clock, as the writer stamps entries (log-time.ts).
  *
- * A lease may last longer than it was given for, by as much as the wall clock goes back meanwhile, but not shorter: when
- * the clock is seen to have stepped ahead of the monotonic one, the leases of all that was put before end later by as much.
- * Several such steps count for all that was put before the last of them, which may be more than it needs.
+ * A lease may last longer than it was granted for, by as much as the wall clock goes back meanwhile, but not shorter: after
+ * the clock has stepped ahead of the monotonic one, the leases of all objects that were put before end later by as much.
+ * Several such steps count together for all objects that were put before the last step, which may be more than they need.
  */
 export class LeaseTime {
   /** The least that this time was ahead of the monotonic clock since the last step. */

@@ -32,8 +32,8 @@ export interface LifeRecordParts {
 
 export const CHANGES_MAX = 64;
 /**
- * Whoever follows a busy log is behind it every now and then, for milliseconds. The phase tells so; what is recorded is
- * a view that has been behind for this long.
+ * Each follower of a busy log is behind now and then, for milliseconds. The phase shows that; it is recorded only if the view
+ * has been behind for this long.
  */
 const BEHIND_MS_MIN = 1000;
 

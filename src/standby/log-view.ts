@@ -28,9 +28,8 @@ export interface ScanEnd {
 }
 
 /**
- * The port to the state of one log, wherever that is kept. Calls may run concurrently, and beside the applying of
- * entries. Each answers from the state at one entry, and rejects with ViewFailedError once the state can be relied on no
- * more.
+ * The port to the state of one log, wherever that is kept. Calls may run concurrently, and while entries are applied. Each
+ * call answers from the state at one entry, and rejects with ViewFailedError once the state cannot be relied on.
  */
 export interface StateReader {
   /** `entry` undefined: the key is not held at `applied`. */

@@ -20,8 +20,8 @@ interface Removal {
 /**
  * The leases of the objects in one state: see "Object leases" in proto/oplog/v1/standby.proto.
  *
- * The state keeps the lease that an object has of its own, by its entry or a renewal here; what a promotion grants follows
- * from when it was, so that it costs the same for any number of objects.
+ * The state keeps the own lease of each object, from its entry or a renewal here. The leases that a promotion grants follow
+ * from the time of the promotion, so granting them costs the same for any number of objects.
  */
 export class ObjectLeases {
   private promoted: Promotion | undefined;

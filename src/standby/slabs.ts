@@ -20,8 +20,8 @@ interface Slab {
 
 /**
  * Records of any size in few large buffers outside of the heap, where millions of them cost the garbage collector of
- * JavaScript nothing. Space is given out in a row; of what has been released, whole slabs are freed at once, and the rest by
- * `collect`, which moves what is still alive out of the emptiest slab.
+ * JavaScript nothing. Space is given out in a row. A slab with nothing alive in it is freed at once; `collect` frees others,
+ * by moving what is still alive out of the emptiest slab.
  *
  * Invariant after `collect`: garbage, to which the unused ends of slabs count, ≤ max(live / 2, GARBAGE_BYTES_MIN), and no
  * slab but the newest is empty. Records above a third of a slab would waste more; no append may hold one.
@@ -101,7 +101,7 @@ export class Slabs {
     let leastLive = Number.POSITIVE_INFINITY;
     this.slabs.forEach((slab, number) => {
       if (slab === undefined || number === this.active || slab.live >= leastLive) return;
-      // Nothing would be gained from one that is full.
+      // A full slab would free nothing.
       if (slab.live === slab.used && slab.used * 2 > slab.bytes.length) return;
       leastLive = slab.live;
       found = number;

@@ -47,7 +47,7 @@ export class StateGapError extends Error {
  * The materialised state of a log: the last value of each key. What an entry does is documented at StandbyService in
  * proto/oplog/v1/standby.proto. Synchronous; between two calls it is the state at exactly `applied`.
  *
- * A key that is not held costs nothing: what has been removed is forgotten, its last key_sequence_id included.
+ * A key that is not held needs no memory: a removed key is forgotten, its last key_sequence_id too.
  */
 export class StandbyState {
   /** The last entry applied; 0 = none. */

@@ -29,7 +29,7 @@ export class StateHash {
 
   private accumulate(part: Uint8Array, sign: 1 | -1): void {
     const { digest } = this;
-    // By way of a string it takes a third of the time: a Buffer from outside of the heap is dear.
+    // A string takes a third of the time here: a Buffer is allocated outside of the heap, which is slow.
     digest.write(hash("sha256", part, "binary"), "latin1");
     for (let half = 0; half < this.sum.length; half += 2) {
       const low = this.sum[half]! + sign * digest.readUInt32LE(half * 4);

@@ -40,7 +40,7 @@ export interface EvictionParts {
   readonly limits: AppendLimits;
 }
 
-/** What is ready goes first after so much of a sweep. */
+/** After so much of a sweep, what is ready is removed first. */
 const TURN_MS = 4;
 /** Applying and judging so many takes a few milliseconds, during which appends wait. */
 const BATCH_ENTRIES_MAX = 5000;
@@ -70,7 +70,7 @@ export class Sweep {
     const { leases, state } = parts.view;
     this.nowMs = leases.nowMs;
     this.dueMs = this.nowMs + leases.defaultMs!;
-    // What is put from here on is seen or leaves its end there.
+    // A lease that is put from here on is either seen, or noted there.
     state.earliestLeaseMs = Number.POSITIVE_INFINITY;
     this.turnStartedMs = parts.clock.monotonicMs();
   }

@@ -15,23 +15,23 @@ import { MemoryStateReader } from "./memory-state-reader.js";
 import { ObjectLeases } from "./object-leases.js";
 import { type KeyOrderViolation, StandbyState, StateGapError } from "./standby-state.js";
 
-/** What a view tells about its work; the sidecar turns it into metrics. */
+/** What a view reports of its work; the sidecar turns it into metrics. */
 export interface ViewObserver {
   applied(log: string, sequenceId: number, keys: number, bytes: number): void;
   keyOrderViolated(log: string): void;
-  /** How many consumers report states that are not that of the view. */
+  /** How many consumers report a state that differs from that of the view. */
   diverged(log: string, consumers: number): void;
   /** Told at first, with no `from`, and of each change that is recorded. */
   phase(log: string, to: Phase, from?: Phase): void;
 }
 
 export interface ViewParts {
-  /** Afresh for each attempt: the sidecar gives up logs that nobody uses. */
+  /** Called for each attempt: the sidecar closes logs that nobody uses. */
   readonly openLog: (name: string) => Log;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly observer: ViewObserver;
-  /** A head that was confirmed longer ago is not confirmed. */
+  /** A head counts as confirmed for this long. */
   readonly headPollMs: number;
   /** Undefined: objects have the leases of their entries, and none is ever removed. */
   readonly objectLeaseDefaultMs?: number | undefined;
@@ -43,7 +43,7 @@ const RETRY_MAX_MS = 5000;
 const BATCH_BYTES_MAX = 128 * 1024;
 /** Nobody looks at the heartbeats of this subscription. */
 const HEARTBEAT_MS = 60_000;
-/** How often the phase is looked at though nobody asks. */
+/** How often the phase is looked at, also if nobody asks. */
 const LOOK_MS_MAX = 250;
 /** A log whose keys are all out of order must not flood the log of the process. */
 const VIOLATION_REPORT_MS = 1000;
@@ -168,7 +168,7 @@ export class View implements LogView {
     return this;
   }
 
-  /** The store is looked at afresh for it. */
+  /** The feed reads the store again for this. */
   async promote(final: bigint, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     this.requireWorking();
@@ -337,7 +337,7 @@ function isExplained(error: unknown): error is Error {
   return error instanceof OplogError || error instanceof StateGapError || error instanceof WireError;
 }
 
-/** The store is away, or a limit of the sidecar is reached. Everything else is the log's own and stays so. */
+/** The store is away, or a limit of the sidecar is reached. All other failures come from the log itself, and stay. */
 function isPassing(error: unknown): error is OplogError {
   return error instanceof OplogError && (error.code === "UNAVAILABLE" || error.code === "RESOURCE_EXHAUSTED");
 }

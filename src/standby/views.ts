@@ -26,7 +26,7 @@ export class Views implements LogViews {
     return this.byLog.get(log);
   }
 
-  /** Those that have stopped are built anew, and those that find out now that what they hold is of another history. */
+  /** Builds anew the views that have stopped, and those that find out now that they hold another history. */
   rebuild(): void {
     this.rebuilding.notify();
   }
