@@ -91,7 +91,7 @@ export class Campaigns {
     return (await this.requireLeader(logName)).leader.claim.term;
   }
 
-  /** All give up, and no further ones enter; resolves once they have. */
+  /** Makes all candidates give up, and lets no more enter; resolves once they have given up. */
   async drain(): Promise<void> {
     this.isDraining = true;
     const open = [...this.running];
@@ -106,7 +106,7 @@ export class Campaigns {
     const { open } = newest;
     open.campaign.resign("Resign was called");
     await open.ended.catch(() => undefined);
-    // It may just have come to lead, and have accepted what came before it was told to give up.
+    // It may lead since a moment ago, and have accepted appends before it was told to give up.
     const { term, finalSequenceId, leaderRevision: held } = open.campaign.lastHeld ?? newest.held;
     const { leaderRevision } = await this.parts.logs.get(logName).readLeadership();
     if (leaderRevision !== 0n && leaderRevision === held) {

@@ -46,9 +46,9 @@ const REREAD_MS = 1000;
 const RETRY_MS = 50;
 
 /**
- * Announces the hand-over, so that the target reads what it can while appends go on; one that does not answer costs
- * nobody anything. Then holds the line, so that the head stands still, and invites the target to take the term. Either
- * the target replaces the leader key, or the invitation is taken back: both are one transaction on the same keys, so the
+ * Announces the hand-over, so that the target reads what it can while appends go on. If the target does not answer, nobody
+ * has waited. Then holds the line, so that the head does not move, and invites the target to take the term. Either the
+ * target replaces the leader key, or the leader takes the invitation back. Both are one transaction on the same keys, so the
  * store decides which. An invitation that arrives late is safe too: the target prepares for the head that it finds.
  *
  * Throws CandidateNotFoundError and HandOverAbandonedError: nobody has taken over; NotPrimaryError when the leadership went

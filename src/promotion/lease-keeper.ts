@@ -11,8 +11,8 @@ const DEADLINE_MS_MIN = 100;
 const REVOKE_MS = 1000;
 
 /**
- * Keeps one lease of the store alive. It counts as lost on this machine's monotonic clock before it can have run out in
- * the store, whatever the store says later: nobody may act on it from then on.
+ * Keeps one lease of the store alive. By this machine's monotonic clock, the lease counts as lost before it can have run out
+ * in the store. From then on nobody may act on it, whatever the store says later.
  */
 export class LeaseKeeper {
   private readonly lostController = new AbortController();
@@ -54,7 +54,7 @@ export class LeaseKeeper {
     for (;;) {
       await sleep(this.clock, Math.min(waitMs, this.leftMs), closing.signal);
       if (closing.signal.aborted) return;
-      // Too late without an attempt that failed: this process stood still.
+      // It is too late although no attempt failed: this process stood still.
       if (this.leftMs <= 0) return this.lose(waitMs === RETRY_MS ? "store unreachable" : "expired");
       try {
         const isRenewed = await this.renew();

@@ -8,7 +8,7 @@ export interface Candidate {
   readonly ttlMs: number;
   readonly readyTimeoutMs: number;
   readonly needsHandshake: boolean;
-  /** Undefined: it does not promise to be heard of. */
+  /** Undefined: the candidate does not promise to send anything. */
   readonly aliveWithinMs: number | undefined;
 }
 
