@@ -111,14 +111,15 @@ function subscriberRow(subscriber: SubscriberStatus): string[] {
 const CURSOR_HEADER = ["CONSUMER", "RECEIVED", "FLUSHED", "APPLIED", "LAG", "UPDATED"];
 
 function cursorRow(cursor: CursorStatus, nowMs: number): string[] {
-  if (cursor.problem !== "") return [keyText(cursor.consumer), "DAMAGED", "-", "-", "-", keyText(cursor.problem)];
+  if (cursor.problem !== "" && cursor.appliedSequenceId === 0n)
+    return [keyText(cursor.consumer), "DAMAGED", "-", "-", "-", keyText(cursor.problem)];
   return [
     cursor.consumer,
     cursor.receivedSequenceId.toString(),
     cursor.flushedSequenceId.toString(),
     cursor.appliedSequenceId.toString(),
     cursor.lagEntries.toString(),
-    cursor.updatedAt ? `${since(cursor.updatedAt, nowMs)} ago` : "-",
+    cursor.problem !== "" ? keyText(cursor.problem) : cursor.updatedAt ? `${since(cursor.updatedAt, nowMs)} ago` : "-",
   ];
 }
 

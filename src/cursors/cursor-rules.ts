@@ -10,6 +10,8 @@ export interface CursorUpdate {
   readonly flushed: bigint;
   readonly applied: bigint;
   readonly stateHash: Uint8Array;
+  /** In hex, as the consumer was told of the entry applied; "" = it does not say. */
+  readonly appliedChain: string;
   readonly isRewindAllowed: boolean;
 }
 
@@ -30,7 +32,7 @@ export function moveCursor(
   head: bigint,
   wallMs: number,
 ): Cursor | OplogError {
-  const { received, flushed, applied, stateHash } = update;
+  const { received, flushed, applied, stateHash, appliedChain } = update;
   if (received > head) return new BeyondHeadError(received, head);
   if (current !== undefined && !update.isRewindAllowed) {
     const positions: [string, bigint, bigint][] = [
@@ -48,6 +50,7 @@ export function moveCursor(
     appliedSequenceId: applied,
     stateHash,
     updatedAtMs: BigInt(wallMs),
+    appliedChain: Buffer.from(appliedChain, "hex"),
   });
 }
 

@@ -1,5 +1,5 @@
 import { toBinary } from "@bufbuild/protobuf";
-import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { type Cursor, CursorSchema, type Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import {
   CursorDamagedError,
@@ -8,17 +8,16 @@ import {
   OplogError,
   TooManyError,
 } from "../oplog/errors.js";
-import type { LogKeys } from "../oplog/keys.js";
 import { wholeRange } from "../oplog/kv-pages.js";
-import type { Compare, KeyValue, KvStore, TxnResult, Write } from "../oplog/kv-store.js";
+import type { Compare, KeyValue, TxnResult, Write } from "../oplog/kv-store.js";
+import { chainOf } from "../oplog/record.js";
 import { CURSORS_MAX, openCursor, type StoredCursor, storedCursorKey } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";
-import { decodeFloor } from "../stored/history.js";
+import { decodeFloor, isNewestHead } from "../stored/history.js";
+import { AppliedHistory, type AppliedHistoryParts } from "./applied-history.js";
 import { type CursorUpdate, completeUpdate, moveCursor } from "./cursor-rules.js";
 
-export interface CursorWriterParts {
-  readonly store: KvStore;
-  readonly keys: LogKeys;
+export interface CursorWriterParts extends AppliedHistoryParts {
   readonly clock: Clock;
   /** Told of every position once it is durable. */
   readonly onMoved: (moved: StoredCursor) => void;
@@ -48,6 +47,8 @@ export class CursorWriter {
   /** By consumer: what waits for the write in flight to end. */
   private readonly waiting = new Map<string, WaitingUpdate[]>();
   private making: Promise<unknown> = Promise.resolve();
+  /** By consumer: the revision that was put here last, whose history was compared then. */
+  private readonly written = new Map<string, bigint>();
 
   constructor(private readonly parts: CursorWriterParts) {}
 
@@ -105,6 +106,7 @@ export class CursorWriter {
   private async writeTogether(consumer: string, calls: readonly WaitingUpdate[]): Promise<void> {
     const { store, keys, clock, onMoved } = this.parts;
     const key = keys.cursor(consumer);
+    const history = new AppliedHistory(this.parts);
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const [headRead, floorRead, cursorRead] = await Promise.all([
         store.get(keys.head),
@@ -112,17 +114,25 @@ export class CursorWriter {
         store.get(key),
       ]);
       if (headRead.pair === undefined) throw new LogNotFoundError(keys.log);
-      const head = decodeHead(headRead.pair).lastSequenceId;
+      const head = decodeHead(headRead.pair);
+      const isAhead = calls.some(({ update }) => update.appliedChain !== "" && update.applied > head.lastSequenceId);
+      // An entry that was seen is told to be lost, so this must not be an answer from the past.
+      if (isAhead && !(await isNewestHead(store, keys, headRead.pair))) continue;
       const stored = this.storedFor(calls, cursorRead.pair);
+      const lost = await this.lostBefore(history, consumer, stored, cursorRead.pair, head);
       const verdicts: (OplogError | undefined)[] = [];
       let cursor: Cursor | undefined = stored;
       for (const { update } of calls) {
-        const moved = moveCursor(cursor, update, head, clock.wallMs());
+        const diverged =
+          (cursor === stored && !update.isRewindAllowed ? lost : undefined) ??
+          (await history.divergence(update.applied, update.appliedChain, head));
+        const moved = diverged ?? moveCursor(cursor, update, head.lastSequenceId, clock.wallMs());
         verdicts.push(moved instanceof OplogError ? moved : undefined);
         if (!(moved instanceof OplogError)) cursor = moved;
       }
       if (cursor !== undefined && cursor !== stored) {
-        const put: Write = { kind: "put", key, value: toBinary(CursorSchema, cursor) };
+        const value = toBinary(CursorSchema, await this.chained(history, cursor, stored, head));
+        const put: Write = { kind: "put", key, value };
         const compare: Compare = { key, modRevision: cursorRead.pair?.modRevision ?? 0n };
         const written = await (cursorRead.pair !== undefined
           ? store.txn({ compares: [compare], writes: [put] })
@@ -130,9 +140,11 @@ export class CursorWriter {
             ? this.make(compare, put)
             : this.makeInTurn(compare, put));
         if (!written.succeeded) continue;
+        if (this.written.size >= CURSORS_MAX) this.written.clear();
+        this.written.set(consumer, written.revision);
         onMoved({ consumer, cursor, modRevision: written.revision });
       }
-      const moved = { head, floor: decodeFloor(floorRead.pair).sequenceId };
+      const moved = { head: head.lastSequenceId, floor: decodeFloor(floorRead.pair).sequenceId };
       calls.forEach(({ resolve, reject }, index) => {
         const refusal = verdicts[index];
         if (refusal === undefined) resolve(moved);
@@ -141,6 +153,32 @@ export class CursorWriter {
       return;
     }
     throw new TooManyError(`concurrent updates of cursor "${consumer}"`, ATTEMPTS_MAX, RETRY_MS);
+  }
+
+  /** Why the cursor as it stands is of another history. One that was put here has been compared. */
+  private async lostBefore(
+    history: AppliedHistory,
+    consumer: string,
+    stored: Cursor | undefined,
+    pair: KeyValue | undefined,
+    head: Head,
+  ): Promise<OplogError | undefined> {
+    if (stored === undefined || this.written.get(consumer) === pair?.modRevision) return undefined;
+    return history.divergence(stored.appliedSequenceId, chainOf(stored.appliedChain), head);
+  }
+
+  /** What the consumer does not say of the entry that it has applied, the log does. */
+  private async chained(
+    history: AppliedHistory,
+    cursor: Cursor,
+    stored: Cursor | undefined,
+    head: Head,
+  ): Promise<Cursor> {
+    const { appliedSequenceId: applied, appliedChain } = cursor;
+    if (applied === 0n || appliedChain.length > 0) return cursor;
+    const known = stored?.appliedSequenceId === applied ? chainOf(stored.appliedChain) : "";
+    const chain = known === "" ? await history.chainAt(applied, head) : known;
+    return { ...cursor, appliedChain: Buffer.from(chain, "hex") };
   }
 
   /** A damaged cursor can only be replaced: its position is not known. */

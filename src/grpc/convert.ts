@@ -3,6 +3,7 @@ import { type Duration, durationFromMs, timestampFromMs } from "@bufbuild/protob
 import type { StandbyDemand } from "../cursors/standby-positions.js";
 import type { Start } from "../following/start-position.js";
 import type { Notice, SubscriptionOptions } from "../following/subscription.js";
+import type { Cursor } from "../gen/oplog/store/v1/store_pb.js";
 import { OpType } from "../gen/oplog/v1/entry_pb.js";
 import {
   type AppendResponse,
@@ -22,7 +23,7 @@ import type { EntryFilter } from "../oplog/batch-frame.js";
 import { KEY_BYTES_MAX } from "../oplog/entries.js";
 import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
-import { chainOf } from "../oplog/record.js";
+import { chainOf, isOtherChain } from "../oplog/record.js";
 import type { LogView } from "../standby/log-view.js";
 import type { LogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
@@ -56,12 +57,7 @@ export function toAppendResponse(appended: Appended, demand?: StandbyDemand, sta
 
 /** A false flag in a oneof counts as present. It must not mean the same as true. */
 export function toStart({ start, previousTerm, previousChain }: SubscribeRequest): Start {
-  if (previousChain.length > CHAIN_BYTES_MAX) {
-    throw new InvalidArgumentError("previous_chain", `${previousChain.length} bytes, the limit is ${CHAIN_BYTES_MAX}`, {
-      received: previousChain.length,
-      limit: CHAIN_BYTES_MAX,
-    });
-  }
+  const previousChainHex = toChain(previousChain, "previous_chain");
   switch (start.case) {
     case undefined:
       return { kind: "beginning" };
@@ -77,13 +73,22 @@ export function toStart({ start, previousTerm, previousChain }: SubscribeRequest
       return {
         kind: "sequence",
         from: start.value,
-        previous: { term: previousTerm, chain: chainOf(previousChain) },
+        previous: { term: previousTerm, chain: previousChainHex },
       };
     case "fromTime":
       return { kind: "time", timestampMs: start.value.seconds * 1000n + BigInt(Math.ceil(start.value.nanos / 1e6)) };
     case "fromCursor":
       return { kind: "cursor", consumer: requireConsumerName(start.value, "from_cursor") };
   }
+}
+
+/** In hex. */
+export function toChain(chain: Uint8Array, field: string): string {
+  if (chain.length <= CHAIN_BYTES_MAX) return chainOf(chain);
+  throw new InvalidArgumentError(field, `${chain.length} bytes, the limit is ${CHAIN_BYTES_MAX}`, {
+    received: chain.length,
+    limit: CHAIN_BYTES_MAX,
+  });
 }
 
 export function toOptions(request: SubscribeRequest, peer: string): SubscriptionOptions {
@@ -267,6 +272,8 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
         lagEntries: behind(cursor.appliedSequenceId),
         stateHash: cursor.stateHash,
         updatedAt: timestampFromMs(Number(cursor.updatedAtMs)),
+        appliedChain: cursor.appliedChain,
+        problem: otherHistory(log, state, cursor),
       })),
       ...state.damagedCursors.slice(0, ITEMS_MAX).map(({ consumer, problem }) => ({ consumer, problem })),
     ],
@@ -283,6 +290,13 @@ function newestHead(log: Log, { logId, head }: LogState): bigint {
   const { feedView } = log;
   const isSameLog = feedView.logId !== undefined && Buffer.compare(feedView.logId, logId) === 0;
   return isSameLog && feedView.head > head ? feedView.head : head;
+}
+
+/** Only what is known without a reading of its own; "" = nothing is wrong as far as that tells. */
+function otherHistory(log: Log, state: LogState, { appliedSequenceId: applied, appliedChain }: Cursor): string {
+  const chain = applied === state.head ? state.headChain : log.chainHere(applied);
+  if (!isOtherChain(chain, chainOf(appliedChain))) return "";
+  return `it has applied entry ${applied} of another history: chain ${chainOf(appliedChain)}, and the log's is ${chain}`;
 }
 
 function toStandbyStatus({ phase, history, applied, keys, divergences }: LogView) {

@@ -33,6 +33,7 @@ import {
   durationMs,
   requireWithin,
   type SidecarState,
+  toChain,
   toFrame,
   toOptions,
   toStart,
@@ -172,6 +173,7 @@ export class OpLogService {
       flushed: request.flushedSequenceId,
       applied: request.appliedSequenceId,
       stateHash: request.stateHash,
+      appliedChain: toChain(request.appliedChain, "applied_chain"),
       isRewindAllowed: request.rewind,
     });
     this.parts.views.find(request.log)?.compareHash(request.consumer, request.appliedSequenceId, request.stateHash);

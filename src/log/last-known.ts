@@ -80,6 +80,7 @@ export class LastKnown {
     return {
       logId,
       head,
+      headChain: "",
       floor,
       leader,
       isVacant,

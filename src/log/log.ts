@@ -69,6 +69,7 @@ export class Log implements ServedLog {
     this.cursors = new CursorWriter({
       ...parts,
       keys: this.keys,
+      chainHere: (id) => this.chainHere(id),
       onMoved: (moved) => this.standbys.note(moved),
     });
     this.resolver = new StoreResolver(parts.store, this.keys, parts.clock);
@@ -137,6 +138,11 @@ export class Log implements ServedLog {
   get feedView(): FeedView {
     const { isReady, logId, last, head, headAgeMs, watchAgeMs, gap } = this.feed;
     return { isReady, logId, last, head, headAgeMs, watchAgeMs, gap };
+  }
+
+  /** The chain of an entry that is still in memory; "" = it is not. */
+  chainHere(id: bigint): string {
+    return this.feed.find(id)?.chain ?? "";
   }
 
   /** What has been seen of the log is no longer valid. Each follower finds out whether its own entries are concerned. */

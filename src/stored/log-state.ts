@@ -2,6 +2,7 @@ import type { Clock } from "../oplog/clock.js";
 import { DataLossError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { chainOf } from "../oplog/record.js";
 import { type DamagedCursor, readCursors, type StoredCursor } from "./cursors.js";
 import { decodeHead } from "./decode.js";
 import { readFloor } from "./history.js";
@@ -12,6 +13,8 @@ import { claimantOf, type LeaderView, NOBODY } from "./primary.js";
 export interface LogState {
   readonly logId: Uint8Array;
   readonly head: bigint;
+  /** "" = not known. */
+  readonly headChain: string;
   readonly floor: bigint;
   readonly leader: LeaderView;
   /** Of an elected log: nobody leads, and `leader` was the last one. */
@@ -51,6 +54,7 @@ export async function readLogState(store: KvStore, keys: LogKeys, clock: Clock):
   return {
     logId: head?.logId ?? new Uint8Array(),
     head: head?.lastSequenceId ?? 0n,
+    headChain: head === undefined ? "" : chainOf(head.recordNonce),
     floor: floor?.sequenceId ?? 1n,
     leader: term === undefined ? NOBODY : claimantOf(term),
     isVacant: term?.elected === true && leader === undefined,

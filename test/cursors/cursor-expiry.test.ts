@@ -25,6 +25,7 @@ const report = (consumer: string, applied: number, at = leader) =>
     flushed: BigInt(applied),
     applied: BigInt(applied),
     stateHash: Buffer.alloc(0),
+    appliedChain: "",
     isRewindAllowed: true,
   });
 const consumers = async () => (await readCursors(store, keysOf())).cursors.map(({ consumer }) => consumer);

@@ -25,7 +25,7 @@ let store: FaultyKvStore;
 let writer: CursorWriter;
 let moved: StoredCursor[];
 const aWriterOf = (log = keys) =>
-  new CursorWriter({ store, keys: log, clock: testClock, onMoved: (each) => moved.push(each) });
+  new CursorWriter({ store, keys: log, clock: testClock, chainHere: () => "", onMoved: (each) => moved.push(each) });
 beforeEach(() => {
   store = new FaultyKvStore(new MemoryKvStore({ clock: testClock }));
   writer = aWriterOf();
@@ -38,6 +38,7 @@ const at = (received: number, flushed: number, applied: number, rest: Partial<Cu
   flushed: BigInt(flushed),
   applied: BigInt(applied),
   stateHash: Buffer.alloc(0),
+  appliedChain: "",
   isRewindAllowed: false,
   ...rest,
 });

@@ -116,6 +116,7 @@ describe("a subscriber starts", () => {
       flushed: 7n,
       applied: 6n,
       stateHash: Buffer.alloc(0),
+      appliedChain: "",
       isRewindAllowed: false,
     };
     await standby.updateCursor(update);

@@ -156,6 +156,7 @@ describe("a status of a log that goes on while it is read", () => {
         flushed: 2n,
         applied: 2n,
         stateHash: new Uint8Array(),
+        appliedChain: "",
         isRewindAllowed: false,
       }),
     );

@@ -90,7 +90,14 @@ describe("the logs of a sidecar", () => {
   it("stay open while cursors of a log that is led here count towards their expiry, unless the place is needed", async () => {
     const led = someLogs(2, "c", 100 * IDLE_MS);
     await appendTo(led.get("a"), anAppend().of(5));
-    const position = { consumer: "dead", received: 1n, flushed: 1n, applied: 1n, stateHash: Buffer.alloc(0) };
+    const position = {
+      consumer: "dead",
+      received: 1n,
+      flushed: 1n,
+      applied: 1n,
+      stateHash: Buffer.alloc(0),
+      appliedChain: "",
+    };
     await led.get("a").updateCursor({ ...position, isRewindAllowed: false });
     await passTime(20 * IDLE_MS);
     expect(gone.has("a")).toBe(false);
