@@ -63,11 +63,16 @@ export class Campaign implements AsyncIterable<CampaignResponse> {
   }
 
   /**
-   * Answers Prepare: everything up to its final_sequence_id has been applied. Of a stream that has ended it does nothing;
-   * the iteration tells how it ended.
+   * Answers Prepare: everything up to its final_sequence_id has been applied. `appliedChain`: last_chain of the batch that
+   * ended there, or of the heartbeat; who hands it back never leads by the right number with entries of a lost history. Of
+   * a stream that has ended it does nothing; the iteration tells how it ended.
    */
-  ready(appliedSequenceId: bigint, stateHash: Uint8Array = new Uint8Array()): void {
-    this.send({ case: "ready", value: { appliedSequenceId, stateHash, term: this.preparedTerm } });
+  ready(
+    appliedSequenceId: bigint,
+    stateHash: Uint8Array = new Uint8Array(),
+    appliedChain: Uint8Array = new Uint8Array(),
+  ): void {
+    this.send({ case: "ready", value: { appliedSequenceId, stateHash, appliedChain, term: this.preparedTerm } });
   }
 
   /** Left out while what was sent before has not been taken. */

@@ -12,7 +12,7 @@ import { InvalidArgumentError } from "../oplog/errors.js";
 import { requireConsumerName } from "../oplog/keys.js";
 import type { Campaigns, OpenCampaign } from "../promotion/campaigns.js";
 import type { CampaignMessage, Candidate, Lost } from "../promotion/messages.js";
-import { durationMs } from "./convert.js";
+import { durationMs, toChain } from "./convert.js";
 import { decode, requireEndpoint } from "./decode.js";
 import { StreamWriter } from "./stream-writer.js";
 
@@ -92,6 +92,7 @@ export class CampaignStream {
     switch (message.case) {
       case "ready": {
         const { appliedSequenceId: applied, stateHash, term } = message.value;
+        const appliedChain = toChain(message.value.appliedChain, "ready.applied_chain");
         if (stateHash.length > STATE_HASH_BYTES_MAX) {
           throw new InvalidArgumentError(
             "ready.state_hash",
@@ -99,7 +100,7 @@ export class CampaignStream {
             { received: stateHash.length, limit: STATE_HASH_BYTES_MAX },
           );
         }
-        campaign.ready({ applied, stateHash, term });
+        campaign.ready({ applied, stateHash, appliedChain, term });
         return;
       }
       case "alive":
@@ -140,8 +141,9 @@ function toMessage(message: CampaignMessage) {
       return { case: "waiting" as const, value: { storeRefusal: refusal, ...(told && { leader: told }) } };
     }
     case "prepare": {
-      const { term, finalSequenceId, isHandOver } = message;
-      return { case: "prepare" as const, value: { term, finalSequenceId, isHandOver } };
+      const { term, final, isHandOver } = message;
+      const finalChain = Buffer.from(final.chain, "hex");
+      return { case: "prepare" as const, value: { term, finalSequenceId: final.id, finalChain, isHandOver } };
     }
     case "leading": {
       const { term, nextSequenceId, logId, times } = message;

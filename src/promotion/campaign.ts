@@ -3,6 +3,7 @@ import type { Clock } from "../oplog/clock.js";
 import { LeadershipByTokenError, NotPrimaryError } from "../oplog/errors.js";
 import { type KvStore, type StoreError, StoreRefusedError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
+import { chainOf } from "../oplog/record.js";
 import { linkSignals } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogView } from "../standby/log-view.js";
@@ -15,7 +16,7 @@ import type { HandOverObserver } from "./hand-over-report.js";
 import { HeldTerm } from "./held-term.js";
 import type { Leader } from "./leader.js";
 import { LeaseKeeper } from "./lease-keeper.js";
-import type { CampaignMessage, Candidate, Lost, PromotionTimes } from "./messages.js";
+import type { CampaignMessage, Candidate, FinalEntry, Lost, PromotionTimes } from "./messages.js";
 import { Preparation, type Prepared, type ReadyAnswer } from "./preparation.js";
 import { Promises } from "./promises.js";
 import { Silence } from "./silence.js";
@@ -47,6 +48,8 @@ export interface CampaignParts {
 
 /** The place is left then before the lease has run out. */
 const ON_PURPOSE: readonly Lost["reason"][] = ["resigned", "silent", "not ready"];
+
+const NO_CHAIN = new Uint8Array();
 
 /** A watch may have died without a sign; a vacant place must not stay so for longer. */
 const REREAD_MS_MAX = 1000;
@@ -258,10 +261,11 @@ export class Campaign {
     const startedMs = clock.monotonicMs();
     const prepared = turn.successorRevision === 0n ? undefined : successor?.finalSequenceId;
     if (prepared !== undefined) {
+      const invitedFor = { id: prepared, chain: chainOf(successor?.finalChain ?? NO_CHAIN) };
       const next = (term?.term ?? 0n) + 1n;
       const isStill = (seen: Leadership) =>
         seen.successorRevision === turn.successorRevision && seen.leaderRevision === turn.leaderRevision;
-      const outcome = await this.prepare(next, prepared, true, isStill, signal);
+      const outcome = await this.prepare(next, invitedFor, true, isStill, signal);
       if (outcome.kind !== "ready") return undefined;
     }
     const preparedMs = clock.monotonicMs();
@@ -273,8 +277,8 @@ export class Campaign {
     this.isHolding = true;
     try {
       const { head, termRevision, leaderRevision } = won;
-      const final = head.lastSequenceId;
-      if (prepared !== final) {
+      const final = { id: head.lastSequenceId, chain: chainOf(head.recordNonce) };
+      if (prepared !== final.id) {
         const isStill = (seen: Leadership) =>
           seen.termRevision === termRevision && seen.leaderRevision === leaderRevision;
         const outcome = await this.prepare(won.term, final, false, isStill, signal);
@@ -288,7 +292,7 @@ export class Campaign {
         if (claim === undefined) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       }
       // Whoever led here before may have sent the view back to following meanwhile.
-      if (!(await this.holdsView(final, signal))) return whyOver(this.resigning.signal, this.silence.signal, keeper);
+      if (!(await this.holdsView(final.id, signal))) return whyOver(this.resigning.signal, this.silence.signal, keeper);
       const caughtUpMs = clock.monotonicMs();
       const objectLeases = eviction?.setUp();
       return await this.lead(claim, keeper, {
@@ -340,7 +344,7 @@ export class Campaign {
   /** Gives up when the store shows that what it is for does not hold any more. */
   private async prepare(
     term: bigint,
-    finalSequenceId: bigint,
+    final: FinalEntry,
     isHandOver: boolean,
     isStill: (seen: Leadership) => boolean,
     signal: AbortSignal,
@@ -368,14 +372,14 @@ export class Campaign {
           log: log.name,
           candidate: candidate.id,
           term: String(term),
-          finalSequenceId: String(finalSequenceId),
+          finalSequenceId: String(final.id),
           isHandOver,
           readyTimeoutMs: candidate.readyTimeoutMs,
         },
         "the candidate is told to prepare itself",
       );
-      send({ kind: "prepare", term, finalSequenceId, isHandOver });
-      const outcome = await this.preparation.until(term, finalSequenceId, isHandOver, unchanged.signal);
+      send({ kind: "prepare", term, final, isHandOver });
+      const outcome = await this.preparation.until(term, final, isHandOver, unchanged.signal);
       await warming;
       return outcome;
     } finally {

@@ -87,7 +87,11 @@ export async function handOver(
       throw await abandoned(parts, target, isOver, because);
     }
     const finalSequenceId = writer.lastSequenceId;
-    const isInvited = await putSuccessor(parts, { id: target, finalSequenceId }, announced);
+    const isInvited = await putSuccessor(
+      parts,
+      { id: target, finalSequenceId, finalChain: writer.lastChain },
+      announced,
+    );
     const taken = isInvited === undefined ? undefined : await awaitChange(parts, parts.claim, REREAD_MS, time.signal);
     const primary = taken === undefined ? await takeBack(parts, isOver) : primaryIn(taken);
     if (primary === undefined) throw new HandOverAbandonedError(target, report.heldMs, undefined, parts.whyGone());
@@ -153,7 +157,7 @@ async function abandoned(
 /** Returns its revision; undefined: refused, or it cannot be told whether it stands. */
 async function putSuccessor(
   { store, keys, claim, leaseId }: HandOverParts,
-  successor: { readonly id: string; readonly finalSequenceId?: bigint },
+  successor: { readonly id: string; readonly finalSequenceId?: bigint; readonly finalChain?: Uint8Array },
   before: bigint,
 ): Promise<bigint | undefined> {
   try {

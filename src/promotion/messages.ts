@@ -16,7 +16,7 @@ export interface Candidate {
 export type CampaignMessage =
   /** The leader is undefined where the store tells nothing; `refusal`: what the store says to the candidacy. */
   | { readonly kind: "waiting"; readonly leader: LeaderView | undefined; readonly refusal?: string }
-  | { readonly kind: "prepare"; readonly term: bigint; readonly finalSequenceId: bigint; readonly isHandOver: boolean }
+  | { readonly kind: "prepare"; readonly term: bigint; readonly final: FinalEntry; readonly isHandOver: boolean }
   | {
       readonly kind: "leading";
       readonly term: bigint;
@@ -28,6 +28,14 @@ export type CampaignMessage =
   | { readonly kind: "lease renewed"; readonly validUntilMs: number }
   /** The last one. */
   | { readonly kind: "lost"; readonly lost: Lost };
+
+/** The last entry of the terms before. */
+export interface FinalEntry {
+  /** 0n = there is none. */
+  readonly id: bigint;
+  /** In hex; "" = not known. */
+  readonly chain: string;
+}
 
 export interface PromotionTimes {
   readonly fenceMs: number;

@@ -1,14 +1,17 @@
 import type { Clock } from "../oplog/clock.js";
-import { BeyondHeadError, StateDivergedError, ViewFailedError } from "../oplog/errors.js";
+import { BeyondHeadError, HistoryDivergedError, StateDivergedError, ViewFailedError } from "../oplog/errors.js";
+import { isOtherChain } from "../oplog/record.js";
 import { Change, linkSignals } from "../oplog/timing.js";
 import type { LogView } from "../standby/log-view.js";
-import type { Candidate } from "./messages.js";
+import type { Candidate, FinalEntry } from "./messages.js";
 
 /** What a candidate says of itself. */
 export interface ReadyAnswer {
   readonly applied: bigint;
   /** Empty = not told. */
   readonly stateHash: Uint8Array;
+  /** Of the entry applied, in hex; "" = not told. */
+  readonly appliedChain: string;
   /** Of the Prepare that it answers; 0n = the newest. */
   readonly term: bigint;
 }
@@ -22,6 +25,7 @@ export type Prepared =
 export interface PreparationParts {
   readonly clock: Clock;
   readonly candidate: Candidate;
+  readonly log: { readonly name: string };
   /** That this sidecar keeps of the log. */
   readonly view: LogView | undefined;
 }
@@ -50,14 +54,14 @@ export class Preparation {
   }
 
   /**
-   * Throws BeyondHeadError, StateDivergedError and ViewFailedError: this candidate cannot lead. While it is only invited,
-   * the log may have moved on, and the news of that be late: then whatever does not fit is given up.
+   * Throws BeyondHeadError, HistoryDivergedError, StateDivergedError and ViewFailedError: this candidate cannot lead. While
+   * it is only invited, the log may have moved on, and the news of that be late: then whatever does not fit is given up.
    */
-  async until(term: bigint, final: bigint, isInvitation: boolean, signal: AbortSignal): Promise<Prepared> {
+  async until(term: bigint, final: FinalEntry, isInvitation: boolean, signal: AbortSignal): Promise<Prepared> {
     try {
       return await this.prepare(term, final, signal);
     } catch (error) {
-      const hasMovedOn = this.isPast(final);
+      const hasMovedOn = this.isPast(final.id);
       if (isInvitation && hasMovedOn) return { kind: "given up" };
       throw error;
     } finally {
@@ -66,14 +70,14 @@ export class Preparation {
     }
   }
 
-  private async prepare(term: bigint, final: bigint, signal: AbortSignal): Promise<Prepared> {
+  private async prepare(term: bigint, final: FinalEntry, signal: AbortSignal): Promise<Prepared> {
     const { candidate, view, clock } = this.parts;
     const deadlineMs = clock.monotonicMs() + candidate.readyTimeoutMs;
     const over = new AbortController();
     const { signal: both, unlink } = linkSignals(signal, over.signal);
     let isApplied = view === undefined;
     let failure: unknown;
-    const applying = view?.promote(final, both).then(
+    const applying = view?.promote(final.id, both).then(
       () => {
         isApplied = !both.aborted;
         this.change.notify();
@@ -87,14 +91,15 @@ export class Preparation {
       for (;;) {
         const seen = this.change.version;
         if (failure !== undefined) throw failure;
-        const ready = this.answerTo(term, final);
+        const ready = this.answerTo(term, final.id);
         if (isApplied && (ready !== undefined || !candidate.needsHandshake)) {
-          await this.requireSameState(ready, final);
+          this.requireSameHistory(ready, final);
+          await this.requireSameState(ready, final.id);
           return { kind: "ready" };
         }
         if (signal.aborted) return { kind: "given up" };
         const leftMs = deadlineMs - clock.monotonicMs();
-        if (leftMs <= 0) return { kind: "late", missing: this.missing(ready, isApplied, final) };
+        if (leftMs <= 0) return { kind: "late", missing: this.missing(ready, isApplied, final.id) };
         await this.change.waitAtMost(clock, leftMs, seen, signal);
       }
     } finally {
@@ -115,6 +120,15 @@ export class Preparation {
     if (newest.applied > final) throw new BeyondHeadError(newest.applied, final);
     // Not there yet; or an answer to an invitation that was taken back crossed the next one, for the same term.
     return newest.applied < final ? undefined : newest;
+  }
+
+  /** The right number alone proves nothing: after a restore of the store other entries have the same ones. */
+  private requireSameHistory(ready: ReadyAnswer | undefined, { id, chain }: FinalEntry): void {
+    const { view, log } = this.parts;
+    const ofView = view !== undefined && BigInt(view.applied) === id ? view.appliedChain : "";
+    for (const seen of [ready?.appliedChain ?? "", ofView]) {
+      if (isOtherChain(seen, chain)) throw new HistoryDivergedError(log.name, id, seen, chain);
+    }
   }
 
   private async requireSameState(ready: ReadyAnswer | undefined, final: bigint): Promise<void> {

@@ -74,6 +74,8 @@ export interface LogView {
   /** The newest changes of phase, at most 64, oldest first. */
   readonly history: readonly PhaseChange[];
   readonly applied: number;
+  /** Of that entry, in hex; "" = not known. */
+  readonly appliedChain: string;
   readonly keys: number;
   readonly head: bigint;
   /** How the view and the log stand to each other. */

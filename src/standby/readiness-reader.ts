@@ -8,6 +8,7 @@ import {
   StoreError,
   StoreRefusedError,
 } from "../oplog/kv-store.js";
+import { isOtherChain } from "../oplog/record.js";
 import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../stored/readiness-reads.js";
 import { probeStore } from "../stored/store-probe.js";
 import type { PhaseChange } from "./life-record.js";
@@ -139,8 +140,11 @@ class ReadinessReading {
   }
 }
 
-function contradictionOf(view: LogView, appliedBefore: bigint, { head, logId }: HeadAtRest): string | undefined {
+function contradictionOf(view: LogView, appliedBefore: bigint, { head, logId, chain }: HeadAtRest): string | undefined {
   if (head < appliedBefore) return `the head in the store is ${head}, and ${appliedBefore} has been applied`;
   const isOther = view.logId.length > 0 && Buffer.compare(view.logId, logId) !== 0;
-  return isOther ? "the log in the store is another one" : undefined;
+  if (isOther) return "the log in the store is another one";
+  // The right number alone proves nothing: after a restore of the store other entries have the same ones.
+  if (BigInt(view.applied) !== head || !isOtherChain(view.appliedChain, chain)) return undefined;
+  return `the store has another history: chain ${chain} at its head, and ${view.appliedChain} was applied`;
 }

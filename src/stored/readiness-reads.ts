@@ -2,20 +2,23 @@ import { LeaderLeaseSchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { firstOf } from "../oplog/kv-pages.js";
 import type { CallOptions, KvStore } from "../oplog/kv-store.js";
+import { chainOf } from "../oplog/record.js";
 import { decodeHead, decodeState, decodeTerm } from "./decode.js";
 import { openRecord } from "./history.js";
 
 export interface HeadAtRest {
   readonly logId: Uint8Array;
   readonly head: bigint;
+  /** In hex; "" = not known. */
+  readonly chain: string;
 }
 
 /** A log that does not exist is an empty one, without an id. */
 export async function readHead(store: KvStore, keys: LogKeys, options: CallOptions): Promise<HeadAtRest> {
   const { pair } = await store.get(keys.head, options);
-  if (pair === undefined) return { logId: new Uint8Array(), head: 0n };
-  const { logId, lastSequenceId } = decodeHead(pair);
-  return { logId, head: lastSequenceId };
+  if (pair === undefined) return { logId: new Uint8Array(), head: 0n, chain: "" };
+  const { logId, lastSequenceId, recordNonce } = decodeHead(pair);
+  return { logId, head: lastSequenceId, chain: chainOf(recordNonce) };
 }
 
 export interface IdRange {

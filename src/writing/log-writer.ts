@@ -82,6 +82,11 @@ export class LogWriter {
     return this.committer.head.lastSequenceId;
   }
 
+  /** Of that record. */
+  get lastChain(): Uint8Array {
+    return this.committer.head.recordNonce;
+  }
+
   get isElected(): boolean {
     return this.parts.claim.leaderRevision !== undefined;
   }

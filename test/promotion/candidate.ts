@@ -150,7 +150,7 @@ export class Contender {
         if (this.led.length > 0) this.violations.push(`${this.name} was told to wait after it had led ${this.term}`);
         break;
       case "prepare":
-        this.prepare(message.term, message.finalSequenceId);
+        this.prepare(message.term, message.final.id);
         break;
       case "leading":
         this.lead(message.term, message.nextSequenceId);
@@ -181,7 +181,9 @@ export class Contender {
     this.say(delayMs, ({ campaign }) => {
       if (ofTerm === 0n && this.prepared?.final !== final) return;
       this.answered.add(answerTo(ofTerm === 0n ? this.prepared!.term : ofTerm, applied));
-      campaign.ready({ applied, stateHash: new Uint8Array(), term: ofTerm });
+      const { view } = this.sidecar;
+      const appliedChain = view !== undefined && BigInt(view.applied) === applied ? view.appliedChain : "";
+      campaign.ready({ applied, stateHash: new Uint8Array(), appliedChain, term: ofTerm });
     });
   }
 

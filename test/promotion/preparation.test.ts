@@ -1,5 +1,7 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
+import type { KvStore } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { readOrigin } from "../../src/stored/history.js";
 import { appendedOf, inTime, keysOf, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";
 import { aLogger } from "../support/logged-lines.js";
@@ -143,4 +145,71 @@ it("a view that has failed cannot campaign, and ends the candidacy that waits", 
   await leader.resign();
   expect(await inTime(waiting.ended)).toMatchObject({ reason: "VIEW_FAILED" });
   expect((await inTime(leading.log.readLeadership())).term?.term).toBe(terms[0]);
+});
+
+describe("a candidate that tells the chain of what it has applied", () => {
+  /** A leader with three entries of its own, whose chain is that of entry 3. */
+  async function led(on: KvStore) {
+    const side = new Side("a", on);
+    const leader = await side.leader("a");
+    for (let id = 1; id <= 3; id++) appendedOf(await side.append());
+    const { chain } = await readOrigin(on, keys, 3n, undefined);
+    return { side, leader, chain };
+  }
+  const OTHER = "0f".repeat(16);
+  const diverged = { reason: "HISTORY_DIVERGED", facts: { sequence_id: 3n, yours: OTHER } };
+
+  it("leads by the one that Prepare tells", async () => {
+    const { leader, chain } = await led(inner);
+    const candidate = await new Side("b", store).standby("b", { needsHandshake: true });
+    await leader.resign();
+    await candidate.hears("prepare");
+    expect(candidate.told.at(-1)).toMatchObject({ kind: "prepare", final: { id: 3n, chain } });
+    candidate.ready(3n, undefined, chain);
+    await candidate.hears("leading");
+    await candidate.resign();
+  });
+
+  it("of another history is refused, though it has the right number, and the next one leads", async () => {
+    const { leader, chain } = await led(inner);
+    const candidate = await new Side("b", store).standby("b", { needsHandshake: true });
+    const next = await new Side("c", inner).standby("c", { needsHandshake: true });
+    await leader.resign();
+    const [first, second] = await Promise.race([
+      candidate.hears("prepare").then(() => [candidate, next] as const),
+      next.hears("prepare").then(() => [next, candidate] as const),
+    ]);
+    first.ready(3n, undefined, OTHER);
+    expect(await inTime(first.ended)).toMatchObject({ ...diverged, facts: { ...diverged.facts, current: chain } });
+    expect(first.kinds).not.toContain("leading");
+    await second.hears("prepare");
+    second.ready(3n, undefined, chain);
+    await second.hears("leading");
+    await second.resign();
+  });
+
+  it("of another history takes no log that is handed over, and the leader goes on", async () => {
+    const { side, leader, chain } = await led(inner);
+    const target = await new Side("b", store).standby("b", { needsHandshake: true });
+    const refusal = refusalOf(side.campaigns.handOver("log", "b", 500));
+    await target.hears("prepare");
+    expect(target.told.at(-1)).toMatchObject({ kind: "prepare", final: { id: 3n, chain }, isHandOver: true });
+    target.ready(3n, undefined, OTHER);
+    expect(await inTime(target.ended)).toMatchObject(diverged);
+    expect(await refusal).toMatchObject({ reason: "HAND_OVER_ABANDONED" });
+    expect(appendedOf(await side.append())).toMatchObject({ first: 4n });
+    await leader.resign();
+  });
+
+  it("does not lead beside a view that holds other entries by the same numbers", async () => {
+    const { leader, chain } = await led(inner);
+    const side = new Side("b", store, { hasView: true });
+    const candidate = await side.standby("b", { needsHandshake: true });
+    await until(() => side.view.applied === 3, "the view to apply");
+    side.view.appliedChain = OTHER;
+    await leader.resign();
+    await candidate.hears("prepare");
+    candidate.ready(3n, undefined, chain);
+    expect(await inTime(candidate.ended)).toMatchObject(diverged);
+  });
 });

@@ -63,8 +63,8 @@ export class Entrant {
     await until(() => count() >= times, `"${this.campaign.id}" to be told ${kind}`);
   }
 
-  ready(applied: bigint, stateHash: Uint8Array = new Uint8Array()): void {
-    this.campaign.ready({ applied, stateHash, term: 0n });
+  ready(applied: bigint, stateHash: Uint8Array = new Uint8Array(), appliedChain = ""): void {
+    this.campaign.ready({ applied, stateHash, appliedChain, term: 0n });
   }
 
   async resign(): Promise<Lost | Error> {

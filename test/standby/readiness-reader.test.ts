@@ -1,6 +1,6 @@
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
-import { LeaderLeaseSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
+import { HeadSchema, LeaderLeaseSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import type { Log } from "../../src/log/log.js";
 import { InvalidArgumentError, NoViewError } from "../../src/oplog/errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
@@ -116,6 +116,23 @@ describe("the readiness of a view", () => {
     await until(() => view.applied === 3, "the view to apply what came");
     goOn();
     expect(await inTime(reading)).toMatchObject({ verdict: "promotable", blockers: [], applied: 3n, head: 3n });
+    await leave();
+  });
+
+  it("is none where the head has the number of what was applied, and is of another history", async () => {
+    await appendTo(primary, anAppend().of(3));
+    const { view, read, follows, leave } = await aStandby();
+    await follows();
+    expect(await read()).toMatchObject({ verdict: "promotable", applied: 3n, head: 3n });
+    const { pair } = await memory.get(keys.head);
+    const value = toBinary(HeadSchema, { ...fromBinary(HeadSchema, pair!.value), recordNonce: Buffer.alloc(16, 7) });
+    store.dropWatchEvents();
+    await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value }] });
+    expect(await read()).toMatchObject({
+      verdict: "not promotable",
+      blockers: [{ kind: "failed", message: expect.stringContaining(`chain ${"07".repeat(16)} at its head`) }],
+    });
+    expect(view.phase).toBe("following");
     await leave();
   });
 
