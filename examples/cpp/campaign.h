@@ -8,6 +8,7 @@
 
 #include "oplog/v1/leadership.grpc.pb.h"
 #include "sidecar.h"
+#include "state.h"
 
 // Says that it is alive by itself, as often as the candidate has promised it.
 class Campaign {
@@ -27,11 +28,12 @@ class Campaign {
 
   bool Read(oplog::v1::CampaignResponse* response) { return stream_->Read(response); }
 
-  void SendReady(uint64_t term, uint64_t applied, const std::string& state_hash) {
+  void SendReady(uint64_t term, const State::Reached& reached) {
     oplog::v1::CampaignRequest request;
     request.mutable_ready()->set_term(term);
-    request.mutable_ready()->set_applied_sequence_id(applied);
-    request.mutable_ready()->set_state_hash(state_hash);
+    request.mutable_ready()->set_applied_sequence_id(reached.applied);
+    request.mutable_ready()->set_state_hash(reached.hash);
+    request.mutable_ready()->set_applied_chain(reached.chain);
     Write(request);
   }
 

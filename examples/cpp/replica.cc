@@ -42,6 +42,7 @@ class Replica {
       request.set_log(log_name_);
       request.set_from_sequence_id(position.applied + 1);
       request.set_previous_term(position.term);
+      request.set_previous_chain(position.chain);
       request.set_log_id(position.log_id);
       request.set_consumer(id_);
       grpc::ClientContext context;
@@ -127,7 +128,7 @@ class Replica {
     const auto reached = state_.Reach(final, obsolete);
     if (!reached || reached->applied != final) return;
     Event("ready").With("applied", final).With("state_hash", Hex(reached->hash));
-    campaign.SendReady(prepare.term(), final, reached->hash);
+    campaign.SendReady(prepare.term(), *reached);
   }
 
   const std::string log_name_, id_, endpoint_;

@@ -21,11 +21,13 @@ class State {
  public:
   struct Position {
     uint64_t applied = 0, term = 0;  // of the last entry applied
+    std::string chain;               // of that entry: who hands it back is told if the log has another history by now
     std::string log_id;              // resuming with it proves that it is still the same log
   };
   struct Reached {
     uint64_t applied;
-    std::string hash;  // See GetStateHashResponse.
+    std::string hash;   // See GetStateHashResponse.
+    std::string chain;  // of the last entry applied
   };
 
   // `own` is what the payloads that this replica writes start with; the number of the append follows.
@@ -53,7 +55,7 @@ class State {
     if (!changed_.wait(lock, stop, [&] { return position_.applied >= sequence_id; })) return std::nullopt;
     std::string hash;
     for (const uint64_t lane : hash_) hash += LittleEndian(lane, 8);
-    return Reached{position_.applied, hash};
+    return Reached{position_.applied, hash, position_.chain};
   }
 
   void Apply(const oplog::v1::Batch& batch) {
@@ -67,6 +69,7 @@ class State {
       position_.applied = entry.sequence_id();
       position_.term = entry.term();
     }
+    position_.chain = batch.last_chain();
     changed_.notify_all();
   }
 

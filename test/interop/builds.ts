@@ -1,6 +1,6 @@
 import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cp, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -9,6 +9,9 @@ import type { Language } from "./toolchain.js";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const CACHE = join(ROOT, "node_modules/.cache/oplog-interop");
 const OUTPUT_BYTES_MAX = 16 << 20;
+const UNFINISHED = ".unfinished";
+/** Longer than any run of the tests takes. */
+const KEPT_MS = 2 * 3_600_000;
 
 /**
  * The directory of a built example, like examples/go. It is built in a copy of the sources, kept under their hash: the
@@ -32,7 +35,10 @@ export async function buildGrpcurl(): Promise<string> {
   return join(built, "grpcurl");
 }
 
-/** Builds apart and renames at the end: what bears the hash is complete. Older builds of the same name are removed. */
+/**
+ * Builds apart and renames at the end: what bears the hash is complete. Older builds of the same name are removed, unless
+ * they were used lately: another run may be using them still, of sources that have changed since.
+ */
 async function cached(
   name: string,
   sources: readonly string[],
@@ -43,11 +49,13 @@ async function cached(
   const directory = join(CACHE, `${name}-${hash.digest("hex").slice(0, 16)}`);
   await mkdir(CACHE, { recursive: true });
   await locked(join(CACHE, `.${name}.lock`), async () => {
-    if (await exists(directory)) return;
+    if (await exists(directory)) return utimes(directory, new Date(), new Date());
     for (const old of await readdir(CACHE)) {
-      if (old.startsWith(`${name}-`)) await rm(join(CACHE, old), { recursive: true });
+      if (!old.startsWith(`${name}-`)) continue;
+      const { mtimeMs } = await stat(join(CACHE, old));
+      if (old.endsWith(UNFINISHED) || mtimeMs < Date.now() - KEPT_MS) await rm(join(CACHE, old), { recursive: true });
     }
-    const unfinished = `${directory}.unfinished`;
+    const unfinished = `${directory}${UNFINISHED}`;
     await mkdir(unfinished);
     await build(unfinished);
     await rename(unfinished, directory);

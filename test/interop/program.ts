@@ -25,7 +25,10 @@ export class Program {
     });
     this.exited = new Promise((resolve) => this.child.once("close", () => resolve()));
     this.output = new Promise((resolve, reject) => {
-      this.child.once("error", reject);
+      this.child.once("error", (error) => {
+        this.complaints += error.message;
+        reject(error);
+      });
       this.child.once("close", (code, signal) => {
         running.delete(this);
         if (code === 0) resolve(output);

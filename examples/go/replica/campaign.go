@@ -120,13 +120,13 @@ func send(ctx context.Context, stream pb.LeadershipService_CampaignClient, ready
 // Answers Prepare once everything has been applied. A state that is beyond the final entry shows that this Prepare holds
 // no more, since a hand-over was abandoned: another message follows.
 func (r *replica) prepare(ctx context.Context, prepare *pb.Prepare, ready chan<- *pb.Ready) {
-	applied, hash, err := r.state.reach(ctx, prepare.FinalSequenceId)
+	applied, hash, chain, err := r.state.reach(ctx, prepare.FinalSequenceId)
 	if err != nil || applied != prepare.FinalSequenceId {
 		return
 	}
 	report("ready", "applied", applied, "state_hash", fmt.Sprintf("%x", hash))
 	select {
-	case ready <- &pb.Ready{Term: prepare.Term, AppliedSequenceId: applied, StateHash: hash}:
+	case ready <- &pb.Ready{Term: prepare.Term, AppliedSequenceId: applied, StateHash: hash, AppliedChain: chain}:
 	case <-ctx.Done():
 	}
 }

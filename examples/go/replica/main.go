@@ -66,10 +66,10 @@ func (r *replica) follow(ctx context.Context) {
 }
 
 func (r *replica) subscription(ctx context.Context) error {
-	applied, term, logID := r.state.position()
+	applied, term, chain, logID := r.state.position()
 	stream, err := r.log.Subscribe(ctx, &pb.SubscribeRequest{
 		Log: *logName, Start: &pb.SubscribeRequest_FromSequenceId{FromSequenceId: applied + 1},
-		PreviousTerm: term, LogId: logID, Consumer: *id})
+		PreviousTerm: term, PreviousChain: chain, LogId: logID, Consumer: *id})
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (r *replica) subscription(ctx context.Context) error {
 			r.state.identify(heartbeat.LogId)
 		}
 		if batch := response.GetBatch(); batch != nil {
-			r.state.apply(batch.Entries)
+			r.state.apply(batch)
 		}
 	}
 }

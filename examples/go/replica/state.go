@@ -20,6 +20,7 @@ type state struct {
 	values        map[string]value
 	hash          [4]uint64 // see GetStateHashResponse
 	applied, term uint64
+	chain         []byte        // of the entry applied: who hands it back is told if the log has another history by now
 	logID         []byte        // resuming with it proves that it is still the same log
 	operation     uint64        // the newest append of this replica that has been applied
 	changed       chan struct{} // closed when an entry has been applied, then another takes its place
@@ -34,10 +35,10 @@ func newState(id string) *state {
 	return &state{own: id + " ", values: map[string]value{}, changed: make(chan struct{})}
 }
 
-func (s *state) position() (applied, term uint64, logID []byte) {
+func (s *state) position() (applied, term uint64, chain, logID []byte) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.applied, s.term, s.logID
+	return s.applied, s.term, s.chain, s.logID
 }
 
 func (s *state) identify(logID []byte) {
@@ -54,32 +55,32 @@ func (s *state) lastOperation() uint64 {
 	return s.operation
 }
 
-// reach waits until the entry has been applied, and tells how far the state is then and its hash. It fails only if the
-// context ends first.
-func (s *state) reach(ctx context.Context, sequenceID uint64) (applied uint64, hash []byte, err error) {
+// reach waits until the entry has been applied, and tells how far the state is then, its hash and the chain of the last
+// entry. It fails only if the context ends first.
+func (s *state) reach(ctx context.Context, sequenceID uint64) (applied uint64, hash, chain []byte, err error) {
 	for {
 		s.mutex.Lock()
-		applied, changed := s.applied, s.changed
+		applied, chain, changed := s.applied, s.chain, s.changed
 		for _, lane := range s.hash {
 			hash = binary.LittleEndian.AppendUint64(hash, lane)
 		}
 		s.mutex.Unlock()
 		if applied >= sequenceID {
-			return applied, hash, nil
+			return applied, hash, chain, nil
 		}
 		hash = nil
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return applied, nil, ctx.Err()
+			return applied, nil, nil, ctx.Err()
 		}
 	}
 }
 
-func (s *state) apply(entries []*pb.Entry) {
+func (s *state) apply(batch *pb.Batch) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for _, entry := range entries {
+	for _, entry := range batch.Entries {
 		if entry.SequenceId != s.applied+1 {
 			log.Fatalf("entry %d where %d was due", entry.SequenceId, s.applied+1)
 		}
@@ -88,6 +89,7 @@ func (s *state) apply(entries []*pb.Entry) {
 		}
 		s.applied, s.term = entry.SequenceId, entry.Term
 	}
+	s.chain = batch.LastChain
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
