@@ -10,6 +10,7 @@ import type { LogView } from "../standby/log-view.js";
 import { isConfirmed, watchLeadership } from "../stored/leader-watch.js";
 import type { Leadership } from "../stored/leadership.js";
 import { primaryOf } from "../stored/primary.js";
+import { requireNotLost } from "../stored/store-failures.js";
 import type { Claim, Turn } from "../writing/claim.js";
 import { Candidacy, unlessStoreFails } from "./candidacy.js";
 import type { HandOverObserver } from "./hand-over-report.js";
@@ -169,6 +170,7 @@ export class Campaign {
       const { signal, unlink } = linkSignals(resigned, silent, keeper.lost);
       try {
         const lost = await this.stand(keeper, signal);
+        keeper.requireStore();
         if (lost !== undefined) return await this.lose(lost);
         if (resigned.aborted || silent.aborted) return await this.lose(whyOver(resigned, silent, undefined));
       } catch (error) {
@@ -234,9 +236,10 @@ export class Campaign {
     if (this.toldWaiting !== told && this.parts.send({ kind: "waiting", leader: primary })) this.toldWaiting = told;
   }
 
-  /** A refusal lasts until somebody acts, and is told at once; a store that does not answer may soon do so. */
+  /** What is lost is the end. A refusal lasts until somebody acts, and is told at once; a store that does not answer may soon do so. */
   private noteFailure(error: StoreError): void {
     const { log, candidate, logger, send } = this.parts;
+    requireNotLost(error);
     if (!(error instanceof StoreRefusedError)) return;
     const refusal = error.message;
     this.isRefused = true;
@@ -354,13 +357,17 @@ export class Campaign {
     const done = new AbortController();
     const watching = linkSignals(signal, done.signal);
     const unchanged = linkSignals(signal, changed.signal);
+    let failure: unknown;
     const watch = (async () => {
       for await (const seen of watchLeadership({ store, keys: log.keys, clock }, REREAD_MS_MAX, watching.signal)) {
         if (!isStill(seen) && (await isConfirmed({ store, keys: log.keys, clock }, seen))) return changed.abort();
       }
     })();
-    // What is damaged there shows again, and to somebody who waits for it, when the log is opened.
-    watch.catch(() => changed.abort());
+    // What is damaged there, or lost, is told below.
+    watch.catch((error: unknown) => {
+      failure = error;
+      changed.abort();
+    });
     // Beside what takes time anyhow. If it fails, opening reads all of it, or fails the same way.
     const warming = unlessStoreFails(() => log.primary.warmUp(), undefined);
     warming.catch(() => changed.abort());
@@ -381,6 +388,7 @@ export class Campaign {
       send({ kind: "prepare", term, final, isHandOver });
       const outcome = await this.preparation.until(term, final, isHandOver, unchanged.signal);
       await warming;
+      if (failure !== undefined) throw failure;
       return outcome;
     } finally {
       done.abort();

@@ -16,7 +16,7 @@ import { decodeState } from "../stored/decode.js";
 import { awaitChange, isConfirmed, watchLeadership } from "../stored/leader-watch.js";
 import { primaryIn, readLeadership } from "../stored/leadership.js";
 import type { LeaderView } from "../stored/primary.js";
-import { throughStore } from "../stored/store-failures.js";
+import { requireNotLost, throughStore } from "../stored/store-failures.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import type { HandOverReport } from "./hand-over-report.js";
@@ -52,7 +52,7 @@ const RETRY_MS = 50;
  * store decides which. An invitation that arrives late is safe too: the target prepares for the head that it finds.
  *
  * Throws CandidateNotFoundError and HandOverAbandonedError: nobody has taken over; NotPrimaryError when the leadership went
- * elsewhere meanwhile, and StoreUnavailableError when nothing could be told before it was over anyway.
+ * elsewhere meanwhile, StoreUnavailableError when nothing could be told before it was over anyway, and StoreLostError.
  */
 export async function handOver(
   parts: HandOverParts,
@@ -168,8 +168,9 @@ async function putSuccessor(
     });
     return succeeded ? revision : undefined;
   } catch (error) {
-    if (error instanceof StoreError) return undefined;
-    throw error;
+    if (!(error instanceof StoreError)) throw error;
+    requireNotLost(error);
+    return undefined;
   }
 }
 
@@ -193,6 +194,7 @@ async function takeBack(
       return succeeded ? undefined : primaryIn(await readLeadership(store, keys));
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
+      requireNotLost(error);
     }
     if (isLast) break;
     await sleep(clock, RETRY_MS, isOver);

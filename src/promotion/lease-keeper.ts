@@ -1,6 +1,7 @@
 import { renewEveryMs, validUntilMs } from "../leadership/lease.js";
 import type { Clock } from "../oplog/clock.js";
-import { type KvStore, LeaseNotFoundError, StoreError } from "../oplog/kv-store.js";
+import { StoreLostError } from "../oplog/errors.js";
+import { type KvStore, LeaseNotFoundError, StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import { linkSignals, sleep } from "../oplog/timing.js";
 
 /** Why a lease can no longer be relied on. */
@@ -18,6 +19,7 @@ export class LeaseKeeper {
   private readonly lostController = new AbortController();
   private readonly closing = new AbortController();
   private untilMs: number;
+  private storeLost: StoreLostError | undefined;
 
   private constructor(
     private readonly store: KvStore,
@@ -47,6 +49,11 @@ export class LeaseKeeper {
     return this.untilMs;
   }
 
+  /** Throws StoreLostError: the lease went with the data of the store. */
+  requireStore(): void {
+    if (this.storeLost !== undefined) throw this.storeLost;
+  }
+
   /** Renews until the lease is lost, or closed. */
   async run(onRenewed: () => void): Promise<void> {
     const { closing, ttlMs } = this;
@@ -63,6 +70,10 @@ export class LeaseKeeper {
         if (isRenewed) onRenewed();
       } catch (error) {
         if (error instanceof LeaseNotFoundError) return this.lose("expired");
+        if (error instanceof StoreDataLossError) {
+          this.storeLost = new StoreLostError(error.message);
+          return this.lose("store unreachable");
+        }
         if (!(error instanceof StoreError)) {
           this.lose("store unreachable");
           throw error;
@@ -89,6 +100,7 @@ export class LeaseKeeper {
         return;
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
+        if (error instanceof StoreDataLossError) return;
       }
       await sleep(this.clock, RETRY_MS);
     }

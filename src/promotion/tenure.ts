@@ -5,6 +5,7 @@ import { Backoff, limitTime, linkSignals, sleep } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogView } from "../standby/log-view.js";
 import { isCurrent, readLeadership } from "../stored/leadership.js";
+import { requireNotLost } from "../stored/store-failures.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import type { Candidacy } from "./candidacy.js";
@@ -198,7 +199,7 @@ export class Tenure {
   }
 }
 
-/** Undefined: one of the signals has aborted first. */
+/** Undefined: one of the signals has aborted first. Throws StoreLostError. */
 export async function untilStoreAnswers<T>(
   clock: Clock,
   work: () => Promise<T>,
@@ -213,6 +214,7 @@ export async function untilStoreAnswers<T>(
         return await work();
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
+        requireNotLost(error);
         onFailed(error);
         await sleep(clock, backoff.delayMs(), signal);
       }

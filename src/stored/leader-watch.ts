@@ -3,6 +3,7 @@ import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
 import { isCurrent, type Leadership, readLeadership } from "./leadership.js";
+import { requireNotLost } from "./store-failures.js";
 
 interface LeaderWatchParts {
   readonly store: KvStore;
@@ -17,7 +18,7 @@ const RETRY_MAX_MS = 1000;
 
 /**
  * Who leads a log: now, on every change, and every `rereadMs` as well, since a watch may have died without a sign. Goes on
- * through every break of the store, until the signal aborts.
+ * through every break of the store, until the signal aborts. Throws StoreLostError when the data of the store is lost.
  */
 export async function* watchLeadership(
   parts: LeaderWatchParts,
@@ -35,6 +36,7 @@ export async function* watchLeadership(
       backoff.reset();
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
+      requireNotLost(error);
       parts.onFailed?.(error);
       await sleep(clock, backoff.delayMs(), signal);
     }
@@ -62,6 +64,7 @@ export async function isConfirmed({ store, keys, clock }: LeaderWatchParts, seen
     if (await isCurrent(store, keys, seen)) return true;
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
+    requireNotLost(error);
   }
   await sleep(clock, RETRY_FIRST_MS);
   return false;

@@ -16,6 +16,11 @@ export function toOplogError(error: StoreError | undefined, unreachableMs: numbe
     : new StoreUnavailableError(unreachableMs, consequence);
 }
 
+/** For whoever tries again through every break of the store: what is damaged or gone does not come back. */
+export function requireNotLost(error: StoreError): void {
+  if (error instanceof StoreDataLossError) throw new StoreLostError(error.message);
+}
+
 /** Runs a call's work on the store; rejects with OplogError where the store fails. */
 export async function throughStore<T>(
   work: Promise<T>,
