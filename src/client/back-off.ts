@@ -1,12 +1,13 @@
 const FIRST_MS = 100;
-const LONGEST_MS = 5_000;
+/** Short of what a change of the leader takes: a candidate that does not follow is not ready for it. */
+const LONGEST_MS = 1_000;
 
 /**
  * How long to wait after so many failures: doubles up to the longest, and never less than the sidecar asks for. A part of
  * it is random, so that those who wait for the same thing do not return all at once.
  */
-export function backOffMs(attempts: number, retryAfterMs = 0, longestMs = LONGEST_MS): number {
-  const ceiling = Math.min(longestMs, FIRST_MS * 2 ** Math.min(attempts, 10));
+export function backOffMs(attempts: number, retryAfterMs = 0): number {
+  const ceiling = Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(attempts, 10));
   const backOff = ceiling * (0.5 + Math.random() / 2);
   return Math.ceil(Math.max(backOff, retryAfterMs * (1 + Math.random() / 4)));
 }

@@ -12,7 +12,7 @@ const CHANNEL_OPTIONS: ChannelOptions = {
   "grpc.dns_min_time_between_resolutions_ms": 1_000,
   // A sidecar that has been restarted is found again within a second or so, not after the default of two minutes.
   "grpc.initial_reconnect_backoff_ms": 100,
-  "grpc.max_reconnect_backoff_ms": 2_000,
+  "grpc.max_reconnect_backoff_ms": 1_000,
   // A silent sidecar is noticed within 25 s of a call.
   "grpc.keepalive_time_ms": 20_000,
   "grpc.keepalive_timeout_ms": 5_000,

@@ -37,8 +37,6 @@ type Run<T> = (client: OplogClient, options: UnaryOptions) => Promise<T>;
 
 const DEADLINE_MS = 10_000;
 const PATIENCE_MS = 30_000;
-/** Short of what a change of the leader takes, so that little is added to it. */
-const WAIT_MS_MAX = 1_000;
 /** What the last attempt is given, though patience ends: one that is cut short would leave open what it has done. */
 const LAST_ATTEMPT_MS = 1_000;
 /** How often a call is sent on without a wait in between. Two sidecars may each take the other for the leader. */
@@ -198,7 +196,7 @@ class Search {
       return performance.now() < this.giveUpAtMs ? 0 : undefined;
     }
     this.hops = 0;
-    const waitMs = backOffMs(this.attempts, error.retryAfterMs, WAIT_MS_MAX);
+    const waitMs = backOffMs(this.attempts, error.retryAfterMs);
     this.attempts += 1;
     return performance.now() + waitMs < this.giveUpAtMs ? waitMs : undefined;
   }

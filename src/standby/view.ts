@@ -38,7 +38,8 @@ export interface ViewParts {
 }
 
 const RETRY_FIRST_MS = 100;
-const RETRY_MAX_MS = 5000;
+/** A candidate waits for it, and the others wait for that one. */
+const RETRY_MAX_MS = 1000;
 /** A batch is applied in one go; this many bytes take a few milliseconds. */
 const BATCH_BYTES_MAX = 128 * 1024;
 /** Nobody looks at the heartbeats of this subscription. */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { backOffMs } from "../../src/client/back-off.js";
 import { OplogRpcError } from "../../src/client/errors.js";
 import {
   ContiguityError,
@@ -74,6 +75,12 @@ describe("follow", () => {
     await take(sidecar, { log: "l" }, 3);
 
     expect(sidecar.requests[1]).toMatchObject({ start: { value: 10n }, previousTerm: 0n });
+  });
+
+  it("waits for a second at most, however often it has failed: a standby that does not follow cannot take over", () => {
+    const waits = Array.from({ length: 200 }, (_, attempts) => backOffMs(attempts));
+    expect(Math.max(...waits)).toBeLessThanOrEqual(1_000);
+    expect(Math.min(...waits.slice(5))).toBeGreaterThanOrEqual(500);
   });
 
   it("throws when a batch leaves a hole", async () => {
