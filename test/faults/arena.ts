@@ -40,6 +40,22 @@ export class Arena {
     return leading().sort((a, b) => b.master.term! - a.master.term!)[0]!;
   }
 
+  /** That a master was told to lead; the watch of the test may hang at a member that is away. */
+  get newestTerm(): number {
+    return this.records.leadership.newestTold;
+  }
+
+  /** When and where the first append was acknowledged after that moment, whenever it was sent. */
+  async nextAcknowledged(afterMs: number, deadlineMs: number): Promise<{ side: Side; atMs: number; term: number }> {
+    const found = () => {
+      const answers = this.sides.flatMap((side) =>
+        side.master.acknowledged.filter(({ atMs }) => atMs >= afterMs).map(({ atMs, term }) => ({ side, atMs, term })),
+      );
+      return answers.sort((a, b) => a.atMs - b.atMs)[0];
+    };
+    return (await waitFor(found, { deadlineMs, what: "an append to be acknowledged" }))!;
+  }
+
   /** When the first append was acknowledged that was sent after that moment. */
   async isAppendedTo(sentMs: number, deadlineMs: number): Promise<number> {
     const found = () => {

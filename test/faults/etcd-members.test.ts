@@ -88,7 +88,7 @@ class Rounds {
     await elapsed(fault.isStop ? TTL_MS * (1 + random() / 2) : random() * WORK_MS_MAX);
     if (fault.leavesQuorum) await arena.isAppendedTo(machineMs(), ONE_AWAY_MS_MAX);
     const healedMs = machineMs();
-    const termWhileAway = this.newestTerm;
+    const termWhileAway = arena.newestTerm;
     await blow.heal();
     await arena.isAppendedTo(machineMs(), RECOVERY_MS_MAX);
     // What comes back may yet do harm.
@@ -97,7 +97,7 @@ class Rounds {
     const cost = {
       awayMs: arena.silenceMs(struckMs, healedMs),
       backMs: arena.silenceMs(healedMs, machineMs()),
-      hasChangedLeader: { away: termWhileAway > term, back: this.newestTerm > termWhileAway },
+      hasChangedLeader: { away: termWhileAway > term, back: arena.newestTerm > termWhileAway },
     };
     this.excuse(fault, blow, cost, termWhileAway, healedMs);
     this.costs.set(fault.name, [...(this.costs.get(fault.name) ?? []), cost]);
@@ -118,12 +118,6 @@ class Rounds {
     const { history, leadership } = this.arena.records;
     const counts = `${ROUNDS} rounds, ${leadership.terms.length} terms, ${history.log.last} entries in ${seconds} s`;
     return [`${counts}; ms without an acknowledgement:`, ...lines].join("\n");
-  }
-
-  /** That a master was told to lead; the watch of the test may hang at a member that is away. */
-  private get newestTerm(): number {
-    const led = this.arena.sides.map(({ master }) => master.reports.findLast(({ kind }) => kind === "leading"));
-    return Math.max(...led.map((report) => (report?.kind === "leading" ? report.term : 0)));
   }
 
   /**

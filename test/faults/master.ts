@@ -49,6 +49,11 @@ export class Master {
     return master;
   }
 
+  /** That its process runs. */
+  async hasBegun(): Promise<void> {
+    await this.waitFor(() => this.reports.length > 0, { deadlineMs: START_MS_MAX, what: "begin" });
+  }
+
   /** That it takes part. */
   async isCampaigning(): Promise<void> {
     await this.waitFor(() => this.reports.some(({ kind }) => kind === "waiting" || kind === "leading"), {

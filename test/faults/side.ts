@@ -35,7 +35,8 @@ export class Side {
     const oplogd = await anOplogd(env === undefined ? options : { ...options, env });
     const side = new Side(plan, oplogd, aClientOf(oplogd), records);
     atEnd(() => side.master.kill());
-    await side.startMaster();
+    side.startMaster();
+    await side.master.isCampaigning();
     return side;
   }
 
@@ -43,12 +44,16 @@ export class Side {
     return this.plan.name;
   }
 
-  /** Starts again what has ended. */
+  /** Starts again what has ended, and sees it take part. */
   async revive(): Promise<void> {
-    await Promise.all([
-      this.oplogd.hasExited ? this.oplogd.restart() : undefined,
-      this.master.hasExited ? this.startMaster() : undefined,
-    ]);
+    await this.restart();
+    await this.master.isCampaigning();
+  }
+
+  /** Starts again what has ended: both processes run, the store may be away. */
+  async restart(): Promise<void> {
+    if (this.master.hasExited) this.startMaster();
+    await Promise.all([this.oplogd.hasExited ? this.oplogd.restart() : undefined, this.master.hasBegun()]);
   }
 
   /** Of the view, once it has applied everything up to this entry. */
@@ -63,11 +68,10 @@ export class Side {
     return hash!;
   }
 
-  private async startMaster(): Promise<void> {
+  private startMaster(): void {
     const { name, master } = this.plan;
     this.generation++;
     const writerId = `${name}.${this.generation}`;
     this.master = Master.start({ ...master, target: this.oplogd.target, id: name, writerId }, this.records);
-    await this.master.isCampaigning();
   }
 }

@@ -70,6 +70,11 @@ export class LeadershipHistory {
     this.ends.set(term, atMs);
   }
 
+  /** The newest term that a candidate was told to lead; 0 = none was. */
+  get newestTold(): number {
+    return Math.max(0, ...this.leadings.map(({ term }) => term));
+  }
+
   get terms(): number[] {
     return this.revisions.flatMap(({ term }) => (term === undefined ? [] : [term.term]));
   }
