@@ -1,6 +1,6 @@
 import { status as GrpcCode, type Metadata, type ServerInterceptor } from "@grpc/grpc-js";
 import type { Clock, Timer } from "../oplog/clock.js";
-import { OplogError, TooSlowError } from "../oplog/errors.js";
+import { OplogError, TooLargeError, TooSlowError } from "../oplog/errors.js";
 import { Arrival, type ArrivingCall, requireInternals } from "./arrival.js";
 import { CallLimit } from "./call-limit.js";
 import type { Method } from "./method.js";
@@ -24,6 +24,9 @@ const OTHER_CALLS_MAX = 1000;
 /** How long after its first byte a request must be complete. */
 export const ARRIVAL_MS_MAX = 30_000;
 const SWEEP_MS = 2000;
+/** Each key with its value, and 32 bytes for the pair. */
+export const METADATA_BYTES_MAX = 8 * 1024;
+const METADATA_PAIR_BYTES = 32;
 
 interface Gate {
   readonly name: string;
@@ -87,6 +90,7 @@ export class Admission {
   private admit(call: ArrivingCall, gate: Gate): void {
     const { clock, budget, messageBytesMax: inflatedBytesMax } = this.parts;
     try {
+      requireSmall(call.metadata);
       gate.limit.enter();
     } catch (error) {
       this.parts.onRefused(gate.name, this.refuse(call, error));
@@ -137,4 +141,13 @@ export class Admission {
       this.refuseRequest(call, gate, new TooSlowError(ARRIVAL_MS_MAX));
     }
   }
+}
+
+/** It is kept as long as the call is open. */
+function requireSmall({ internalRepr }: ArrivingCall["metadata"]): void {
+  let bytes = 0;
+  for (const [key, values] of internalRepr) {
+    for (const value of values) bytes += key.length + value.length + METADATA_PAIR_BYTES;
+  }
+  if (bytes > METADATA_BYTES_MAX) throw new TooLargeError("metadata", bytes, METADATA_BYTES_MAX);
 }

@@ -3,13 +3,17 @@ import type { Metadata, ServerInterceptingCallInterface } from "@grpc/grpc-js";
 import { type OplogError, QueueFullError, TooLargeError } from "../oplog/errors.js";
 import type { RequestBudget } from "./request-budget.js";
 
+interface KeptMetadata {
+  readonly internalRepr: ReadonlyMap<string, readonly (string | Buffer)[]>;
+}
+
 /**
  * Internals of grpc-js for a call that arrives: the only way to know of a request before all of it is in memory. The
  * version of grpc-js is pinned, and `requireInternals` checks that the internals are still there.
  */
 export type ArrivingCall = ServerInterceptingCallInterface & {
   readonly stream: ServerHttp2Stream;
-  readonly metadata: Metadata;
+  readonly metadata: Metadata & KeptMetadata;
   readonly receivedHalfClose: boolean;
   readonly isReadPending: boolean;
   readonly decoder: {
@@ -191,6 +195,6 @@ export function requireInternals(call: Partial<ArrivingCall>): asserts call is A
     Buffer.isBuffer(decoder.readCompressFlag) &&
     typeof receivedHalfClose === "boolean" &&
     typeof isReadPending === "boolean" &&
-    metadata !== undefined;
+    (metadata as KeptMetadata | undefined)?.internalRepr instanceof Map;
   if (!isKnown) throw new Error("this version of grpc-js does not tell of requests that arrive");
 }

@@ -9,7 +9,7 @@ import { connect } from "node:net";
 import { gzipSync } from "node:zlib";
 import { ServerCredentials } from "@grpc/grpc-js";
 import { afterEach, describe, expect, it } from "vitest";
-import { ARRIVAL_MS_MAX, SMALL_REQUEST_BYTES_MAX } from "../../src/grpc/admission.js";
+import { ARRIVAL_MS_MAX, METADATA_BYTES_MAX, SMALL_REQUEST_BYTES_MAX } from "../../src/grpc/admission.js";
 import type { DuplexCall } from "../../src/grpc/call.js";
 import { methodsOf, type Services } from "../../src/grpc/methods.js";
 import { RequestBudget } from "../../src/grpc/request-budget.js";
@@ -79,13 +79,14 @@ async function aServer() {
 }
 
 /** A call as raw HTTP/2, so that it may stop in the middle of a message. */
-function open(session: ClientHttp2Session, path: string) {
+function open(session: ClientHttp2Session, path: string, headers: Readonly<Record<string, string>> = {}) {
   const stream = session.request({
     ":method": "POST",
     ":path": path,
     "content-type": "application/grpc",
     te: "trailers",
     "grpc-encoding": "gzip",
+    ...headers,
   });
   stream.on("error", () => undefined);
   stream.resume();
@@ -226,6 +227,38 @@ describe("requests that are complete", () => {
 });
 
 describe("calls", () => {
+  it.each(["596H", "597H", "99999999H", "99999999M", "99999999S"])(
+    "with a deadline of %s are served, although grpc-js would end them early",
+    async (timeout) => {
+      const { answers, session } = await aServer();
+      const call = open(session, APPEND, { "grpc-timeout": timeout });
+      call.stream.end(message(1));
+      await waitFor(() => answers.length === 1, { what: "the call to be served" });
+      answers[0]!();
+      expect(await call.status()).toMatchObject({ code: "0" });
+    },
+  );
+
+  it("with a deadline of a moment are ended by it", async () => {
+    const { session } = await aServer();
+    const call = open(session, APPEND, { "grpc-timeout": "10m" });
+    call.stream.end(message(1));
+    expect(await call.status()).toMatchObject({ code: "4" });
+  });
+
+  it("with more metadata than the limit are refused with its size, and those within it are served", async () => {
+    const { answers, session, finished } = await aServer();
+    const large = open(session, APPEND, { "x-many": "x".repeat(METADATA_BYTES_MAX) });
+    expect(await large.status()).toMatchObject({
+      code: RESOURCE_EXHAUSTED,
+      message: expect.stringMatching(/^metadata: \d+ bytes, the limit is 8192$/),
+    });
+    expect(finished).toEqual(["Append RESOURCE_EXHAUSTED"]);
+    const small = open(session, APPEND, { "x-many": "x".repeat(METADATA_BYTES_MAX - 1024) });
+    small.stream.end(message(1));
+    await waitFor(() => answers.length === 1, { what: "the call to be served" });
+  });
+
   it.each([
     ["that are answered once", APPEND, CALLS_MAX],
     ["of AppendStream", APPEND_STREAM, LIMITS.appendStreamsMax],
