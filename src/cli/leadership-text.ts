@@ -25,9 +25,10 @@ export function leaderText({ leader, token, mode, vacant, leaseLeft, preparing }
 /** Nothing where nobody is elected. */
 export function candidatesText({ candidates, leader, mode, vacant, preparing }: GetLeaderResponse): string[] {
   if (candidates.length === 0) return mode === LeadershipMode.ELECTED ? ["", "candidates  none"] : [];
-  const rows = candidates.map(({ id, endpoint }) => {
+  const rows = candidates.map(({ id, endpoint, problem }) => {
     const isLeader = !vacant && id === leader?.id;
     const leads = preparing ? "preparing" : "leads";
+    if (problem !== "") return [keyText(id), "-", `damaged: ${problem}`];
     return [keyText(id), keyText(endpoint) || "-", isLeader ? leads : "waits"];
   });
   return ["", "candidates", ...table(["ID", "ENDPOINT", ""], rows).map((line) => `  ${line}`)];

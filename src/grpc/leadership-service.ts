@@ -82,7 +82,7 @@ export class LeadershipService {
     return {
       ...toLeadership(leadership),
       ...(leftMs === undefined ? {} : { leaseLeft: durationFromMs(Math.round(leftMs)) }),
-      candidates: candidates.map(({ id, endpoint }) => ({ id, endpoint })),
+      candidates: candidates.map((entry) => ("problem" in entry ? entry : { id: entry.id, endpoint: entry.endpoint })),
       preparing: role === "preparing" && leader?.term === term,
     };
   }

@@ -6,14 +6,12 @@ import { LogFeed } from "../following/log-feed.js";
 import { type ReadPage, readPage } from "../following/read-page.js";
 import { requireLogId, resolveStart, type Start } from "../following/start-position.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "../following/subscription.js";
-import { type CandidateEntry, CandidateEntrySchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { Timer } from "../oplog/clock.js";
 import { ShuttingDownError, StoreLostError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
-import { wholeRange } from "../oplog/kv-pages.js";
 import { StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
-import { decodeState } from "../stored/decode.js";
+import { readCandidates } from "../stored/candidates.js";
 import { watchLeadership } from "../stored/leader-watch.js";
 import { type Leadership, readLeadership, readPrimary } from "../stored/leadership.js";
 import { type LogState, readLogState } from "../stored/log-state.js";
@@ -244,10 +242,8 @@ export class Log implements ServedLog {
   }
 
   /** The candidates of this log, at all sidecars. */
-  readCandidates(): Promise<CandidateEntry[]> {
-    const { candidatesFrom: from, candidatesTo: to } = this.keys;
-    const read = wholeRange(this.parts.store, { from, to });
-    return this.throughStore(read.then(({ pairs }) => pairs.map((pair) => decodeState(CandidateEntrySchema, pair))));
+  readCandidates() {
+    return this.throughStore(readCandidates(this.parts.store, this.keys));
   }
 
   /** Undefined: it has run out. */

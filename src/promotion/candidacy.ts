@@ -10,7 +10,7 @@ import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { CandidateExistsError } from "../oplog/errors.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
-import { decodeState } from "../stored/decode.js";
+import { openCandidate } from "../stored/candidates.js";
 import type { Leadership } from "../stored/leadership.js";
 import type { Claim, Turn } from "../writing/claim.js";
 import type { HeldTerm } from "./held-term.js";
@@ -43,7 +43,7 @@ export class Candidacy {
   /**
    * Sees to it that others know of the candidate, and of what it has prepared for. An entry of the same endpoint is that
    * of its own earlier life, and is taken over; once taken over itself, it leaves the entry alone while that is there. An
-   * entry of another endpoint is that of a namesake, which may have died or not.
+   * entry of another endpoint is that of a namesake, which may have died or not. One that is damaged is replaced.
    *
    * False: it does not stand yet, for a namesake is in the way. Throws CandidateExistsError when that one is seen to live,
    * and StoreError.
@@ -53,7 +53,8 @@ export class Candidacy {
     const { id, endpoint } = this.candidate;
     const key = log.keys.candidate(id);
     const { pair } = await store.get(key);
-    const current = pair && decodeState(CandidateEntrySchema, pair);
+    const opened = pair && openCandidate(pair, log.keys.candidatesFrom);
+    const current = opened !== undefined && "problem" in opened ? undefined : opened;
     if (current !== undefined && this.isOurs(current)) {
       this.hasEntered = true;
       if (pair?.leaseId === leaseId && current.preparedForRevision === preparedForRevision) return true;

@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { GetLeaderRequestSchema, LeadershipMode } from "../../src/gen/oplog/v1/leadership_pb.js";
 import { LeadershipService } from "../../src/grpc/leadership-service.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
-import { inTime, testClock, useFakeTime } from "../log/support.js";
+import { inTime, keysOf, testClock, useFakeTime } from "../log/support.js";
 import { Side } from "../promotion/side.js";
 
 useFakeTime();
@@ -29,6 +29,23 @@ it("GetLeader tells, at the sidecar of the leader, that it prepares itself, and 
   expect(await getLeader(here)).toMatchObject({ ...held, preparing: false });
   await candidate.resign();
   expect(await getLeader(here)).toMatchObject({ vacant: true, preparing: false, candidates: [] });
+});
+
+it("GetLeader names a candidate whose entry is damaged beside the others, and a candidate of that id replaces it", async () => {
+  const store = new MemoryKvStore({ clock: testClock });
+  const side = new Side("a", store);
+  await side.leader("l");
+  const key = keysOf().candidate("w");
+  await store.txn({ compares: [], writes: [{ kind: "put", key, value: Buffer.from([0xff]) }] });
+  expect((await getLeader(side)).candidates).toEqual([
+    { id: "l", endpoint: "a:7070" },
+    { id: "w", problem: expect.stringContaining(`${key} is damaged`) },
+  ]);
+  await side.standby("w");
+  expect((await getLeader(side)).candidates).toEqual([
+    { id: "l", endpoint: "a:7070" },
+    { id: "w", endpoint: "a:7070" },
+  ]);
 });
 
 it("GetLeader tells nobody to be preparing where the candidate has given up before it was ready", async () => {
