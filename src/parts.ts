@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "./config/config.js";
+import { PageTurns } from "./following/page-turns.js";
 import { Codec } from "./gen/oplog/store/v1/store_pb.js";
 import { AdminService } from "./grpc/admin-service.js";
 import { LeaderAsker } from "./grpc/ask-leader.js";
@@ -31,6 +32,9 @@ import {
 } from "./telemetry/observers.js";
 import { VERSION } from "./telemetry/version.js";
 import { QueueBudget } from "./writing/append-item.js";
+
+/** Who hold pages of history at a time. */
+const HISTORY_READERS_MAX = 16;
 
 /** What a sidecar consists of. */
 export interface Parts {
@@ -104,6 +108,7 @@ export function assemble(
       cursorExpiryMs: config.cursorExpiryMs,
       cacheBytesMax: config.subscribeCacheBytesMax,
       headPollMs: config.tailHeadPollMs,
+      pageTurns: new PageTurns(HISTORY_READERS_MAX),
       subscriptionsMax: { open: 0, max: config.subscribeStreamsMax },
       signal: cutOff,
       storeUnreachableMs,

@@ -1,14 +1,16 @@
-import { batchFrame, type Coverage, type EntryFilter, filterBody, runFrom, splitRun } from "../oplog/batch-frame.js";
+import { type Coverage, type EntryFilter, runFrom } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, ShuttingDownError, StoreLostError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
-import { type EntryRun, type Origin, UNKNOWN_ORIGIN } from "../oplog/record.js";
+import type { Origin } from "../oplog/record.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
 import { HoleWatch, holeAt, readHistory } from "../stored/history.js";
 import type { LeaderView } from "../stored/primary.js";
+import { FrameAssembler } from "./frame-assembler.js";
 import type { LogFeed } from "./log-feed.js";
+import type { PageTurn, PageTurns } from "./page-turns.js";
 import type { Place } from "./start-position.js";
 
 export interface SubscriptionOptions {
@@ -20,12 +22,16 @@ export interface SubscriptionOptions {
   readonly heartbeatMs: number;
 }
 
-/** Where frames go. Each call resolves when there is room for the next; a sink whose peer is gone resolves at once. */
+/**
+ * Where frames go, at once. Each call resolves when there is room for the next; a sink whose peer is gone resolves at once.
+ * While there is no room a call does not reject.
+ */
 export interface FrameSink {
   batch(frame: Buffer, coverage: Coverage): Promise<void>;
   notice(notice: Notice): Promise<void>;
   readonly bufferedBytes: number;
   readonly hasRoom: boolean;
+  room(): Promise<void>;
 }
 
 export type Notice =
@@ -49,18 +55,18 @@ export interface SubscriptionParts {
   readonly clock: Clock;
   readonly observer: ReplicationObserver;
   readonly sink: FrameSink;
+  readonly pageTurns: PageTurns;
 }
 
 /** Small records of history share frames of about this size. */
 const HISTORY_FRAME_BYTES = 128 * 1024;
-/** A filter that lets nothing through still proves progress this often. */
-const COVERED_ENTRIES_MAX = 10_000n;
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 1000;
 
 /**
  * Sends one subscriber everything from `next` on. It pulls: live frames from the feed, where they have been serialised
- * once for all, older ones from the store. So what it holds is bounded by its sink, however slow that is.
+ * once for all, older ones from the store, in its turn. While the sink has no room it holds nothing else, unless its turn
+ * is wanted by nobody. So what it holds is bounded by its sink, however slow that is.
  *
  * Invariant: the frames sent cover contiguous ids; `next` is the first one not covered, `previous` tells of the last one
  * that is.
@@ -123,12 +129,13 @@ export class Subscription {
   }
 
   private async send(signal: AbortSignal): Promise<void> {
-    const { feed } = this.parts;
+    const { feed, sink } = this.parts;
     while (!signal.aborted) {
       const seen = feed.change.version;
       await this.sendNotices();
       if (feed.find(this.next) !== undefined) {
         await this.sendFromFeed(signal);
+        await sink.room();
       } else if (this.next > feed.last) {
         if (feed.broken !== undefined) throw feed.broken;
         if (feed.head < this.next) await this.enterLive();
@@ -145,18 +152,24 @@ export class Subscription {
     const { feed, sink } = this.parts;
     const { lingerMs, batchBytesMax, filter } = this.options;
     if (lingerMs > 0 && this.phaseNow === "live") await sleep(this.parts.clock, lingerMs, signal);
-    const assembler = lingerMs > 0 ? this.assembler(batchBytesMax) : undefined;
+    // A run may be larger than what is sent of it: it is found again.
+    const goesOn = async (taken: Promise<void>) => {
+      if (sink.hasRoom) await taken;
+      return sink.hasRoom;
+    };
+    const assembler = lingerMs > 0 ? this.assembler(batchBytesMax, goesOn) : undefined;
     const position = () => assembler?.next ?? this.next;
     for (let run = feed.find(position()); run !== undefined && !signal.aborted; run = feed.find(position())) {
       if (assembler !== undefined) {
-        await assembler.add(runFrom(run, assembler.next));
+        if (!(await assembler.add(runFrom(run, assembler.next)))) break;
       } else if (filter === undefined && run.first === this.next && run.body.length <= batchBytesMax) {
         await sink.batch(run.frame, run);
         this.advance(run, run.frame.length);
       } else {
-        const single = this.assembler(0);
+        const single = this.assembler(0, goesOn);
         await single.add(runFrom(run, this.next));
         await single.flush();
+        if (!sink.hasRoom) break;
       }
     }
     await assembler?.flush();
@@ -164,40 +177,59 @@ export class Subscription {
 
   /** Sends history until the feed has what comes next, or there is no more. */
   private async sendFromStore(signal: AbortSignal): Promise<void> {
-    const { store, keys, feed, clock } = this.parts;
+    const { store, keys, feed, clock, sink, pageTurns } = this.parts;
     const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     const hole = new HoleWatch(clock);
     while (!signal.aborted) {
-      const assembler = this.assembler(Math.min(HISTORY_FRAME_BYTES, this.options.batchBytesMax));
+      const turn = await pageTurns.take(signal);
+      if (turn === undefined) return;
       const from = this.next;
       try {
-        for await (const run of readHistory(store, keys, this.next, feed.logId, this.previous.chain)) {
-          await assembler.add(runFrom(run, assembler.next));
-          if (signal.aborted || feed.find(assembler.next) !== undefined) break;
-        }
-        await assembler.flush();
+        await this.sendPages(turn, signal);
         if (this.next > feed.last || feed.find(this.next) !== undefined) return;
         if (this.next === from) throw await holeAt(store, keys, from, feed.head + 1n);
       } catch (error) {
-        await assembler.flush();
         if (error instanceof TrimmedError) {
           const floor = BigInt(error.facts.floor ?? 0);
-          await this.parts.sink.notice({ kind: "rebootstrap required", next: this.next, floor });
+          await sink.notice({ kind: "rebootstrap required", next: this.next, floor });
         }
         const isPassing = error instanceof DataLossError && !hole.isLasting(this.next);
         if (error instanceof StoreDataLossError) throw new StoreLostError(error.message);
         if (!isPassing && !(error instanceof StoreError)) throw error;
+      } finally {
+        turn.end();
       }
       await this.sendNotices();
-      await sleep(clock, backoff.delayMs(), signal);
+      if (turn.isLost) await sink.room();
+      else await sleep(clock, backoff.delayMs(), signal);
     }
   }
 
-  private assembler(targetBytes: number): FrameAssembler {
+  /** A method of its own, so that nothing of the pages is left when it ends. */
+  private async sendPages(turn: PageTurn, signal: AbortSignal): Promise<void> {
+    const { store, keys, feed, sink } = this.parts;
+    const goesOn = async (taken: Promise<void>, bytes: number) => {
+      if (!sink.hasRoom) return turn.lendWhile(taken);
+      await taken;
+      return turn.lasts(bytes);
+    };
+    const assembler = this.assembler(Math.min(HISTORY_FRAME_BYTES, this.options.batchBytesMax), goesOn);
+    try {
+      for await (const run of readHistory(store, keys, this.next, feed.logId, this.previous.chain)) {
+        if (!(await assembler.add(runFrom(run, assembler.next)))) break;
+        if (signal.aborted || feed.find(assembler.next) !== undefined) break;
+      }
+    } finally {
+      await assembler.flush();
+    }
+  }
+
+  private assembler(targetBytes: number, goesOn: GoesOn): FrameAssembler {
     const { batchBytesMax, filter } = this.options;
     return new FrameAssembler(this.next, targetBytes, batchBytesMax, filter, async (frame, coverage) => {
-      await this.parts.sink.batch(frame, coverage);
+      const isGoingOn = await goesOn(this.parts.sink.batch(frame, coverage), frame.length);
       this.advance(coverage, frame.length);
+      return isGoingOn;
     });
   }
 
@@ -252,47 +284,5 @@ export class Subscription {
   }
 }
 
-/** Puts runs together into frames of about `targetBytes`, never above `bytesMax` unless one entry is larger. */
-class FrameAssembler {
-  private bodies: Buffer[] = [];
-  private bytes = 0;
-  private first: bigint;
-  private newest: Origin = UNKNOWN_ORIGIN;
-  next: bigint;
-
-  constructor(
-    next: bigint,
-    private readonly targetBytes: number,
-    private readonly bytesMax: number,
-    private readonly filter: EntryFilter | undefined,
-    private readonly send: (frame: Buffer, coverage: Coverage) => Promise<void>,
-  ) {
-    this.first = next;
-    this.next = next;
-  }
-
-  async add(run: EntryRun): Promise<void> {
-    for (const part of splitRun(run, this.bytesMax)) {
-      const body = this.filter === undefined ? part.body : filterBody(part.body, this.filter);
-      if (this.bytes > 0 && this.bytes + body.length > this.bytesMax) await this.flush();
-      if (body.length > 0) this.bodies.push(body);
-      this.bytes += body.length;
-      this.next = part.last + 1n;
-      this.newest = part;
-      const covered = this.next - this.first;
-      if (this.bytes >= this.targetBytes && this.bytes > 0) await this.flush();
-      else if (this.filter !== undefined && covered >= COVERED_ENTRIES_MAX) await this.flush();
-    }
-  }
-
-  async flush(): Promise<void> {
-    if (this.next === this.first) return;
-    const { term, chain } = this.newest;
-    const coverage = { first: this.first, last: this.next - 1n, term, chain };
-    const frame = batchFrame(this.bodies, coverage);
-    this.bodies = [];
-    this.bytes = 0;
-    this.first = this.next;
-    await this.send(frame, coverage);
-  }
-}
+/** After a frame has been handed over: whether more of the same is to follow at once, else it is taken up again later. */
+type GoesOn = (taken: Promise<void>, bytes: number) => Promise<boolean>;

@@ -37,7 +37,7 @@ export function methodsOf({ opLog, leadership, standby, admin }: Services, limit
     counted(unaryOfBytes(OpLog.method.append, "append", calls, (bytes, call) => opLog.append(bytes, call))),
     counted(duplex(OpLog.method.appendStream, "append", appendStreams, (call) => opLog.appendStream(call))),
     unary(OpLog.method.resolveAppend, "append", calls, (request) => opLog.resolveAppend(request)),
-    unaryOfBytes(OpLog.method.read, "read", calls, (bytes) => opLog.read(bytes)),
+    unaryOfBytes(OpLog.method.read, "read", calls, (bytes, call) => opLog.read(bytes, call)),
     serverStream(OpLog.method.subscribe, "follow", subscriptions, (request, call) => opLog.subscribe(request, call)),
     unary(OpLog.method.updateCursor, "follow", calls, (request) => opLog.updateCursor(request)),
     unary(OpLog.method.getStatus, "read", calls, (request) => opLog.getStatus(request)),

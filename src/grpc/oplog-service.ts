@@ -111,7 +111,7 @@ export class OpLogService {
     }
   }
 
-  async read(bytesOfRequest: Buffer): Promise<Buffer> {
+  async read(bytesOfRequest: Buffer, { signal }: Pick<Call, "signal">): Promise<Buffer> {
     const request = decode(ReadRequestSchema, bytesOfRequest);
     const { maxEntries, maxBytes } = request;
     const entries =
@@ -120,7 +120,7 @@ export class OpLogService {
         : requireWithin("max_entries", maxEntries, 1, READ_ENTRIES_MAX, "entries");
     const bytes =
       maxBytes === 0 ? READ_BYTES_DEFAULT : requireWithin("max_bytes", maxBytes, 1, BATCH_BYTES_MAX, "bytes");
-    const page = await this.parts.logs.get(request.log).read(request.fromSequenceId, entries, bytes);
+    const page = await this.parts.logs.get(request.log).read(request.fromSequenceId, entries, bytes, signal);
     const rest = create(ReadResponseSchema, {
       nextSequenceId: page.next,
       headSequenceId: page.head,
@@ -152,6 +152,7 @@ export class OpLogService {
       get hasRoom() {
         return writer.hasRoom;
       },
+      room: () => writer.room(),
     };
     await log.subscribe(options, start, request.logId, sink, call.signal);
   }

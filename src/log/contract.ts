@@ -1,6 +1,7 @@
 import type { CursorUpdate } from "../cursors/cursor-rules.js";
 import type { CursorMoved } from "../cursors/cursor-writer.js";
 import type { FeedParts } from "../following/log-feed.js";
+import type { PageTurns } from "../following/page-turns.js";
 import type { ReadPage } from "../following/read-page.js";
 import type { Start } from "../following/start-position.js";
 import type { FrameSink, SubscriptionOptions } from "../following/subscription.js";
@@ -34,7 +35,7 @@ export interface ServedLog {
    */
   resolveAppend(writerId: string, operationId: bigint, isForwarded?: boolean): Promise<Resolution>;
 
-  read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage>;
+  read(from: bigint, entriesMax: number, bytesMax: number, signal?: AbortSignal): Promise<ReadPage>;
 
   /** Serves one subscriber until it leaves. `logId`: of the log that it saw before, or empty. */
   subscribe(
@@ -67,6 +68,7 @@ export interface LogParts
     Pick<FeedParts, "cacheBytesMax" | "headPollMs"> {
   readonly keyPrefix: string;
   readonly subscriptionsMax: SubscriptionBudget;
+  readonly pageTurns: PageTurns;
   readonly storeUnreachableMs: () => number;
   readonly askLeader: AskLeader;
   /** How long a cursor may be silent before the leader removes it; 0 = for ever. */

@@ -7,7 +7,7 @@ import { type ReadPage, readPage } from "../following/read-page.js";
 import { requireLogId, resolveStart, type Start } from "../following/start-position.js";
 import { type FrameSink, Subscription, type SubscriptionOptions } from "../following/subscription.js";
 import type { Timer } from "../oplog/clock.js";
-import { ShuttingDownError, StoreLostError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
+import { OplogError, ShuttingDownError, StoreLostError, StoreUnavailableError, TooManyError } from "../oplog/errors.js";
 import { LogKeys } from "../oplog/keys.js";
 import { StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
@@ -165,7 +165,7 @@ export class Log implements ServedLog {
     sink: FrameSink,
     signal: AbortSignal,
   ): Promise<void> {
-    const { store, clock, observer, subscriptionsMax } = this.parts;
+    const { store, clock, observer, subscriptionsMax, pageTurns } = this.parts;
     if (this.isDraining) throw new ShuttingDownError();
     if (subscriptionsMax.open >= subscriptionsMax.max)
       throw new TooManyError("subscriptions", subscriptionsMax.max, 1000);
@@ -178,7 +178,8 @@ export class Log implements ServedLog {
       if (feed.logId !== undefined) this.noteFound();
       requireLogId(feed, logId);
       const next = await this.throughStore(resolveStart(store, this.keys, feed, start));
-      const subscription = new Subscription({ store, keys: this.keys, feed, clock, observer, sink }, options, next);
+      const parts = { store, keys: this.keys, feed, clock, observer, sink, pageTurns };
+      const subscription = new Subscription(parts, options, next);
       this.subscriptions.set(id, subscription);
       if (this.isDraining) subscription.drain();
       observer.subscribers(this.name, this.subscriptions.size);
@@ -201,8 +202,15 @@ export class Log implements ServedLog {
     writer.append(item);
   }
 
-  read(from: bigint, entriesMax: number, bytesMax: number): Promise<ReadPage> {
-    return this.throughStore(readPage(this.parts.store, this.keys, from, entriesMax, bytesMax));
+  async read(from: bigint, entriesMax: number, bytesMax: number, signal?: AbortSignal): Promise<ReadPage> {
+    const { store, pageTurns } = this.parts;
+    const turn = await pageTurns.take(signal);
+    if (turn === undefined) throw new OplogError("ABORTED", "ABANDONED", "the caller left before it was its turn");
+    try {
+      return await this.throughStore(readPage(store, this.keys, from, entriesMax, bytesMax));
+    } finally {
+      turn.end();
+    }
   }
 
   async resolveAppend(writerId: string, operationId: bigint, isForwarded = false): Promise<Resolution> {

@@ -264,6 +264,7 @@ export class View implements LogView {
         notice: async () => this.noteFollowed(),
         bufferedBytes: 0,
         hasRoom: true,
+        room: async () => undefined,
       },
       signal,
     );

@@ -1,4 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
+import { PageTurns } from "../../src/following/page-turns.js";
 import type { Start } from "../../src/following/start-position.js";
 import type { FrameSink, Notice, SubscriptionOptions } from "../../src/following/subscription.js";
 import { type Entry, OpType } from "../../src/gen/oplog/v1/entry_pb.js";
@@ -39,6 +40,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
     keyPrefix: PREFIX,
     cacheBytesMax: 1024 * 1024,
     headPollMs: 1000,
+    pageTurns: new PageTurns(4),
     subscriptionsMax: { open: 0, max: 100 },
     ...shape,
   };
@@ -74,6 +76,7 @@ export class RecordingSink implements FrameSink {
   held = 0;
   bufferedBytes = 0;
   bufferedBytesMost = 0;
+  private roomMade: (() => void)[] = [];
   private gate: Promise<void> | undefined;
   private open: () => void = () => undefined;
 
@@ -108,6 +111,10 @@ export class RecordingSink implements FrameSink {
     return this.held === 0;
   }
 
+  async room(): Promise<void> {
+    if (!this.hasRoom) await new Promise<void>((resolve) => this.roomMade.push(resolve));
+  }
+
   get ids(): bigint[] {
     return this.batches.flatMap(({ entries }) => entries.map(({ sequenceId }) => sequenceId));
   }
@@ -131,6 +138,7 @@ export class RecordingSink implements FrameSink {
     } finally {
       this.held--;
       this.bufferedBytes -= bytes;
+      if (this.hasRoom) for (const wake of this.roomMade.splice(0)) wake();
     }
   }
 }

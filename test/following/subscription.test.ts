@@ -1,5 +1,6 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
+import { PageTurns } from "../../src/following/page-turns.js";
 import type { Start } from "../../src/following/start-position.js";
 import { FloorSchema, HeadSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import type { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
@@ -37,6 +38,19 @@ beforeEach(() => {
   primary = aLog(inner);
   standby = aLog(network);
 });
+
+/** Until it is resumed. */
+function stuckAfterOneBatch(): RecordingSink {
+  let hasBeen = false;
+  const sink = new RecordingSink(() => {
+    if (!hasBeen && sink.batches.length === 1) {
+      hasBeen = true;
+      sink.pause();
+    }
+    return undefined;
+  });
+  return sink;
+}
 
 /** Ids from..to. */
 const run = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => BigInt(from + index));
@@ -259,6 +273,18 @@ describe("a subscriber", () => {
     const next = aSubscriber(log);
     await passTime(10);
     expect(next.outcome()).toBeUndefined();
+  });
+
+  it("that does not read holds no page of history that others wait for, and goes on where it was", async () => {
+    for (let each = 0; each < 20; each++) await append(20);
+    const log = aLog(inner, { cacheBytesMax: 1, pageTurns: new PageTurns(1) });
+    const stuck = Array.from({ length: 3 }, () => aSubscriber(log, { batchBytesMax: 200, sink: stuckAfterOneBatch() }));
+    await until(() => stuck.every(({ sink }) => sink.batches.length === 1), "all to have been sent a frame");
+    const reader = aSubscriber(log);
+    await until(() => reader.sink.covered === 400n, "400");
+    for (const { sink } of stuck) sink.resume();
+    await until(() => stuck.every(({ sink }) => sink.covered === 400n), "all to have been sent the rest");
+    for (const { sink } of [reader, ...stuck]) expect(sink.ids).toEqual(run(1, 400));
   });
 
   it("of a sidecar that stops is sent what is left, then told so", async () => {
