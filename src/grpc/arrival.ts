@@ -53,6 +53,7 @@ export class Arrival {
   private isCounted = false;
   private stopWaiting: (() => void) | undefined;
   private isOver = false;
+  private onEnd: () => void = () => undefined;
   /** When the request that is arriving was begun; undefined = none is. */
   arrivingSinceMs: number | undefined;
 
@@ -87,9 +88,16 @@ export class Arrival {
     return charge - surplus;
   }
 
+  /** Calls the listener once the call has ended and the transport has taken all of its answer. For one listener. */
+  whenOver(listener: () => void): void {
+    if (this.isOver) listener();
+    else this.onEnd = listener;
+  }
+
   /** The call has ended: gives back what nobody has claimed. */
   end(): void {
     this.isOver = true;
+    this.onEnd();
     this.stopWaiting?.();
     const { budget } = this.rules;
     if (this.isCounted) budget.give(this.reserved);

@@ -51,11 +51,14 @@ function definition(service: DescService, codecs: (method: DescMethod) => Codecs
 }
 
 function encoder(schema: DescMessage): (value: unknown) => Buffer {
-  return (value) => {
-    if (Buffer.isBuffer(value)) return value;
-    const bytes = toBinary(schema, value as MessageShape<DescMessage>);
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  };
+  return (value) => encode(schema, value);
+}
+
+/** Bytes are passed on as they are. */
+export function encode(schema: DescMessage, value: unknown): Buffer {
+  if (Buffer.isBuffer(value)) return value;
+  const bytes = toBinary(schema, value as MessageShape<DescMessage>);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 const passThrough = (bytes: Buffer): Buffer => bytes;

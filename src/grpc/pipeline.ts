@@ -2,20 +2,21 @@ import type { DescService } from "@bufbuild/protobuf";
 import {
   status as GrpcCode,
   type handleUnaryCall,
+  type Metadata,
   type Server,
   type ServerDuplexStream,
   type ServerWritableStream,
   type ServiceError,
   type UntypedHandleCall,
 } from "@grpc/grpc-js";
-import { OplogError } from "../oplog/errors.js";
+import { OplogError, TooManyError } from "../oplog/errors.js";
 import type { Logger } from "../oplog/logger.js";
 import type { Admission } from "./admission.js";
-import { serverDefinition } from "./bridge.js";
+import { encode, serverDefinition } from "./bridge.js";
 import { AnsweringCall, Call, DuplexCall } from "./call.js";
 import type { Method } from "./method.js";
 import { toServiceError } from "./status.js";
-import type { AnswerBudget } from "./stream-writer.js";
+import { AnswerBudget } from "./stream-writer.js";
 
 export interface PipelineParts {
   readonly methods: readonly Method[];
@@ -25,10 +26,16 @@ export interface PipelineParts {
   readonly onFinished: (method: string, code: string) => void;
 }
 
+/** Of answers that the transport has not taken yet; smaller ones are not counted. */
+export const UNARY_ANSWERS_BYTES_MAX = 64 * 1024 * 1024;
+const SMALL_ANSWER_BYTES_MAX = 4 * 1024;
+const RETRY_MS = 1000;
+
 /** What a call goes through once it is admitted: served by the handler of its method, answered or refused, counted. */
 export class Pipeline {
   private open = 0;
   private onIdle: () => void = () => undefined;
+  private readonly unaryAnswers = new AnswerBudget(UNARY_ANSWERS_BYTES_MAX);
 
   constructor(private readonly parts: PipelineParts) {}
 
@@ -82,14 +89,31 @@ export class Pipeline {
     return (surface, callback) => {
       const begun = begin(surface);
       this.open++;
-      begun.handling.then(
-        (response) => {
-          callback(null, response);
+      const answered = begun.handling.then((response) => this.answer(method, surface.metadata, response));
+      answered.then(
+        (answer) => {
+          callback(null, answer);
           this.finish(method, "OK");
         },
         (error: unknown) => callback(this.failure(method, begun.call, error)),
       );
     };
+  }
+
+  /** What finds no room is dropped: only methods that read have answers that are not small. */
+  private answer({ descriptor }: Method, metadata: Metadata, response: unknown): Buffer {
+    const { unaryAnswers } = this;
+    const answer = encode(descriptor.output, response);
+    const { length } = answer;
+    if (length <= SMALL_ANSWER_BYTES_MAX) return answer;
+    if (!unaryAnswers.hasRoom) {
+      throw new TooManyError("bytes of answers that nobody takes", UNARY_ANSWERS_BYTES_MAX, RETRY_MS);
+    }
+    unaryAnswers.bytes += length;
+    this.parts.admission.arrivalOf(metadata)?.whenOver(() => {
+      unaryAnswers.bytes -= length;
+    });
+    return answer;
   }
 
   private stream<S extends ServerWritableStream<Buffer, unknown> | ServerDuplexStream<Buffer, unknown>>(

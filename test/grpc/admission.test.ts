@@ -12,6 +12,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { ARRIVAL_MS_MAX, METADATA_BYTES_MAX, SMALL_REQUEST_BYTES_MAX } from "../../src/grpc/admission.js";
 import type { DuplexCall } from "../../src/grpc/call.js";
 import { methodsOf, type Services } from "../../src/grpc/methods.js";
+import { UNARY_ANSWERS_BYTES_MAX } from "../../src/grpc/pipeline.js";
 import { RequestBudget } from "../../src/grpc/request-budget.js";
 import { GrpcServer } from "../../src/grpc/server.js";
 import { AnswerBudget } from "../../src/grpc/stream-writer.js";
@@ -21,11 +22,13 @@ import { waitFor, within } from "../support/wait.js";
 
 const APPEND = "/oplog.v1.OpLogService/Append";
 const APPEND_STREAM = "/oplog.v1.OpLogService/AppendStream";
+const READ = "/oplog.v1.OpLogService/Read";
 const GET_LEADER = "/oplog.v1.LeadershipService/GetLeader";
 const HEALTH_WATCH = "/grpc.health.v1.Health/Watch";
 const KIBIBYTE = 1024;
 const BUDGET_BYTES = 1024 * KIBIBYTE;
 const CALLS_MAX = 8;
+const READ_BYTES = UNARY_ANSWERS_BYTES_MAX / 4;
 const CONNECTIONS_MAX = 3;
 const LIMITS = { callsMax: CALLS_MAX, appendStreamsMax: 4, campaignsMax: 1, subscriptionsMax: 1 };
 const RESOURCE_EXHAUSTED = "8";
@@ -44,6 +47,7 @@ async function aServer() {
   const time = { aheadMs: 0 };
   const services = {
     opLog: {
+      read: async () => Buffer.alloc(READ_BYTES),
       append: () => new Promise<Buffer>((resolve) => answers.push(() => resolve(Buffer.alloc(0)))),
       appendStream: ({ stream, claim }: DuplexCall) =>
         new Promise<void>((resolve) => {
@@ -238,6 +242,26 @@ describe("calls", () => {
       expect(await call.status()).toMatchObject({ code: "0" });
     },
   );
+
+  it("leave no more answers to a client that does not take them than the limit, and others are answered again once it is gone", async () => {
+    const { session, finished, port } = await aServer();
+    const ask = (from: ClientHttp2Session) => {
+      const call = open(from, READ);
+      call.stream.end(message(0));
+      return call;
+    };
+    const unread = Array.from({ length: 4 }, () => ask(session));
+    for (const { stream } of unread) stream.pause();
+    await waitFor(() => finished.length === 4, { what: "the answers to be made" });
+    const other = connectHttp2(`http://127.0.0.1:${port}`);
+    takeDown.push(() => other.destroy());
+    expect(await ask(other).status()).toMatchObject({
+      code: RESOURCE_EXHAUSTED,
+      message: expect.stringMatching(/^too many bytes of answers that nobody takes, the limit is 67108864$/),
+    });
+    unread[0]!.stream.close();
+    await waitFor(async () => (await ask(other).status()).code === "0", { what: "an answer that is taken" });
+  });
 
   it("with a deadline of a moment are ended by it", async () => {
     const { session } = await aServer();
