@@ -115,7 +115,9 @@ async function schedule(seed: number) {
   return { flaws, noticed, openSubscriptions: primary.subscriptions.size + standby.subscriptions.size };
 }
 
-it("subscribers of every kind receive one contiguous run through every break of watch, reads and store", async () => {
+it("subscribers of every kind receive one contiguous run through every break of watch, reads and store", {
+  timeout: 120_000,
+}, async () => {
   const noticed = new Map<string, number>();
   for (let seed = 1; seed <= SEEDS; seed++) {
     const verdict = await schedule(seed);
