@@ -117,11 +117,21 @@ export class LogFeed {
   /** What this process has written itself. */
   publish(run: CommittedRun): void {
     if (this.isSynced && run.first <= this.last + 1n) {
-      this.accept(run);
+      try {
+        this.accept(run);
+      } catch (error) {
+        // The store decides what its history is, and a reading of it tells; the writer goes on meanwhile.
+        if (!(error instanceof HistoryDivergedError)) throw error;
+        this.resync();
+        return;
+      }
       this.change.notify();
       return;
     }
-    if (run.last > this.head) this.head = run.last;
+    if (run.last > this.head) {
+      this.head = run.last;
+      this.headChain = run.chain;
+    }
     if (this.isSynced) this.resync();
   }
 
@@ -278,7 +288,10 @@ export class LogFeed {
     this.cache.push(runFrom(run, this.last + 1n));
     this.last = run.last;
     this.lastChain = run.chain;
-    if (run.last > this.head) this.moveHead(run.last);
+    if (run.last > this.head) {
+      this.moveHead(run.last);
+      this.headChain = run.chain;
+    }
     if (this.gap !== undefined && this.last >= this.gap.last) this.gap = undefined;
   }
 
@@ -338,7 +351,8 @@ export class LogFeed {
     if (head.lastSequenceId === this.last && isOtherChain(chain, this.lastChain)) {
       throw new HistoryDivergedError(keys.log, this.last, this.lastChain, chain);
     }
-    this.headChain = chain;
+    // What this process has written may be ahead of the reading, and its chain with it.
+    if (head.lastSequenceId >= this.head) this.headChain = chain;
     if (head.lastSequenceId > this.head) this.moveHead(head.lastSequenceId);
   }
 
