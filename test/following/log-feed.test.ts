@@ -51,6 +51,18 @@ beforeEach(() => {
   store = new OddStore({ clock: testClock, pageBytesMax: 600 });
 });
 
+it("what was written here before the feed had looked at the store is continued, though the store answers from the past", async () => {
+  const log = aLog(store);
+  await appendTo(log, anAppend());
+  const past = await store.get(keys.head);
+  await appendTo(log, anAppend());
+  store.staleHead = past;
+  const { sink } = aSubscriber(log);
+  await until(() => sink.covered === 2n, "2");
+  await appendTo(log, anAppend());
+  await until(() => sink.covered === 3n, "3");
+});
+
 it("answers from the past that come far apart are not taken for a head that went back for good", async () => {
   const log = aLog(store);
   await appendTo(log, anAppend());
