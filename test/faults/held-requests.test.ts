@@ -1,15 +1,14 @@
-import { readFileSync } from "node:fs";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { expect, it } from "vitest";
 import type { OplogClient } from "../../src/client/client.js";
 import { AppendStreamRequestSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
-import { freePort, type Oplogd } from "../support/oplogd.js";
+import { freePort } from "../support/oplogd.js";
+import { inMiB, MEBIBYTE, peakOf, residentBytes } from "../support/resident-memory.js";
 import { waitFor, within } from "../support/wait.js";
 import { scaled } from "./scale.js";
 import { aClientOf, anEtcd, anOplogd, atEnd, failureOf, put } from "./stage.js";
 
 const LOG = "held";
-const MEBIBYTE = 1 << 20;
 const STREAMS = scaled(100, 500);
 const APPENDS_EACH = 16;
 const PAYLOAD_BYTES = 250_000;
@@ -18,7 +17,6 @@ const STREAM_BYTES = 128 * 1024;
 const QUEUE_BYTES = 64 * MEBIBYTE;
 /** Garbage that has not been collected yet. */
 const SLACK_BYTES = 96 * MEBIBYTE;
-const FLAT_MS = 3000;
 
 const request = Buffer.from(
   toBinary(
@@ -36,7 +34,7 @@ it(`holds no more than promised for ${STREAMS} streams that send into a stopped 
   etcd.pause();
   const clients = Array.from({ length: 10 }, () => aClientOf(oplogd));
   const streams = Array.from({ length: STREAMS }, (_, index) => aSendingStream(clients[index % 10]!, APPENDS_EACH));
-  const peak = await peakOf(oplogd, before + QUEUE_BYTES / 2);
+  const peak = await peakOf(oplogd, before + QUEUE_BYTES / 2, 25_000);
   const held = await heldBytes();
   process.stdout.write(
     `${STREAMS} streams sent ${inMiB(STREAMS * APPENDS_EACH * request.length)}: RssAnon ${inMiB(before)}, then at most ` +
@@ -131,31 +129,4 @@ function aSendingStream(client: OplogClient, appends: number) {
   const answers = receive();
   answers.catch(() => undefined);
   return { answers, cancel: () => stream.cancel() };
-}
-
-/** The most that it has had, once it has come to so much and has not grown for a while. */
-async function peakOf(oplogd: Oplogd, atLeast: number): Promise<number> {
-  let peak = 0;
-  let grownMs = performance.now();
-  await waitFor(
-    () => {
-      const now = residentBytes(oplogd);
-      if (now > peak + MEBIBYTE) grownMs = performance.now();
-      peak = Math.max(peak, now);
-      return peak > atLeast && performance.now() - grownMs > FLAT_MS;
-    },
-    { deadlineMs: 25_000, what: "memory to stop growing" },
-  );
-  return peak;
-}
-
-/** RssAnon: what the process has allocated. */
-function residentBytes({ pid }: Oplogd): number {
-  const kibibytes = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-  if (kibibytes === undefined) throw new Error(`/proc/${pid}/status has no RssAnon`);
-  return Number(kibibytes) * 1024;
-}
-
-function inMiB(bytes: number): string {
-  return `${Math.round(bytes / MEBIBYTE)} MiB`;
 }

@@ -1,15 +1,13 @@
-import { readFileSync } from "node:fs";
 import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { expect, it } from "vitest";
 import { SubscribeRequestSchema } from "../../src/gen/oplog/v1/oplog_pb.js";
-import type { Oplogd } from "../support/oplogd.js";
+import { inMiB, MEBIBYTE, peakOf, residentBytes } from "../support/resident-memory.js";
 import { waitFor } from "../support/wait.js";
 import { scaled } from "./scale.js";
 import { aClientOf, anOplogd, atEnd, put } from "./stage.js";
 
 const LOG = "unread";
-const MEBIBYTE = 1 << 20;
 const SUBSCRIBERS = scaled(100, 1000);
 const SUBSCRIBERS_PER_CONNECTION = 50;
 const CACHE_BYTES = 4 * MEBIBYTE;
@@ -19,7 +17,6 @@ const SUBSCRIBER_BYTES = 128 * 1024 + 2 * 128 * 1024;
 /** Pages of history, of all who read it. */
 const PAGES_BYTES = 16 * 4 * MEBIBYTE;
 const SLACK_BYTES = 96 * MEBIBYTE;
-const FLAT_MS = 3000;
 const request = toBinary(
   SubscribeRequestSchema,
   create(SubscribeRequestSchema, { log: LOG, start: { case: "fromBeginning", value: true } }),
@@ -48,7 +45,7 @@ it(`holds no more than promised for ${SUBSCRIBERS} subscribers that do not read`
     const all = opened + SUBSCRIBERS_PER_CONNECTION;
     await waitFor(async () => (await open()) === all, { deadlineMs: 60_000, what: "all to have subscribed" });
   }
-  const peak = await peakOf(oplogd, before + BUFFERS_BYTES / 2);
+  const peak = await peakOf(oplogd, before + BUFFERS_BYTES / 2, 120_000);
   process.stdout.write(
     `${SUBSCRIBERS} subscribers that do not read: RssAnon ${inMiB(before)}, then at most ${inMiB(peak)}\n`,
   );
@@ -78,31 +75,4 @@ function subscribeWithoutReading(session: ClientHttp2Session): void {
   const prefix = Buffer.alloc(5);
   prefix.writeUInt32BE(request.length, 1);
   stream.end(Buffer.concat([prefix, request]));
-}
-
-/** The most that it has had, once it has come to so much and has not grown for a while. */
-async function peakOf(oplogd: Oplogd, atLeast: number): Promise<number> {
-  let peak = 0;
-  let grownMs = performance.now();
-  await waitFor(
-    () => {
-      const now = residentBytes(oplogd);
-      if (now > peak + MEBIBYTE) grownMs = performance.now();
-      peak = Math.max(peak, now);
-      return peak > atLeast && performance.now() - grownMs > FLAT_MS;
-    },
-    { deadlineMs: 120_000, what: "memory to stop growing" },
-  );
-  return peak;
-}
-
-/** RssAnon: what the process has allocated. */
-function residentBytes({ pid }: Oplogd): number {
-  const kibibytes = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-  if (kibibytes === undefined) throw new Error(`/proc/${pid}/status has no RssAnon`);
-  return Number(kibibytes) * 1024;
-}
-
-function inMiB(bytes: number): string {
-  return `${Math.round(bytes / MEBIBYTE)} MiB`;
 }
