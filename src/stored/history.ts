@@ -1,4 +1,4 @@
-import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { FloorSchema, type RecordHeader } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
@@ -120,6 +120,8 @@ export function readPages(store: KvStore, keys: LogKeys, from: bigint): AsyncGen
   return pagesOf(store, { from: keys.record(from), to: keys.recordsTo });
 }
 
+type RecordIds = Pick<RecordHeader, "firstSequenceId" | "lastSequenceId">;
+
 export interface HistoryEnd {
   /** The next id after everything read. */
   readonly next: bigint;
@@ -147,9 +149,7 @@ export async function* readHistory(
       const record = openRecord(keys, pair, logId);
       const { firstSequenceId: first, lastSequenceId: last } = record.header;
       if (first > next) throw await holeAt(store, keys, next, first);
-      if (next > from && first < next) {
-        throw new DataLossError(keys.log, first, `records overlap: ${first}..${last} where ${next} comes next`);
-      }
+      if (next > from && first < next) throw overlapAt(keys, record.header, next);
       const run = openRun(keys, record);
       requireContinued(keys, run, next - 1n, chain);
       yield run;
@@ -181,8 +181,18 @@ export class HoleWatch {
   }
 }
 
+/** A record holds entries that come before `next`, where it should begin. */
+export function overlapAt(keys: LogKeys, { firstSequenceId: first, lastSequenceId: last }: RecordIds, next: bigint) {
+  return new DataLossError(keys.log, first, `records overlap: ${first}..${last} where ${next} comes next`);
+}
+
 /** Why entries that must be there are not: trimmed, or lost. */
-export async function holeAt(store: KvStore, keys: LogKeys, missing: bigint, found: bigint): Promise<Error> {
+export async function holeAt(
+  store: KvStore,
+  keys: LogKeys,
+  missing: bigint,
+  found: bigint,
+): Promise<TrimmedError | DataLossError> {
   const floor = await readFloor(store, keys);
   return floor.sequenceId > missing
     ? new TrimmedError(missing, floor.sequenceId)

@@ -236,7 +236,7 @@ export class LogPrimary {
   async open(claim: Claim): Promise<{ readonly writer: LogWriter; readonly ended: Promise<void> }> {
     const { reader } = this;
     this.reader = undefined;
-    const window = await (reader ?? this.newReader()).read(claim.head);
+    const window = await this.telling(() => (reader ?? this.newReader()).read(claim.head));
     if (this.state.isDraining) throw new ShuttingDownError();
     if (!this.isPreparingFor(claim)) {
       throw new NotPrimaryError(this.identity.id, this.identity.endpoint, this.state.heldTerm);
@@ -372,7 +372,8 @@ export class LogPrimary {
       const claim = await this.claimKnown(() => claimTerm(store, keys, identity, ground));
       this.noteClaim(identity, claim);
       this.claimFailure = undefined;
-      const writer = this.newWriter(claim, await this.newReader().read(claim.head));
+      const window = await this.telling(() => this.newReader().read(claim.head));
+      const writer = this.newWriter(claim, window);
       this.start(writer);
       logger.info(
         { event: "term_claimed", log: keys.log, term: String(claim.term), head: String(claim.head.lastSequenceId) },
@@ -390,14 +391,21 @@ export class LogPrimary {
   /** Claims nothing, and writes nothing, where the store has lost what this process has seen of the log. */
   private async claimKnown<C extends Claim | undefined>(claim: () => Promise<C>): Promise<C> {
     const { store, keys, sightings } = this.parts;
-    try {
-      const seen = sightings.lastSeen();
+    const seen = sightings.lastSeen();
+    return this.telling(async () => {
       await requireKnownHistory(store, keys, seen);
       const claimed = await claim();
       if (claimed !== undefined) requireUpTo(keys, claimed.head, seen);
       return claimed;
+    });
+  }
+
+  /** That the store has another history concerns the whole sidecar. */
+  private async telling<T>(read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
     } catch (error) {
-      if (error instanceof HistoryDivergedError) sightings.noteDiverged(error);
+      if (error instanceof HistoryDivergedError) this.parts.sightings.noteDiverged(error);
       throw error;
     }
   }

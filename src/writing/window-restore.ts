@@ -6,12 +6,14 @@ import {
   WriterMarksSchema,
 } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
+import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreUnreachableError } from "../oplog/kv-store.js";
 import { type Operation, OperationWindow } from "../oplog/operation-window.js";
+import { chainOf, isOtherChain } from "../oplog/record.js";
 import { sleep } from "../oplog/timing.js";
 import { decodeState } from "../stored/decode.js";
-import { openRecord, readFloor, readPages } from "../stored/history.js";
+import { holeAt, openRecord, overlapAt, readFloor, readPages, requireContinued } from "../stored/history.js";
 
 const READS_MAX = 10;
 const REREAD_MS = 50;
@@ -55,7 +57,10 @@ function restore(window: OperationWindow, mark: WriterMark, isInHead: boolean): 
   window.restoreMark(mark.writerId, operation, isInHead);
 }
 
-/** What earlier writers have committed: the marks in the head, and the records since its window starts. */
+/**
+ * What earlier writers have committed: the marks in the head, and the records since its window starts. Each record must
+ * continue the one before it, and the head the last one: rejects with HistoryDivergedError or DataLossError if not.
+ */
 export async function restoreWindow(store: KvStore, keys: LogKeys, clock: Clock, head: Head): Promise<OperationWindow> {
   return new WindowReader(store, keys, clock).read(head);
 }
@@ -70,6 +75,8 @@ interface ReadRecord {
 /** The same more than once: what has been read for an earlier head of the log is not read again for a later one. */
 export class WindowReader {
   private records: ReadRecord[] = [];
+  /** Of the last of them; "" = not known. */
+  private lastChain = "";
   private logId: Uint8Array | undefined;
   private reading: Promise<unknown> = Promise.resolve();
 
@@ -91,10 +98,11 @@ export class WindowReader {
     const hasNone = head.writers.length === 0 && head.marksGeneration === 0n;
     if (from > head.lastSequenceId || hasNone) return this.marks(head);
     const isAnother = this.logId !== undefined && Buffer.compare(this.logId, head.logId) !== 0;
-    const isOf = ({ last }: ReadRecord) => !isAnother && last >= from && last <= head.lastSequenceId;
-    this.records = this.records.filter(isOf);
+    const newest = this.records.at(-1)?.last ?? 0n;
+    if (isAnother || newest > head.lastSequenceId) this.forget();
+    else this.records = this.records.filter(({ last }) => last >= from);
     this.logId = head.logId;
-    await this.readOn(head);
+    await this.readChained(head);
     let window = await this.marks(head);
     let next = 0n;
     for (const { first, last, bytes, operations } of this.records) {
@@ -110,32 +118,74 @@ export class WindowReader {
     return restoreMarks(this.store, this.keys, this.clock, head);
   }
 
+  private forget(): void {
+    this.records = [];
+    this.lastChain = "";
+  }
+
+  /** What was read of another history is of no use to whoever asks again, after the store has been adopted for instance. */
+  private async readChained(head: Head): Promise<void> {
+    try {
+      await this.readOn(head);
+      const last = this.records.at(-1)?.last;
+      const chain = chainOf(head.recordNonce);
+      if (last === head.lastSequenceId && isOtherChain(chain, this.lastChain)) {
+        throw new HistoryDivergedError(this.keys.log, last, this.lastChain, chain);
+      }
+    } catch (error) {
+      if (error instanceof HistoryDivergedError || error instanceof DataLossError) this.forget();
+      throw error;
+    }
+  }
+
   /** An answer may come out of the past (etcd #20418): what is known to be there is asked for again. */
   private async readOn(head: Head): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       const newest = this.records.at(-1);
       const from = newest === undefined ? head.windowFromSequenceId : newest.last + 1n;
       if (from > head.lastSequenceId) return;
-      await this.readFrom(from, head);
-      if (this.records.at(-1)?.last === head.lastSequenceId) return;
-      const floor = await readFloor(this.store, this.keys);
-      if (floor.sequenceId > head.lastSequenceId) return;
-      if (attempt === READS_MAX) {
-        throw new StoreUnreachableError(`the store does not show the records up to ${head.lastSequenceId}`);
+      const hole = await this.readFrom(from, head);
+      if (hole !== undefined && attempt === READS_MAX) throw hole;
+      if (hole === undefined) {
+        if (this.records.at(-1)?.last === head.lastSequenceId) return;
+        const floor = await readFloor(this.store, this.keys);
+        if (floor.sequenceId > head.lastSequenceId) return;
+        if (attempt === READS_MAX) {
+          throw new StoreUnreachableError(`the store does not show the records up to ${head.lastSequenceId}`);
+        }
       }
       await sleep(this.clock, REREAD_MS);
     }
   }
 
-  private async readFrom(from: bigint, head: Head): Promise<void> {
+  /** Resolves to what has stopped it, if that was a hole that no trim explains. */
+  private async readFrom(from: bigint, head: Head): Promise<DataLossError | undefined> {
     for await (const page of readPages(this.store, this.keys, from)) {
       for (const pair of page.pairs) {
         const { header } = openRecord(this.keys, pair, head.logId);
         const { firstSequenceId: first, lastSequenceId: last } = header;
-        if (first > head.lastSequenceId) return;
+        if (first > head.lastSequenceId) return undefined;
+        const hole = await this.holeBefore(header);
+        if (hole !== undefined) return hole;
         this.records.push({ first, last, bytes: pair.value.length, operations: [...operationsOf(header)] });
+        this.lastChain = chainOf(header.nonce);
       }
     }
+    return undefined;
+  }
+
+  /** Throws if the record does not continue the one before it. */
+  private async holeBefore(header: RecordHeader): Promise<DataLossError | undefined> {
+    const { store, keys } = this;
+    const { firstSequenceId: first, lastSequenceId: last } = header;
+    const before = this.records.at(-1)?.last;
+    if (before === undefined) return undefined;
+    if (first <= before) throw overlapAt(keys, header, before + 1n);
+    const run = { first, last, chain: chainOf(header.nonce), previousChain: chainOf(header.previousNonce) };
+    requireContinued(keys, run, before, this.lastChain);
+    if (first === before + 1n) return undefined;
+    const hole = await holeAt(store, keys, before + 1n, first);
+    return hole instanceof TrimmedError ? undefined : hole;
   }
 }
 

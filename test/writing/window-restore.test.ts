@@ -1,8 +1,14 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { Codec } from "../../src/gen/oplog/store/v1/store_pb.js";
+import { DataLossError } from "../../src/oplog/errors.js";
 import { type KeyValue, type Page, type PageRequest, StoreUnreachableError } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { encodeRecord } from "../../src/oplog/record.js";
 import { decodeHead } from "../../src/stored/decode.js";
+import { openRecord } from "../../src/stored/history.js";
+import { trim } from "../../src/stored/trim.js";
 import { restoreWindow, WindowReader } from "../../src/writing/window-restore.js";
+import { aLog } from "../following/followers.js";
 import { anAppend, anIdentity, appendedOf, aWriter, inTime, keysOf, testClock, useFakeTime } from "../log/support.js";
 
 useFakeTime();
@@ -55,6 +61,86 @@ describe("a window that is read again", () => {
     const afresh = await inTime(restoreWindow(store, keys, testClock, await head()));
     for (const id of [1n, 5n, 15n, 20n]) expect(again.resolve("w", id)).toEqual(afresh.resolve("w", id));
   });
+});
+
+describe("records that do not continue each other", () => {
+  /** The log as it went on after the first five operations, and as it could have gone on. */
+  async function twoHistories() {
+    await append(5);
+    const backup = await everything();
+    await append(5, 6);
+    const one = await everything();
+    await restore(backup);
+    await append(5, 6, "another ");
+    return { one, other: await everything() };
+  }
+
+  const isLate = (key: string) => key === keys.head || (key >= keys.record(8n) && key < keys.recordsTo);
+  /** The records from 8 on, and the head, of the one; the rest of the other. */
+  const mixed = ({ one, other }: Awaited<ReturnType<typeof twoHistories>>) => [
+    ...other.filter(({ key }) => !isLate(key)),
+    ...one.filter(({ key }) => isLate(key)),
+  ];
+
+  it("are found: the log has two histories in one store", async () => {
+    await restore(mixed(await twoHistories()));
+    await expect(inTime(reader.read(await head()))).rejects.toMatchObject({
+      reason: "HISTORY_DIVERGED",
+      facts: { sequence_id: 7n },
+    });
+  });
+
+  it("are told to who appends, and nothing is written", async () => {
+    await restore(mixed(await twoHistories()));
+    const told: string[] = [];
+    const log = aLog(store, { onDiverged: (_log, error) => told.push(error.reason) });
+    const refusal = inTime(log.append(anAppend().by("w", 11n).build()));
+    await expect(refusal).rejects.toMatchObject({ reason: "HISTORY_DIVERGED", facts: { sequence_id: 7n } });
+    expect(told).toEqual(["HISTORY_DIVERGED"]);
+    expect((await head()).lastSequenceId).toBe(10n);
+  });
+
+  it("are found where they overlap", async () => {
+    await append(5);
+    const pairs = await everything();
+    const record = pairs.find(({ key }) => key === keys.record(3n))!;
+    const { header } = openRecord(keys, record, undefined);
+    const widened = encodeRecord({ ...header, firstSequenceId: 2n }, Buffer.alloc(0), Codec.NONE);
+    await restore(pairs.map((pair) => (pair === record ? { ...pair, value: widened } : pair)));
+    await expect(inTime(reader.read(await head()))).rejects.toThrow(/overlap: 2\.\.3 where 3 comes next/);
+  });
+
+  it("are found when one of them is gone, unless the log was trimmed up to there", async () => {
+    await append(10);
+    await store.txn({ compares: [], writes: [{ kind: "delete", key: keys.record(4n) }] });
+    await expect(inTime(reader.read(await head()))).rejects.toThrow(DataLossError);
+    await trim(store, keys, 6n);
+    expect((await inTime(reader.read(await head()))).resolve("w", 8n).outcome).toBe("committed");
+  });
+
+  it("are found when the head does not continue the last one", async () => {
+    const { one, other } = await twoHistories();
+    await restore([...other.filter(({ key }) => key !== keys.head), ...one.filter(({ key }) => key === keys.head)]);
+    await expect(inTime(reader.read(await head()))).rejects.toMatchObject({ reason: "HISTORY_DIVERGED" });
+  });
+
+  it.each(["as long as before", "longer"])(
+    "are found when what was read before is of another history, and the log is %s",
+    async (length) => {
+      const { one, other } = await twoHistories();
+      await restore(one);
+      await inTime(reader.read(await head()));
+      await restore(other);
+      if (length === "longer") await append(3, 11);
+      await expect(inTime(reader.read(await head()))).rejects.toMatchObject({
+        reason: "HISTORY_DIVERGED",
+        facts: { sequence_id: 10n },
+      });
+      // Once that has been told, and the store adopted, the reader goes by what the store has.
+      const again = await inTime(reader.read(await head()));
+      expect(again.resolve("w", 10n)).toMatchObject({ outcome: "committed" });
+    },
+  );
 });
 
 describe("a store that answers a read from the past", () => {
