@@ -5,9 +5,11 @@ import { isatty } from "node:tty";
 import { setFlagsFromString } from "node:v8";
 import { type Config, describeConfig, parseConfig } from "./config/config.js";
 import { endOnDefects } from "./process/defects.js";
+import { Exit } from "./process/exit.js";
 import { reload } from "./process/reload.js";
 import { takeSignals } from "./process/signals.js";
 import { Sidecar } from "./sidecar.js";
+import { endTransactions } from "./stores/embedded/transactions.js";
 import { childLogger, createLogger } from "./telemetry/logger.js";
 import { Output } from "./telemetry/output.js";
 import { logStrayLines } from "./telemetry/stray-lines.js";
@@ -47,8 +49,6 @@ switch (parsed.kind) {
     break;
   case "run":
     await run(parsed.config);
-    // Everything has been closed and logged. A client that does not read would keep its connection, and so the process.
-    process.exit();
 }
 
 async function run(config: Config): Promise<void> {
@@ -62,12 +62,14 @@ async function run(config: Config): Promise<void> {
   });
   output.onFlowing = (lines) =>
     logger.warn({ event: "lines_dropped", lines }, `${lines} lines are missing before this`);
-  process.on("exit", () => output.flush(LAST_LINES_MS));
-  endOnDefects(logger);
+  const flush = () => output.flush(LAST_LINES_MS);
+  process.on("exit", flush);
+  const exit = new Exit({ settle: endTransactions, flush });
+  endOnDefects(logger, exit);
   logStrayLines(childLogger(logger, "process"));
   let sidecar: Sidecar | undefined;
   let running = config;
-  const { stop, hurry } = takeSignals(logger, [0, 1, 2].some(isatty), () => {
+  const { stop, hurry } = takeSignals(logger, exit, [0, 1, 2].some(isatty), () => {
     running = reload(logger, running, readConfig);
     sidecar?.reload();
   });
@@ -75,8 +77,10 @@ async function run(config: Config): Promise<void> {
   try {
     sidecar = await Sidecar.open(config, logger, output);
     await sidecar.run(stop, hurry);
+    // Everything has been closed. A client that does not read would keep its connection, and so the process.
+    exit.now(0);
   } catch (error) {
     logger.fatal({ event: "failed", err: error }, error instanceof Error ? error.message : String(error));
-    process.exitCode = EXIT_FAILED;
+    exit.now(EXIT_FAILED);
   }
 }

@@ -1,5 +1,6 @@
 import { constants } from "node:os";
 import type { Logger } from "../telemetry/logger.js";
+import type { Exit } from "./exit.js";
 
 export interface SignalRequests {
   /** Finish what is open, hand on what is led, and end. */
@@ -21,7 +22,7 @@ const SAME_REQUEST_MS = 100;
  * The first request to stop stops in good order, the second hurries, the third ends the process at once. `reload` is
  * called on SIGHUP, unless this process runs on a terminal: then that has been closed, which is a request to stop.
  */
-export function takeSignals(logger: Logger, hasTerminal: boolean, reload: () => void): SignalRequests {
+export function takeSignals(logger: Logger, exit: Exit, hasTerminal: boolean, reload: () => void): SignalRequests {
   const stop = new AbortController();
   const hurry = new AbortController();
   let requestedMs = Number.NEGATIVE_INFINITY;
@@ -34,7 +35,7 @@ export function takeSignals(logger: Logger, hasTerminal: boolean, reload: () => 
     requestedMs = performance.now();
     if (next === "stop") stop.abort();
     else if (next === "hurry") hurry.abort();
-    else process.exit(128 + constants.signals[signal]);
+    else exit.now(128 + constants.signals[signal]);
   };
   for (const signal of STOP_SIGNALS) process.on(signal, request);
   for (const signal of UNUSED_SIGNALS) {

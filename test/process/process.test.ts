@@ -155,6 +155,27 @@ describe("a defect", () => {
     expect(last).toMatchObject({ level: "fatal", event });
     expect(last.msg).toContain(reason);
   });
+
+  // Within a transaction a thread of LMDB waits for the one that ends the process, which waits for that thread.
+  it("ends the process also in the middle of writing to the embedded store", { timeout: 60_000 }, async () => {
+    for (let round = 0; round < 5; round++) {
+      const oplogd = await anOplogd({ nodeArgs: ["--import", PROBE], env: { PROBE: "timer" } });
+      const client = aClientOf(oplogd);
+      let acknowledged = 0;
+      const write = async () => {
+        for (;;) {
+          await client.append({ log: LOG, entries: [put("x")] });
+          acknowledged++;
+        }
+      };
+      const writers = Promise.allSettled(Array.from({ length: 8 }, write));
+      await waitFor(() => acknowledged > 50, { what: "appends" });
+      await oplogd.kill("SIGUSR2");
+      await waitFor(() => oplogd.hasExited, { what: "the process to end" });
+      expect(oplogd.exitCode).toBe(1);
+      await writers;
+    }
+  });
 });
 
 /** Its reader has stopped, and nothing more goes in. */

@@ -13,6 +13,7 @@ import {
   type IndexEntry,
   requireValue,
 } from "./cells.js";
+import { inTransaction } from "./transactions.js";
 
 /** No page is larger, whatever is asked for: it is read on the event loop. */
 const PAGE_BYTES_MAX = 4 * 1024 * 1024;
@@ -103,7 +104,7 @@ export class Database {
    */
   async commit(work: () => void): Promise<void> {
     try {
-      await this.root.childTransaction(work);
+      await inTransaction(() => this.root.childTransaction(work));
     } catch (error) {
       throw await causeOf(error);
     }
