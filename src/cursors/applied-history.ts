@@ -1,7 +1,7 @@
 import type { Head } from "../gen/oplog/store/v1/store_pb.js";
-import { DataLossError, HistoryDivergedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { DataLossError, HistoryDivergedError } from "../oplog/log-errors.js";
 import { chainOf, isOtherChain } from "../oplog/record.js";
 import { readOrigin } from "../stored/history.js";
 

@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { BeyondHeadError, CursorRegressedError, InvalidArgumentError, type OplogError } from "../oplog/errors.js";
+import { InvalidArgumentError, type OplogError } from "../oplog/errors.js";
+import { BeyondHeadError, CursorRegressedError } from "../oplog/log-errors.js";
 
 export const STATE_HASH_BYTES_MAX = 64;
 

@@ -1,15 +1,10 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { type Cursor, CursorSchema, type Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
-import {
-  CursorDamagedError,
-  CursorNotFoundError,
-  LogNotFoundError,
-  OplogError,
-  TooManyError,
-} from "../oplog/errors.js";
+import { OplogError, TooManyError } from "../oplog/errors.js";
 import { wholeRange } from "../oplog/kv-pages.js";
 import type { Compare, KeyValue, TxnResult, Write } from "../oplog/kv-store.js";
+import { CursorDamagedError, CursorNotFoundError, LogNotFoundError } from "../oplog/log-errors.js";
 import { chainOf } from "../oplog/record.js";
 import { CURSORS_MAX, openCursor, type StoredCursor, storedCursorKey } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";

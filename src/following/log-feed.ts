@@ -1,15 +1,7 @@
 import type { Term } from "../gen/oplog/store/v1/store_pb.js";
 import { runFrom } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
-import {
-  DataLossError,
-  HistoryDivergedError,
-  LogReplacedError,
-  type OplogError,
-  StoreAdoptedError,
-  StoreLostError,
-  TrimmedError,
-} from "../oplog/errors.js";
+import type { OplogError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import {
   type GetResult,
@@ -19,9 +11,11 @@ import {
   type WatchEvent,
   WatchLostError,
 } from "../oplog/kv-store.js";
+import { DataLossError, HistoryDivergedError, LogReplacedError, TrimmedError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import { type CommittedRun, chainOf, isOtherChain } from "../oplog/record.js";
+import { StoreAdoptedError, StoreLostError } from "../oplog/store-errors.js";
 import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import {

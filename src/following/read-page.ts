@@ -1,7 +1,7 @@
 import { runFrom } from "../oplog/batch-frame.js";
-import { BeyondHeadError, LogNotFoundError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { BeyondHeadError, LogNotFoundError, TrimmedError } from "../oplog/log-errors.js";
 import { entryOffsets } from "../oplog/record.js";
 import { decodeHead } from "../stored/decode.js";
 import { readFloor, readHistory } from "../stored/history.js";

@@ -1,13 +1,13 @@
+import { NotOfferedError } from "../oplog/errors.js";
+import type { LogKeys } from "../oplog/keys.js";
+import type { KvStore } from "../oplog/kv-store.js";
 import {
   BeyondHeadError,
   HistoryDivergedError,
   LogReplacedError,
-  NotOfferedError,
   TermDivergedError,
   TrimmedError,
-} from "../oplog/errors.js";
-import type { LogKeys } from "../oplog/keys.js";
-import type { KvStore } from "../oplog/kv-store.js";
+} from "../oplog/log-errors.js";
 import { chainOf, isOtherChain, type Origin, UNKNOWN_ORIGIN } from "../oplog/record.js";
 import { readCursor } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";

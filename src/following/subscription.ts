@@ -1,10 +1,12 @@
 import { type Coverage, type EntryFilter, runFrom } from "../oplog/batch-frame.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, ShuttingDownError, StoreLostError, TrimmedError } from "../oplog/errors.js";
+import { ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreDataLossError, StoreError } from "../oplog/kv-store.js";
+import { DataLossError, TrimmedError } from "../oplog/log-errors.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import type { Origin } from "../oplog/record.js";
+import { StoreLostError } from "../oplog/store-errors.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
 import { HoleWatch, holeAt, readHistory } from "../stored/history.js";
 import type { LeaderView } from "../stored/primary.js";

@@ -1,6 +1,7 @@
 import type { ServerHttp2Stream } from "node:http2";
 import type { Metadata, ServerInterceptingCallInterface } from "@grpc/grpc-js";
-import { type OplogError, QueueFullError, TooLargeError } from "../oplog/errors.js";
+import { QueueFullError } from "../oplog/append-errors.js";
+import { type OplogError, TooLargeError } from "../oplog/errors.js";
 import type { RequestBudget } from "./request-budget.js";
 
 interface KeptMetadata {

@@ -1,6 +1,8 @@
 import type { RenewObjectLeasesRequest } from "../gen/oplog/v1/standby_pb.js";
 import { KEY_BYTES_MAX, LEASE_MS_MAX } from "../oplog/entries.js";
-import { InvalidArgumentError, NoObjectLeasesError, StaleTermError, ViewBehindError } from "../oplog/errors.js";
+import { InvalidArgumentError } from "../oplog/errors.js";
+import { StaleTermError } from "../oplog/leadership-errors.js";
+import { NoObjectLeasesError, ViewBehindError } from "../oplog/log-errors.js";
 import type { LogView } from "../standby/log-view.js";
 import { durationMs } from "./convert.js";
 

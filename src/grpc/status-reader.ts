@@ -2,7 +2,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { type LogStatus, type SidecarStatus, WatchStatusResponseSchema } from "../gen/oplog/v1/oplog_pb.js";
 import type { Logs } from "../log/logs.js";
 import type { Clock } from "../oplog/clock.js";
-import { LogNotFoundError } from "../oplog/errors.js";
+import { LogNotFoundError } from "../oplog/log-errors.js";
 import { sleep } from "../oplog/timing.js";
 import type { LogViews } from "../standby/log-view.js";
 import type { QueueBudget } from "../writing/append-item.js";

@@ -5,7 +5,7 @@ import type { PageTurns } from "../following/page-turns.js";
 import type { ReadPage } from "../following/read-page.js";
 import type { Start } from "../following/start-position.js";
 import type { FrameSink, SubscriptionOptions } from "../following/subscription.js";
-import type { HistoryDivergedError } from "../oplog/errors.js";
+import type { HistoryDivergedError } from "../oplog/log-errors.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import type { LogState } from "../stored/log-state.js";
 import type { AppendItem } from "../writing/append-item.js";

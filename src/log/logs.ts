@@ -1,5 +1,6 @@
-import { DataLossError, ShuttingDownError, TooManyError } from "../oplog/errors.js";
+import { ShuttingDownError, TooManyError } from "../oplog/errors.js";
 import { LogKeys, logListing, requireLogName, storeAnchorKey } from "../oplog/keys.js";
+import { DataLossError } from "../oplog/log-errors.js";
 import { sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { throughStore } from "../stored/store-failures.js";

@@ -1,6 +1,7 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { HeadSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { OperationContentMismatchError, OperationIdUsedError, TooManyError } from "./errors.js";
+import { OperationContentMismatchError, OperationIdUsedError } from "./append-errors.js";
+import { TooManyError } from "./errors.js";
 
 export interface WindowLimits {
   readonly operationsMax: number;

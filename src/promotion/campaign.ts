@@ -1,7 +1,7 @@
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
-import { LeadershipByTokenError, NotPrimaryError } from "../oplog/errors.js";
 import { type KvStore, type StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import { LeadershipByTokenError, NotPrimaryError } from "../oplog/leadership-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { chainOf } from "../oplog/record.js";
 import { linkSignals } from "../oplog/timing.js";

@@ -1,15 +1,8 @@
 import type { Log } from "../log/log.js";
 import type { Logs } from "../log/logs.js";
-import {
-  CandidateExistsError,
-  InvalidArgumentError,
-  NotElectedError,
-  NotPrimaryError,
-  type OplogError,
-  ShuttingDownError,
-  StoreUnavailableError,
-  TooManyError,
-} from "../oplog/errors.js";
+import { InvalidArgumentError, type OplogError, ShuttingDownError, TooManyError } from "../oplog/errors.js";
+import { CandidateExistsError, NotElectedError, NotPrimaryError } from "../oplog/leadership-errors.js";
+import { StoreUnavailableError } from "../oplog/store-errors.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogViews } from "../standby/log-view.js";
 import { primaryOf } from "../stored/primary.js";

@@ -8,8 +8,8 @@ import {
 } from "../gen/oplog/store/v1/store_pb.js";
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
-import { CandidateExistsError } from "../oplog/errors.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
+import { CandidateExistsError } from "../oplog/leadership-errors.js";
 import { openCandidate } from "../stored/candidates.js";
 import type { Leadership } from "../stored/leadership.js";
 import type { Claim, Turn } from "../writing/claim.js";

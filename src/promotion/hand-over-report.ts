@@ -1,5 +1,5 @@
 import type { Clock } from "../oplog/clock.js";
-import { HandOverAbandonedError } from "../oplog/errors.js";
+import { HandOverAbandonedError } from "../oplog/leadership-errors.js";
 import type { Logger } from "../oplog/logger.js";
 
 /** "failed": the leadership went elsewhere meanwhile, or it could not be told whether the target had taken it. */

@@ -1,16 +1,11 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type CandidateEntry, CandidateEntrySchema, SuccessorSchema } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
-import {
-  CandidateNotFoundError,
-  HandOverAbandonedError,
-  NotPrimaryError,
-  type OplogError,
-  StoreRefusalError,
-  StoreUnavailableError,
-} from "../oplog/errors.js";
+import type { OplogError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreError } from "../oplog/kv-store.js";
+import { CandidateNotFoundError, HandOverAbandonedError, NotPrimaryError } from "../oplog/leadership-errors.js";
+import { StoreRefusalError, StoreUnavailableError } from "../oplog/store-errors.js";
 import { aborted, limitTime, sleep } from "../oplog/timing.js";
 import { decodeState } from "../stored/decode.js";
 import { awaitChange, isConfirmed, watchLeadership } from "../stored/leader-watch.js";

@@ -1,7 +1,7 @@
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
-import { HandOverRunningError, NotPrimaryError } from "../oplog/errors.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { HandOverRunningError, NotPrimaryError } from "../oplog/leadership-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { aborted, linkSignals, sleep } from "../oplog/timing.js";
 import { awaitChange } from "../stored/leader-watch.js";

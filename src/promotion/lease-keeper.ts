@@ -1,7 +1,7 @@
 import { renewEveryMs, validUntilMs } from "../leadership/lease.js";
 import type { Clock } from "../oplog/clock.js";
-import { StoreLostError } from "../oplog/errors.js";
 import { type KvStore, LeaseNotFoundError, StoreDataLossError, StoreError } from "../oplog/kv-store.js";
+import { StoreLostError } from "../oplog/store-errors.js";
 import { linkSignals, sleep } from "../oplog/timing.js";
 
 /** Why a lease can no longer be relied on. */

@@ -1,5 +1,6 @@
 import type { Clock } from "../oplog/clock.js";
-import { BeyondHeadError, HistoryDivergedError, StateDivergedError, ViewFailedError } from "../oplog/errors.js";
+import { StateDivergedError } from "../oplog/leadership-errors.js";
+import { BeyondHeadError, HistoryDivergedError, ViewFailedError } from "../oplog/log-errors.js";
 import { isOtherChain } from "../oplog/record.js";
 import { Change, linkSignals } from "../oplog/timing.js";
 import type { LogView } from "../standby/log-view.js";

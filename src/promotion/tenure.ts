@@ -1,6 +1,6 @@
 import type { Clock } from "../oplog/clock.js";
-import { NotPrimaryError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
+import { NotPrimaryError } from "../oplog/leadership-errors.js";
 import { Backoff, limitTime, linkSignals, sleep } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogView } from "../standby/log-view.js";

@@ -1,5 +1,5 @@
 import type { Clock } from "../oplog/clock.js";
-import { NoViewError, OplogError } from "../oplog/errors.js";
+import { OplogError } from "../oplog/errors.js";
 import { LogKeys, requireLogName } from "../oplog/keys.js";
 import {
   type CallOptions,
@@ -8,6 +8,7 @@ import {
   StoreError,
   StoreRefusedError,
 } from "../oplog/kv-store.js";
+import { NoViewError } from "../oplog/log-errors.js";
 import { isOtherChain } from "../oplog/record.js";
 import { type HeadAtRest, readHead, readLease, readMissing, readTokenClaim } from "../stored/readiness-reads.js";
 import { probeStore } from "../stored/store-probe.js";

@@ -1,5 +1,5 @@
-import { NoViewError } from "../oplog/errors.js";
 import { requireLogName } from "../oplog/keys.js";
+import { NoViewError } from "../oplog/log-errors.js";
 import { Change } from "../oplog/timing.js";
 import type { LogViews } from "./log-view.js";
 import { View, type ViewParts } from "./view.js";

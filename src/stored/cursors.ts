@@ -1,9 +1,10 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { type Cursor, CursorSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { CursorDamagedError, CursorNotFoundError, InvalidArgumentError } from "../oplog/errors.js";
+import { InvalidArgumentError } from "../oplog/errors.js";
 import { isConsumerName, type LogKeys } from "../oplog/keys.js";
 import { wholeRange } from "../oplog/kv-pages.js";
 import type { KeyValue, KvStore } from "../oplog/kv-store.js";
+import { CursorDamagedError, CursorNotFoundError } from "../oplog/log-errors.js";
 
 /** Cursors of one log. Whoever makes one more is refused. */
 export const CURSORS_MAX = 1000;

@@ -1,7 +1,7 @@
 import { type DescMessage, fromBinary, type MessageShape } from "@bufbuild/protobuf";
 import { type Head, HeadSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { DataLossError } from "../oplog/errors.js";
 import type { KeyValue } from "../oplog/kv-store.js";
+import { DataLossError } from "../oplog/log-errors.js";
 
 export function decodeTerm(pair: KeyValue | undefined): Term | undefined {
   return pair === undefined ? undefined : decodeState(TermSchema, pair);

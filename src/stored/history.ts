@@ -1,9 +1,9 @@
 import { FloorSchema, type RecordHeader } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { firstOf, pagesOf } from "../oplog/kv-pages.js";
 import type { KeyValue, KvStore, Page } from "../oplog/kv-store.js";
+import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/log-errors.js";
 import {
   type CommittedRun,
   chainOf,

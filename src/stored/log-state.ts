@@ -1,7 +1,7 @@
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { DataLossError } from "../oplog/log-errors.js";
 import { chainOf } from "../oplog/record.js";
 import { type DamagedCursor, readCursors, type StoredCursor } from "./cursors.js";
 import { decodeHead } from "./decode.js";

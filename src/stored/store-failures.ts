@@ -1,11 +1,11 @@
+import type { OplogError } from "../oplog/errors.js";
+import { StoreDataLossError, StoreError, StoreRefusedError, StoreReplacedError } from "../oplog/kv-store.js";
 import {
-  type OplogError,
   StoreLostError,
   StoreRefusalError,
   StoreReplacedRefusal,
   StoreUnavailableError,
-} from "../oplog/errors.js";
-import { StoreDataLossError, StoreError, StoreRefusedError, StoreReplacedError } from "../oplog/kv-store.js";
+} from "../oplog/store-errors.js";
 
 /** What the store could not do, as the API tells it. `consequence`: what that means for the call. */
 export function toOplogError(error: StoreError | undefined, unreachableMs: number, consequence: string): OplogError {

@@ -1,9 +1,9 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { FloorSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { BeyondHeadError, LogNotFoundError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { keyAfter, pagesOf } from "../oplog/kv-pages.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { BeyondHeadError, LogNotFoundError } from "../oplog/log-errors.js";
 import { decodeHead } from "./decode.js";
 import { decodeFloor, readOrigin } from "./history.js";
 

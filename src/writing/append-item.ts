@@ -1,5 +1,6 @@
+import { QueueFullError } from "../oplog/append-errors.js";
 import type { Entries } from "../oplog/entries.js";
-import { type OplogError, QueueFullError } from "../oplog/errors.js";
+import type { OplogError } from "../oplog/errors.js";
 
 /** When a full queue is worth another attempt. */
 export const QUEUE_RETRY_MS = 100;

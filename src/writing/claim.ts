@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type Head, HeadSchema, LeaderLeaseSchema, type Term, TermSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { LeadershipByTokenError, NotPrimaryError, StaleTokenError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type Compare, type KvStore, StoreUnreachableError, type Write } from "../oplog/kv-store.js";
+import { LeadershipByTokenError, NotPrimaryError, StaleTokenError } from "../oplog/leadership-errors.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { readOrigin } from "../stored/history.js";
 import { type LeaderView, primaryOf } from "../stored/primary.js";

@@ -1,5 +1,5 @@
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, type OplogError } from "../oplog/errors.js";
+import type { OplogError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import {
   type KvStore,
@@ -8,6 +8,7 @@ import {
   StoreRefusedError,
   StoreReplacedError,
 } from "../oplog/kv-store.js";
+import { DataLossError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import { Backoff, sleep } from "../oplog/timing.js";

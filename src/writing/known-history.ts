@@ -1,7 +1,7 @@
 import type { Head } from "../gen/oplog/store/v1/store_pb.js";
-import { HistoryDivergedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { HistoryDivergedError } from "../oplog/log-errors.js";
 import { chainOf, isOtherChain } from "../oplog/record.js";
 import { decodeHead } from "../stored/decode.js";
 import { isNewestHead, readOrigin } from "../stored/history.js";

@@ -1,11 +1,7 @@
-import {
-  HistoryDivergedError,
-  NotPrimaryError,
-  NotReadyError,
-  OplogError,
-  ShuttingDownError,
-} from "../oplog/errors.js";
+import { OplogError, ShuttingDownError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
+import { NotPrimaryError, NotReadyError } from "../oplog/leadership-errors.js";
+import { HistoryDivergedError } from "../oplog/log-errors.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
 import { decodeHead } from "../stored/decode.js";
 import { readPrimary } from "../stored/leadership.js";

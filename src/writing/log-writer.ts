@@ -1,9 +1,11 @@
 import { randomBytes } from "node:crypto";
 import type { Codec } from "../gen/oplog/store/v1/store_pb.js";
+import { QueueFullError } from "../oplog/append-errors.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, type OplogError, QueueFullError, ShuttingDownError } from "../oplog/errors.js";
+import { type OplogError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
+import { DataLossError } from "../oplog/log-errors.js";
 import { LOG_AHEAD_MS_MAX } from "../oplog/log-time.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";

@@ -1,4 +1,5 @@
-import { NotPrimaryError, NotReadyError, type OplogError, ShuttingDownError } from "../oplog/errors.js";
+import { type OplogError, ShuttingDownError } from "../oplog/errors.js";
+import { NotPrimaryError, NotReadyError } from "../oplog/leadership-errors.js";
 import type { WriterEnd } from "./writer-end.js";
 
 /** What is decided about a writer: a LogWriter. */

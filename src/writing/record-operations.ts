@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { type WriterOperations, WriterOperationsSchema } from "../gen/oplog/store/v1/store_pb.js";
-import { OperationIdUsedError, OperationRuledOutError } from "../oplog/errors.js";
+import { OperationIdUsedError, OperationRuledOutError } from "../oplog/append-errors.js";
 import { type Operation, type OperationWindow, requireSame } from "../oplog/operation-window.js";
 import type { AppendItem } from "./append-item.js";
 import type { Barriers } from "./barriers.js";

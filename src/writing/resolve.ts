@@ -1,8 +1,8 @@
 import type { Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
-import { LogNotFoundError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreUnreachableError } from "../oplog/kv-store.js";
+import { LogNotFoundError } from "../oplog/log-errors.js";
 import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
 import { Backoff, sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";

@@ -1,8 +1,10 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Codec, type Head, HeadSchema, WriterMarksSchema } from "../gen/oplog/store/v1/store_pb.js";
+import { ExpectedSequenceMismatchError } from "../oplog/append-errors.js";
 import { frameInPlace } from "../oplog/batch-frame.js";
 import type { Entries } from "../oplog/entries.js";
-import { ExpectedSequenceMismatchError, OplogError, StaleTermError } from "../oplog/errors.js";
+import { OplogError } from "../oplog/errors.js";
+import { StaleTermError } from "../oplog/leadership-errors.js";
 import { logTimeMs } from "../oplog/log-time.js";
 import type { Operation, OperationWindow } from "../oplog/operation-window.js";
 import { type CommittedRun, chainOf, encodeRecord, stampEntries } from "../oplog/record.js";

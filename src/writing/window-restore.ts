@@ -6,9 +6,9 @@ import {
   WriterMarksSchema,
 } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
-import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreUnreachableError } from "../oplog/kv-store.js";
+import { DataLossError, HistoryDivergedError, TrimmedError } from "../oplog/log-errors.js";
 import { type Operation, OperationWindow } from "../oplog/operation-window.js";
 import { chainOf, isOtherChain } from "../oplog/record.js";
 import { sleep } from "../oplog/timing.js";

@@ -1,19 +1,15 @@
-import {
-  DataLossError,
-  NotPrimaryError,
-  type OplogError,
-  OutcomeUnknownError,
-  RuledOutError,
-  StoreLostError,
-  StoreReplacedRefusal,
-} from "../oplog/errors.js";
+import { OutcomeUnknownError, RuledOutError } from "../oplog/append-errors.js";
+import type { OplogError } from "../oplog/errors.js";
 import {
   type StoreDataLossError,
   type StoreError,
   StoreRefusedError,
   type StoreReplacedError,
 } from "../oplog/kv-store.js";
+import { NotPrimaryError } from "../oplog/leadership-errors.js";
+import { DataLossError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
+import { StoreLostError, StoreReplacedRefusal } from "../oplog/store-errors.js";
 import type { LeaderView } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";
 import type { AppendItem } from "./append-item.js";

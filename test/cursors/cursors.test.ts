@@ -4,14 +4,14 @@ import type { CursorUpdate } from "../../src/cursors/cursor-rules.js";
 import { CursorWriter } from "../../src/cursors/cursor-writer.js";
 import { CursorSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import { Logs } from "../../src/log/logs.js";
+import { InvalidArgumentError } from "../../src/oplog/errors.js";
+import { StoreUnreachableError } from "../../src/oplog/kv-store.js";
 import {
   BeyondHeadError,
   CursorNotFoundError,
   CursorRegressedError,
-  InvalidArgumentError,
   LogNotFoundError,
-} from "../../src/oplog/errors.js";
-import { StoreUnreachableError } from "../../src/oplog/kv-store.js";
+} from "../../src/oplog/log-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { readCursor, readCursors, type StoredCursor } from "../../src/stored/cursors.js";
 import { aLog, appendTo, logParts } from "../following/followers.js";

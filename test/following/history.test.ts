@@ -2,7 +2,7 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import { type Head, HeadSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import type { Log } from "../../src/log/log.js";
-import { HistoryDivergedError } from "../../src/oplog/errors.js";
+import { HistoryDivergedError } from "../../src/oplog/log-errors.js";
 import { type Origin, UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
 import { readOrigin } from "../../src/stored/history.js";
 import { trim } from "../../src/stored/trim.js";

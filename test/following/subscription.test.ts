@@ -5,18 +5,15 @@ import type { Start } from "../../src/following/start-position.js";
 import { FloorSchema, HeadSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import type { OpType } from "../../src/gen/oplog/v1/entry_pb.js";
 import type { Log } from "../../src/log/log.js";
+import { NotOfferedError, OplogError, ShuttingDownError, TooManyError } from "../../src/oplog/errors.js";
 import {
   BeyondHeadError,
   CursorNotFoundError,
   DataLossError,
   LogReplacedError,
-  NotOfferedError,
-  OplogError,
-  ShuttingDownError,
   TermDivergedError,
-  TooManyError,
   TrimmedError,
-} from "../../src/oplog/errors.js";
+} from "../../src/oplog/log-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeHead } from "../../src/stored/decode.js";
 import { trim } from "../../src/stored/trim.js";

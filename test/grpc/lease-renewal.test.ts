@@ -5,7 +5,8 @@ import { RenewObjectLeasesRequestSchema } from "../../src/gen/oplog/v1/standby_p
 import { renewObjectLeases } from "../../src/grpc/lease-renewal.js";
 import type { Log } from "../../src/log/log.js";
 import { LEASE_MS_MAX } from "../../src/oplog/entries.js";
-import { NotPrimaryError, type OplogError } from "../../src/oplog/errors.js";
+import type { OplogError } from "../../src/oplog/errors.js";
+import { NotPrimaryError } from "../../src/oplog/leadership-errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { View } from "../../src/standby/view.js";

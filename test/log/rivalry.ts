@@ -1,7 +1,8 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { TermSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
-import { NotPrimaryError, OplogError } from "../../src/oplog/errors.js";
+import { OplogError } from "../../src/oplog/errors.js";
 import { StoreError, type TxnRequest, type TxnResult } from "../../src/oplog/kv-store.js";
+import { NotPrimaryError } from "../../src/oplog/leadership-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import type { Resolution } from "../../src/oplog/operation-window.js";
 import { decodeRecord } from "../../src/oplog/record.js";

@@ -1,6 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { OperationContentMismatchError, OperationIdUsedError, TooManyError } from "../../src/oplog/errors.js";
+import { OperationContentMismatchError, OperationIdUsedError } from "../../src/oplog/append-errors.js";
+import { TooManyError } from "../../src/oplog/errors.js";
 import { type Operation, OperationWindow, WINDOW_LIMITS, type WindowLimits } from "../../src/oplog/operation-window.js";
 
 const LIMITS: WindowLimits = {

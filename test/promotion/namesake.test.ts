@@ -1,7 +1,7 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import { CandidateEntrySchema } from "../../src/gen/oplog/store/v1/store_pb.js";
-import { CandidateExistsError } from "../../src/oplog/errors.js";
+import { CandidateExistsError } from "../../src/oplog/leadership-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { inTime, keysOf, passTime, testClock, until, useFakeTime } from "../log/support.js";
 import { FaultyKvStore } from "../support/faulty-kv-store.js";

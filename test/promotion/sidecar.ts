@@ -1,6 +1,7 @@
 import { Logs } from "../../src/log/logs.js";
-import { NotPrimaryError, NotReadyError, OplogError } from "../../src/oplog/errors.js";
+import { OplogError } from "../../src/oplog/errors.js";
 import type { KvStore } from "../../src/oplog/kv-store.js";
+import { NotPrimaryError, NotReadyError } from "../../src/oplog/leadership-errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { Campaigns } from "../../src/promotion/campaigns.js";
 import { ObjectEviction } from "../../src/standby/eviction.js";

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { StoreUnavailableError } from "../../src/oplog/errors.js";
 import type { GetResult } from "../../src/oplog/kv-store.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { StoreUnavailableError } from "../../src/oplog/store-errors.js";
 import { aLog, appendTo } from "../following/followers.js";
 import {
   anAppend,

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { ROOT } from "./source-tree.js";
 
 /** Lines of the longest file of a tree. These numbers only ever go down: cut the file, and lower its number. */
-const LONGEST: Readonly<Record<string, number>> = { src: 490, test: 510 };
+const LONGEST: Readonly<Record<string, number>> = { src: 460, test: 510 };
 /** How far a tree may fall below its number before that must follow. */
 const SLACK = 30;
 

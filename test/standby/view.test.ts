@@ -1,16 +1,12 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Log } from "../../src/log/log.js";
 import { batchFrame } from "../../src/oplog/batch-frame.js";
-import {
-  NoViewError,
-  type OplogError,
-  StoreUnavailableError,
-  TooManyError,
-  ViewFailedError,
-} from "../../src/oplog/errors.js";
+import { type OplogError, TooManyError } from "../../src/oplog/errors.js";
+import { NoViewError, ViewFailedError } from "../../src/oplog/log-errors.js";
 import { type Logger, silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { UNKNOWN_ORIGIN } from "../../src/oplog/record.js";
+import { StoreUnavailableError } from "../../src/oplog/store-errors.js";
 import { sleep } from "../../src/oplog/timing.js";
 import { Views } from "../../src/standby/views.js";
 import { trim } from "../../src/stored/trim.js";

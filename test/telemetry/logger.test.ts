@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import { OperationIdUsedError } from "../../src/oplog/errors.js";
+import { OperationIdUsedError } from "../../src/oplog/append-errors.js";
 import { childLogger, createLogger, type LoggerOptions, setLevel } from "../../src/telemetry/logger.js";
 import { logStrayLines } from "../../src/telemetry/stray-lines.js";
 

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { QueueFullError } from "../../src/oplog/errors.js";
+import { QueueFullError } from "../../src/oplog/append-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { QueueBudget } from "../../src/writing/append-item.js";
 import { costOf } from "../../src/writing/seal.js";

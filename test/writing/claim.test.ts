@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { DataLossError, NotPrimaryError } from "../../src/oplog/errors.js";
 import { StoreUnreachableError } from "../../src/oplog/kv-store.js";
+import { NotPrimaryError } from "../../src/oplog/leadership-errors.js";
+import { DataLossError } from "../../src/oplog/log-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeHead, decodeTerm } from "../../src/stored/decode.js";
 import { claimTerm, type Ground } from "../../src/writing/claim.js";

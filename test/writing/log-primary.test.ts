@@ -1,12 +1,9 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import {
-  NotPrimaryError,
-  OperationIdUsedError,
-  ShuttingDownError,
-  StoreRefusalError,
-  StoreUnavailableError,
-} from "../../src/oplog/errors.js";
+import { OperationIdUsedError } from "../../src/oplog/append-errors.js";
+import { ShuttingDownError } from "../../src/oplog/errors.js";
+import { NotPrimaryError } from "../../src/oplog/leadership-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
+import { StoreRefusalError, StoreUnavailableError } from "../../src/oplog/store-errors.js";
 import { trim } from "../../src/stored/trim.js";
 import { aLog, appendTo } from "../following/followers.js";
 import {

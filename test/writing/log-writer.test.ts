@@ -1,19 +1,17 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import {
-  DataLossError,
   ExpectedSequenceMismatchError,
-  NotPrimaryError,
   OperationContentMismatchError,
   OperationIdUsedError,
   OutcomeUnknownError,
   RuledOutError,
-  ShuttingDownError,
-  StaleTermError,
-  StoreRefusalError,
-  StoreUnavailableError,
-} from "../../src/oplog/errors.js";
+} from "../../src/oplog/append-errors.js";
+import { ShuttingDownError } from "../../src/oplog/errors.js";
+import { NotPrimaryError, StaleTermError } from "../../src/oplog/leadership-errors.js";
+import { DataLossError } from "../../src/oplog/log-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeRecord } from "../../src/oplog/record.js";
+import { StoreRefusalError, StoreUnavailableError } from "../../src/oplog/store-errors.js";
 import { costOf } from "../../src/writing/seal.js";
 import {
   anAppend,

@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { NotPrimaryError, OutcomeUnknownError, ShuttingDownError } from "../../src/oplog/errors.js";
+import { OutcomeUnknownError } from "../../src/oplog/append-errors.js";
+import { ShuttingDownError } from "../../src/oplog/errors.js";
+import { NotPrimaryError } from "../../src/oplog/leadership-errors.js";
 import {
   courseOf,
   isForgettable,

@@ -1,7 +1,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import { TermSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
-import { OperationRuledOutError } from "../../src/oplog/errors.js";
+import { OperationRuledOutError } from "../../src/oplog/append-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { TOO_MANY_BARRIERS } from "../../src/writing/barriers.js";
 import {

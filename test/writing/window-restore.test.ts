@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { Codec } from "../../src/gen/oplog/store/v1/store_pb.js";
-import { DataLossError } from "../../src/oplog/errors.js";
 import { type KeyValue, type Page, type PageRequest, StoreUnreachableError } from "../../src/oplog/kv-store.js";
+import { DataLossError } from "../../src/oplog/log-errors.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { encodeRecord } from "../../src/oplog/record.js";
 import { decodeHead } from "../../src/stored/decode.js";
