@@ -61,10 +61,9 @@ export function readinessText(readiness: GetPromotionReadinessResponse): string 
 
 /** Of an empty log it is 0; otherwise that means that it could not be read, or is of no use. */
 function isHeadUnknown({ headSequenceId, blockers }: GetPromotionReadinessResponse): boolean {
-  const { STORE_UNREACHABLE, STORE_REFUSES, FAILED } = PromotionBlockerKind;
-  return (
-    headSequenceId === 0n && blockers.some(({ kind }) => [STORE_UNREACHABLE, STORE_REFUSES, FAILED].includes(kind))
-  );
+  const { STORE_UNREACHABLE, STORE_REFUSES, FAILED, HISTORY_DIVERGED } = PromotionBlockerKind;
+  const kinds = [STORE_UNREACHABLE, STORE_REFUSES, FAILED, HISTORY_DIVERGED];
+  return headSequenceId === 0n && blockers.some(({ kind }) => kinds.includes(kind));
 }
 
 function changeText({ phase, at, appliedSequenceId, reason }: StandbyPhaseChange): string {

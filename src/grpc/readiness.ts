@@ -30,6 +30,7 @@ const VERDICTS: Readonly<Record<Verdict, PromotionVerdict>> = {
 
 const BLOCKERS: Readonly<Record<BlockerKind, PromotionBlockerKind>> = {
   failed: PromotionBlockerKind.FAILED,
+  "history diverged": PromotionBlockerKind.HISTORY_DIVERGED,
   "state diverged": PromotionBlockerKind.STATE_DIVERGED,
   "store unreachable": PromotionBlockerKind.STORE_UNREACHABLE,
   "store refuses": PromotionBlockerKind.STORE_REFUSES,

@@ -18,7 +18,8 @@ export type LifeState =
   /** Without `loadTo` the log has not been reached. */
   | { readonly kind: "promoting"; readonly final: bigint; readonly loadTo: bigint | undefined }
   | { readonly kind: "promoted"; readonly loadTo: bigint | undefined }
-  | { readonly kind: "failed"; readonly because: string };
+  /** `isOtherHistory`: what was applied is not in the log, which has another history or is another log. */
+  | { readonly kind: "failed"; readonly because: string; readonly isOtherHistory: boolean };
 
 export type Phase = LifeState["kind"];
 
@@ -45,7 +46,7 @@ export type LifeEvent =
   | { readonly kind: "leads" }
   /** The promotion was abandoned, or the leadership is over. */
   | { readonly kind: "stepped down" }
-  | { readonly kind: "failed"; readonly because: string };
+  | { readonly kind: "failed"; readonly because: string; readonly isOtherHistory: boolean };
 
 export const BEGINNING: LifeState = { kind: "connecting" };
 

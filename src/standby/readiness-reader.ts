@@ -63,8 +63,8 @@ export class ReadinessReader {
     const silence = head && (await this.silenceUpTo(head.head, view, signal));
     const next = BigInt(view.applied) + 1n;
     const absent = head && (await reading.of((options) => readMissing(store, keys, next, head, options)));
-    const { unread, refusal } = reading;
-    const contradiction = reading.contradiction ?? (head && contradictionOf(view, appliedBefore, head));
+    const { unread, refusal, damage } = reading;
+    const contradiction = head && contradictionOf(view, appliedBefore, head);
     // From here on without a pause: what is told of the view is of one moment.
     const life = view.lifeState;
     const { applied, head: headSeen, headAgeMs } = view.sight;
@@ -79,6 +79,7 @@ export class ReadinessReader {
       head: head && (contradiction === undefined && applied > head.head ? applied : head.head),
       unread,
       refusal,
+      damage,
       contradiction,
       missing: absent ?? (gap !== undefined && gap.last > applied ? gap : undefined),
       silence: head !== undefined && applied < head.head ? silence : undefined,
@@ -110,14 +111,14 @@ class ReadinessReading {
   /** The store answers, and says no. */
   refusal: string | undefined;
   /** What was read is damaged. */
-  contradiction: string | undefined;
+  damage: string | undefined;
   private readonly startedMs: number;
 
   constructor(private readonly parts: Pick<ReadinessParts, "clock" | "storeUnreachableMs">) {
     this.startedMs = parts.clock.monotonicMs();
   }
 
-  /** Undefined: it could not be read, and `unread` or `contradiction` is set. */
+  /** Undefined: it could not be read, and `unread`, `refusal` or `damage` is set. */
   async of<T>(read: (options: CallOptions) => Promise<T>): Promise<T | undefined> {
     const leftMs = READ_MS_MAX + ARRIVAL_MS_MAX - this.elapsedMs;
     try {
@@ -125,7 +126,7 @@ class ReadinessReading {
     } catch (error) {
       if (error instanceof StoreRefusedError) this.refusal ??= error.message;
       else if (error instanceof StoreError) this.noteUnread(error);
-      else if (error instanceof OplogError) this.contradiction ??= error.message;
+      else if (error instanceof OplogError) this.damage ??= error.message;
       else throw error;
       return undefined;
     }

@@ -16,7 +16,9 @@ export interface ReadinessFacts {
   readonly unread: { readonly because: string; readonly elapsedMs: number } | undefined;
   /** Why the store does not take what a candidate needs: it answers, and refuses. */
   readonly refusal: string | undefined;
-  /** What was read cannot be of the log that the view holds. */
+  /** What was read is damaged. */
+  readonly damage: string | undefined;
+  /** What was read cannot be of the history that the view holds. */
   readonly contradiction: string | undefined;
   readonly missing: { readonly first: bigint; readonly last: bigint } | undefined;
   /** Set when the watch has brought nothing while the head was beyond what it had brought, which was first seen so long ago. */
@@ -31,6 +33,7 @@ export interface ReadinessFacts {
 /** The worst first; as in standby.proto. */
 export type BlockerKind =
   | "failed"
+  | "history diverged"
   | "state diverged"
   | "store unreachable"
   | "store refuses"
@@ -64,7 +67,8 @@ export interface Assessment {
 export function assess(facts: ReadinessFacts): Assessment {
   const blockers = [
     failed(facts),
-    diverged(facts),
+    historyDiverged(facts),
+    stateDiverged(facts),
     storeUnreachable(facts),
     storeRefuses(facts),
     gap(facts),
@@ -86,13 +90,20 @@ function verdictOf({ life }: ReadinessFacts, blockers: readonly Blocker[]): Verd
   return blockers.every(({ kind }) => kind === "lease held") ? "standing by" : "not promotable";
 }
 
-function failed({ life, applied, contradiction }: ReadinessFacts): Blocker | undefined {
-  const because = life.kind === "failed" ? life.because : contradiction;
+function failed({ life, applied, damage }: ReadinessFacts): Blocker | undefined {
+  const because = life.kind === "failed" && !life.isOtherHistory ? life.because : damage;
   if (because === undefined) return undefined;
   return { kind: "failed", message: `the view can be relied on no more, at ${applied}: ${because}` };
 }
 
-function diverged({ divergences }: ReadinessFacts): Blocker | undefined {
+function historyDiverged({ life, applied, head, contradiction }: ReadinessFacts): Blocker | undefined {
+  const because = life.kind === "failed" && life.isOtherHistory ? life.because : contradiction;
+  if (because === undefined) return undefined;
+  const message = `the view has applied entries of another history, up to ${applied}: ${because}`;
+  return { kind: "history diverged", message, applied, ...(head === undefined ? {} : { head }) };
+}
+
+function stateDiverged({ divergences }: ReadinessFacts): Blocker | undefined {
   const [first] = divergences;
   if (first === undefined) return undefined;
   const { consumer, sequenceId, theirs, ours } = first;

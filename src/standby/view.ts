@@ -3,7 +3,7 @@ import type { FeedView } from "../log/contract.js";
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { OplogError, ShuttingDownError } from "../oplog/errors.js";
-import { ViewFailedError } from "../oplog/log-errors.js";
+import { HistoryDivergedError, LogReplacedError, TermDivergedError, ViewFailedError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { WireError, WireReader } from "../oplog/wire.js";
@@ -302,7 +302,7 @@ export class View implements LogView {
 
   private fail(error: unknown): void {
     const because = isExplained(error) ? error.message : "an internal error, which the log of the sidecar tells";
-    this.life.take({ kind: "failed", because });
+    this.life.take({ kind: "failed", because, isOtherHistory: isOfOtherHistory(error) });
     this.change.notify();
     const facts = { event: "view_failed", log: this.name, applied: String(this.state.applied), err: error };
     this.parts.logger.error(facts, `the view has stopped: ${because}`);
@@ -338,6 +338,10 @@ const OPTIONS: SubscriptionOptions = {
 
 function isExplained(error: unknown): error is Error {
   return error instanceof OplogError || error instanceof StateGapError || error instanceof WireError;
+}
+
+function isOfOtherHistory(error: unknown): boolean {
+  return [HistoryDivergedError, TermDivergedError, LogReplacedError].some((type) => error instanceof type);
 }
 
 /** The store is away, or a limit of the sidecar is reached. All other failures come from the log itself, and stay. */

@@ -47,7 +47,8 @@ describe("the text of a readiness", () => {
 
   it.each([
     ["that could not be read", 0n, [PromotionBlockerKind.STORE_UNREACHABLE], "not known"],
-    ["that is not that of the view", 0n, [PromotionBlockerKind.FAILED], "not known"],
+    ["that is not that of the view", 0n, [PromotionBlockerKind.HISTORY_DIVERGED], "not known"],
+    ["that is damaged", 0n, [PromotionBlockerKind.FAILED], "not known"],
     ["of an empty log", 0n, [], "0"],
     ["of an empty log that somebody leads", 0n, [PromotionBlockerKind.LEASE_HELD], "0"],
     ["that was read though something else was not", 7n, [PromotionBlockerKind.STORE_UNREACHABLE], "7"],

@@ -23,7 +23,7 @@ const STATES = {
   "promoting unreached": { kind: "promoting", final: 20n, loadTo: undefined },
   promoted: { kind: "promoted", loadTo: 10n },
   "promoted unreached": { kind: "promoted", loadTo: undefined },
-  failed: { kind: "failed", because: "broken" },
+  failed: { kind: "failed", because: "broken", isOtherHistory: false },
 } satisfies Record<string, LifeState>;
 
 const EVENTS = {
@@ -34,7 +34,7 @@ const EVENTS = {
   won: { kind: "won", final: 21n },
   leads: { kind: "leads" },
   "stepped down": { kind: "stepped down" },
-  failed: { kind: "failed", because: "a hole" },
+  failed: { kind: "failed", because: "a hole", isOtherHistory: false },
 } satisfies Record<string, LifeEvent>;
 
 type StateName = keyof typeof STATES;
@@ -46,7 +46,7 @@ const load = (kind: "bootstrapping" | "catching up" | "following" | "reconnectin
 });
 const promoting = (loadTo: bigint | undefined): LifeState => ({ kind: "promoting", final: 21n, loadTo });
 const promoted = (loadTo: bigint | undefined): LifeState => ({ kind: "promoted", loadTo });
-const broken: LifeState = { kind: "failed", because: "a hole" };
+const broken: LifeState = { kind: "failed", because: "a hole", isOtherHistory: false };
 
 /** For each state what each event, in the order of EVENTS, makes of it; "same" = nothing. */
 const TABLE: Record<StateName, readonly (LifeState | "same")[]> = {
@@ -268,9 +268,9 @@ describe("the record of a life", () => {
 
   it("says failed for ever", () => {
     see(3n, 3n);
-    record.take({ kind: "failed", because: "a hole" });
+    record.take({ kind: "failed", because: "a hole", isOtherHistory: false });
     see(4n, 4n);
     record.take({ kind: "won", final: 4n });
-    expect(record.now).toEqual({ kind: "failed", because: "a hole" });
+    expect(record.now).toEqual({ kind: "failed", because: "a hole", isOtherHistory: false });
   });
 });

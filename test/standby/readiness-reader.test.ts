@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { HeadSchema, LeaderLeaseSchema } from "../../src/gen/oplog/store/v1/store_pb.js";
 import type { Log } from "../../src/log/log.js";
 import { InvalidArgumentError } from "../../src/oplog/errors.js";
+import type { KeyValue } from "../../src/oplog/kv-store.js";
 import { NoViewError } from "../../src/oplog/log-errors.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
@@ -64,6 +65,17 @@ async function theLease(ttlMs: number, holder = "master-a") {
   const value = toBinary(LeaderLeaseSchema, create(LeaderLeaseSchema, { id: holder, term: 1n }));
   await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.leader, value, leaseId }] });
   return leaseId;
+}
+
+const everythingOf = async (from: MemoryKvStore) =>
+  (await from.page({ from: keys.allFrom, to: keys.allTo, limit: 1000, bytesMax: 1024 * 1024 })).pairs;
+
+/** The records before the head, as the writer of them would have put them. */
+async function putBack(to: MemoryKvStore, pairs: readonly KeyValue[]): Promise<void> {
+  await to.txn({ compares: [], writes: [{ kind: "delete-range", from: keys.recordsFrom, to: keys.recordsTo }] });
+  for (const { key, value } of pairs.toSorted((a, b) => Number(a.modRevision - b.modRevision))) {
+    await to.txn({ compares: [], writes: [{ kind: "put", key, value }] });
+  }
 }
 
 describe("the readiness of a view", () => {
@@ -131,7 +143,9 @@ describe("the readiness of a view", () => {
     await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value }] });
     expect(await read()).toMatchObject({
       verdict: "not promotable",
-      blockers: [{ kind: "failed", message: expect.stringContaining(`chain ${"07".repeat(16)} at its head`) }],
+      blockers: [
+        { kind: "history diverged", message: expect.stringContaining(`chain ${"07".repeat(16)} at its head`) },
+      ],
     });
     expect(view.phase).toBe("following");
     await leave();
@@ -243,17 +257,44 @@ describe("the readiness of a view", () => {
     await appendTo(aLog(elsewhere), anAppend().of(2));
     const { pair: foreign } = await elsewhere.get(keys.head);
     await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value: foreign!.value }] });
-    expect((await read()).blockers[0]).toMatchObject({ kind: "failed", message: expect.stringMatching(/another one/) });
+    expect((await read()).blockers[0]).toMatchObject({
+      kind: "history diverged",
+      message: expect.stringMatching(/another one/),
+    });
     await memory.txn({ compares: [], writes: [{ kind: "delete", key: keys.head }] });
     expect(view.phase).toBe("following");
     expect(await read()).toMatchObject({
       verdict: "not promotable",
-      blockers: [{ kind: "failed", message: expect.stringMatching(/head in the store is 0, and 2 has been applied/) }],
+      blockers: [
+        { kind: "history diverged", message: expect.stringMatching(/head in the store is 0, and 2 has been applied/) },
+      ],
     });
     await memory.txn({ compares: [], writes: [{ kind: "put", key: keys.head, value: Buffer.from("damaged") }] });
     expect((await read()).blockers[0]).toMatchObject({ kind: "failed", message: expect.stringMatching(/damaged/) });
     await until(() => view.phase === "failed", "the view to fail");
     expect(await read()).toMatchObject({ verdict: "not promotable", life: { kind: "failed" } });
+    await leave();
+  });
+
+  it.each([
+    ["has another entry in the place of one that was applied", [2, 2]],
+    ["is as long as what was applied", [2]],
+  ])("is none, and of another history, where the view has failed since the store %s", async (_, counts) => {
+    await appendTo(primary, anAppend().of(1));
+    const { view, read, follows, leave } = await aStandby();
+    await follows();
+    const before = await everythingOf(memory);
+    await appendTo(primary, anAppend().of(2));
+    await until(() => view.applied === 3, "what will be lost");
+    const other = new MemoryKvStore({ clock: testClock });
+    await putBack(other, before);
+    for (const count of counts) await appendTo(aLog(other), anAppend().of(count));
+    await putBack(memory, await everythingOf(other));
+    await until(() => view.phase === "failed", "the view to fail");
+    const { verdict, blockers } = await read();
+    expect(verdict).toBe("not promotable");
+    expect(blockers[0]).toMatchObject({ kind: "history diverged", applied: 3n });
+    expect(blockers[0]?.message).toMatch(/^the view has applied entries of another history, up to 3: /);
     await leave();
   });
 

@@ -10,6 +10,7 @@ const PROMOTABLE: ReadinessFacts = {
   head: 12n,
   unread: undefined,
   refusal: undefined,
+  damage: undefined,
   contradiction: undefined,
   missing: undefined,
   silence: undefined,
@@ -67,8 +68,19 @@ const CASES: [string, Partial<ReadinessFacts>, BlockerKind[]][] = [
     { life: { kind: "connecting" }, applied: 0n },
     ["store unreachable", "not caught up"],
   ],
-  ["the view has failed", { life: { kind: "failed", because: "a hole" } }, ["failed"]],
-  ["the store has another log", { contradiction: "another log" }, ["failed"]],
+  ["the view has failed", { life: { kind: "failed", because: "a hole", isOtherHistory: false } }, ["failed"]],
+  ["what was read is damaged", { damage: "no term" }, ["failed"]],
+  ["the store has another log", { contradiction: "another log" }, ["history diverged"]],
+  [
+    "the view has failed, for the store has another history",
+    { life: { kind: "failed", because: "another history", isOtherHistory: true }, contradiction: "another history" },
+    ["history diverged"],
+  ],
+  [
+    "the view has failed, and the store has gone back",
+    { life: { kind: "failed", because: "a hole", isOtherHistory: false }, contradiction: "the head is 5" },
+    ["failed", "history diverged"],
+  ],
   ["a candidate here is about to lead", { life: { kind: "promoting", final: 12n, loadTo: 1n } }, ["promoted"]],
   ["the store refuses", { refusal: "no space left" }, ["store refuses"]],
   [
@@ -86,13 +98,14 @@ const CASES: [string, Partial<ReadinessFacts>, BlockerKind[]][] = [
     {
       life: { kind: "bootstrapping", loadTo: 10n },
       applied: 4n,
+      damage: "no term",
       contradiction: "another log",
       unread: { because: "away", elapsedMs: 1 },
       missing: { first: 5n, last: 5n },
       lease: LEASE,
       claim: CLAIM,
     },
-    ["failed", "store unreachable", "gap", "bootstrapping", "lease held", "leadership by token"],
+    ["failed", "history diverged", "store unreachable", "gap", "bootstrapping", "lease held", "leadership by token"],
   ],
 ];
 
