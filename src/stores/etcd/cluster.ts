@@ -225,6 +225,17 @@ export class Cluster {
     }
   }
 
+  /** Throws StoreReplacedError: what the watch brings belongs to another store. */
+  requireWatched(member: Member, header: IResponseHeader | null): void {
+    if (header === null) return;
+    try {
+      this.continuity.noteWatch(header, member.address);
+    } catch (error) {
+      if (error instanceof StoreReplacedError) this.noteReplaced(member, error);
+      throw error;
+    }
+  }
+
   private noteReplaced(member: Member, error: StoreReplacedError): void {
     this.accepted.delete(member);
     if (error.isOlder) this.replaced = error;

@@ -46,12 +46,16 @@ export class Continuity {
     if (sentMs === undefined) return;
     const member = this.of(header.member_id);
     const revision = decodeInteger(header.revision);
-    if (revision > member.revision) {
-      member.revision = revision;
-      member.revisionSeenMs = performance.now();
-    } else if (revision < member.revision && sentMs > member.revisionSeenMs) {
+    if (revision < member.revision && sentMs > member.revisionSeenMs) {
       throw this.older(address, `its revision went back from ${member.revision} to ${revision}`);
     }
+    raise(member, revision);
+  }
+
+  /** What a watch brings may have waited on its way, so a lower revision proves nothing. Throws StoreReplacedError. */
+  noteWatch(header: IResponseHeader, address: string): void {
+    this.note(header, address);
+    raise(this.of(header.member_id), decodeInteger(header.revision));
   }
 
   /**
@@ -100,6 +104,12 @@ export class Continuity {
     }
     return member;
   }
+}
+
+function raise(member: Progress, revision: bigint): void {
+  if (revision <= member.revision) return;
+  member.revision = revision;
+  member.revisionSeenMs = performance.now();
 }
 
 /** Undefined: it tells none. */

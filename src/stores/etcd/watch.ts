@@ -3,6 +3,7 @@ import {
   CompactedError,
   type StoreError,
   StoreRefusedError,
+  StoreReplacedError,
   StoreUnreachableError,
   type WatchBatch,
   type WatchEvent,
@@ -43,6 +44,7 @@ export async function* watch(
   try {
     const revisions = new RevisionBatches(request.startRevision);
     for await (const response of stream as AsyncIterable<IWatchResponse>) {
+      cluster.requireWatched(member, response.header);
       if (response.canceled) throw cancelled(cluster, response, request);
       if (response.created) {
         clearTimeout(timer);
@@ -57,6 +59,7 @@ export async function* watch(
     throw new WatchLostError(`etcd at ${member.address} ended the watch`);
   } catch (error) {
     if (signal.aborted) return;
+    if (error instanceof StoreReplacedError) throw new WatchLostError(error.message, { cause: error });
     if (late) throw new WatchLostError(`etcd at ${member.address} did not set up the watch in ${establishMs} ms`);
     if (!isServiceError(error)) throw error;
     const { message: because } = cluster.failed(member, error);

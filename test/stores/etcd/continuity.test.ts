@@ -28,6 +28,17 @@ it("takes a lower revision of a member for older data only if the call was sent 
   expect(() => continuity.note(header(4), "a", later())).toThrow(StoreReplacedError);
 });
 
+it("knows the revision that a watch has brought, which proves nothing itself when it is lower", () => {
+  continuity.noteWatch(header(5), "a");
+  continuity.noteWatch(header(4), "a");
+  expect(() => continuity.note(header(4), "a", later())).toThrow(/its revision went back from 5 to 4/);
+});
+
+it("takes nothing that the watch of another cluster brings", () => {
+  continuity.note(header(5), "a");
+  expect(() => continuity.noteWatch(header(9, "1", "8"), "a")).toThrow(/belongs to cluster 8/);
+});
+
 it("does not compare members with one another", () => {
   continuity.note(header(5, "1"), "a", 0);
   continuity.note(header(4, "2"), "b", later());
