@@ -50,6 +50,17 @@ export interface FeedParts {
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 1000;
 
+/** It may be an answer from the past. */
+class HeadWentBackError extends DataLossError {
+  constructor(
+    log: string,
+    seen: bigint,
+    readonly head: bigint,
+  ) {
+    super(log, head + 1n, `the head went back from ${seen} to ${head}`);
+  }
+}
+
 /**
  * The tail of one log for all of its subscribers: one watch, and the newest runs in memory.
  *
@@ -335,11 +346,7 @@ export class LogFeed {
     }
     this.logId = head.logId;
     if (head.lastSequenceId < lastBefore) {
-      throw new DataLossError(
-        keys.log,
-        head.lastSequenceId + 1n,
-        `the head went back from ${lastBefore} to ${head.lastSequenceId}`,
-      );
+      throw new HeadWentBackError(keys.log, lastBefore, head.lastSequenceId);
     }
     const chain = chainOf(head.recordNonce);
     if (head.lastSequenceId === this.last && isOtherChain(chain, this.lastChain)) {
@@ -374,7 +381,6 @@ export class LogFeed {
 
   private noteFailure(error: unknown): void {
     const { keys, logger, observer } = this.parts;
-    if (error instanceof HistoryDivergedError) this.parts.onDiverged(error);
     if (error instanceof LogReplacedError || error instanceof HistoryDivergedError) {
       this.breakFor(error);
     } else if (error instanceof DataLossError) {
@@ -392,11 +398,19 @@ export class LogFeed {
   }
 
   private noteHole(error: DataLossError): void {
-    if (this.hole.isLasting(this.last + 1n)) this.breakFor(error);
+    if (this.hole.isLasting(this.last + 1n)) this.breakFor(this.causeOf(error));
     else if (this.gap === undefined) this.noteGap(this.head > this.last ? this.head : this.last + 1n);
   }
 
+  /** A head that went back for good is another history, as it is to a subscriber that comes again. */
+  private causeOf(error: DataLossError): OplogError {
+    if (!(error instanceof HeadWentBackError)) return error;
+    const { keys } = this.parts;
+    return new HistoryDivergedError(keys.log, this.last, this.lastChain, `none, since it ends at ${error.head}`);
+  }
+
   private breakFor(error: OplogError): void {
+    if (error instanceof HistoryDivergedError) this.parts.onDiverged(error);
     this.broken = error;
     this.parts.logger.error(
       { event: "log_broken", log: this.parts.keys.log, last: String(this.last), err: error },

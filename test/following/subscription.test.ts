@@ -10,6 +10,7 @@ import {
   BeyondHeadError,
   CursorNotFoundError,
   DataLossError,
+  HistoryDivergedError,
   LogReplacedError,
   TermDivergedError,
   TrimmedError,
@@ -376,14 +377,17 @@ describe("a log that is broken in the store", () => {
     expect(sink.ids).toEqual(run(1, 1));
   });
 
-  it("by a head that has gone back ends with DATA_LOSS", async () => {
+  it("by a head that has gone back ends with HISTORY_DIVERGED", async () => {
     await append(5);
     const { sink, ended } = aSubscriber(standby);
     await until(() => sink.covered === 5n, "5");
     await put(keys.head, toBinary(HeadSchema, { ...(await head()), lastSequenceId: 2n }));
     const error = await inTime(ended.catch((each: unknown) => each));
-    expect(error).toBeInstanceOf(DataLossError);
-    expect((error as DataLossError).message).toContain("went back from 5 to 2");
+    expect(error).toBeInstanceOf(HistoryDivergedError);
+    expect((error as HistoryDivergedError).facts).toMatchObject({
+      sequence_id: 5n,
+      current: "none, since it ends at 2",
+    });
   });
 
   it("by another log in its place ends with LOG_REPLACED", async () => {
