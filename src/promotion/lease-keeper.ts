@@ -1,12 +1,13 @@
-import { renewEveryMs, validUntilMs } from "../leadership/lease.js";
+import { RENEW_MS_MIN, renewEveryMs, validForMs, validUntilMs } from "../leadership/lease.js";
 import type { Clock } from "../oplog/clock.js";
 import { type KvStore, LeaseNotFoundError, StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import { StoreLostError } from "../oplog/store-errors.js";
-import { linkSignals, sleep } from "../oplog/timing.js";
+import { Change, sleep } from "../oplog/timing.js";
 
 /** Why a lease can no longer be relied on. */
 export type LeaseLoss = "expired" | "store unreachable";
 
+const UNANSWERED_MAX = 8;
 const RETRY_MS = 100;
 const DEADLINE_MS_MIN = 100;
 const REVOKE_MS = 1000;
@@ -18,8 +19,15 @@ const REVOKE_MS = 1000;
 export class LeaseKeeper {
   private readonly lostController = new AbortController();
   private readonly closing = new AbortController();
+  private readonly changed = new Change();
   private untilMs: number;
+  private renewAtMs: number;
+  /** Renewals under way. */
+  private unanswered = 0;
+  /** A renewal, since the last one that counts. */
+  private hasFailed = false;
   private storeLost: StoreLostError | undefined;
+  private defect: unknown;
 
   private constructor(
     private readonly store: KvStore,
@@ -28,15 +36,18 @@ export class LeaseKeeper {
     /** As the store granted it. */
     readonly ttlMs: number,
     grantSentMs: number,
+    /** How long the last answer took. */
+    private answerMs: number,
   ) {
     this.untilMs = validUntilMs(grantSentMs, ttlMs);
+    this.renewAtMs = grantSentMs + renewEveryMs(ttlMs, answerMs);
   }
 
   /** Rejects with StoreError. */
   static async grant(store: KvStore, clock: Clock, ttlMs: number): Promise<LeaseKeeper> {
     const sentMs = clock.monotonicMs();
     const lease = await store.grantLease(ttlMs, { deadlineMs: Math.max(DEADLINE_MS_MIN, ttlMs) });
-    return new LeaseKeeper(store, clock, lease.leaseId, lease.ttlMs, sentMs);
+    return new LeaseKeeper(store, clock, lease.leaseId, lease.ttlMs, sentMs, clock.monotonicMs() - sentMs);
   }
 
   /** Aborts with a LeaseLoss. */
@@ -54,32 +65,16 @@ export class LeaseKeeper {
     if (this.storeLost !== undefined) throw this.storeLost;
   }
 
-  /** Renews until the lease is lost, or closed. */
+  /** Renews until the lease is lost, or closed. Rejects with a defect. */
   async run(onRenewed: () => void): Promise<void> {
-    const { closing, ttlMs } = this;
-    let waitMs = renewEveryMs(ttlMs);
+    const { clock, closing, changed } = this;
     for (;;) {
-      await sleep(this.clock, Math.min(waitMs, this.leftMs), closing.signal);
-      if (closing.signal.aborted) return;
-      // It is too late although no attempt failed: this process stood still.
-      if (this.leftMs <= 0) return this.lose(waitMs === RETRY_MS ? "store unreachable" : "expired");
-      try {
-        const isRenewed = await this.renew();
-        if (closing.signal.aborted) return;
-        waitMs = isRenewed ? renewEveryMs(ttlMs) : RETRY_MS;
-        if (isRenewed) onRenewed();
-      } catch (error) {
-        if (error instanceof LeaseNotFoundError) return this.lose("expired");
-        if (error instanceof StoreDataLossError) {
-          this.storeLost = new StoreLostError(error.message);
-          return this.lose("store unreachable");
-        }
-        if (!(error instanceof StoreError)) {
-          this.lose("store unreachable");
-          throw error;
-        }
-        waitMs = RETRY_MS;
-      }
+      const { version } = changed;
+      if (closing.signal.aborted || this.isOver()) return;
+      const mayRenew = this.unanswered < UNANSWERED_MAX;
+      if (mayRenew && this.renewAtMs <= clock.monotonicMs()) void this.renew(onRenewed);
+      const actAtMs = mayRenew ? Math.min(this.renewAtMs, this.untilMs) : this.untilMs;
+      await changed.waitAtMost(clock, actAtMs - clock.monotonicMs(), version, closing.signal);
     }
   }
 
@@ -110,22 +105,48 @@ export class LeaseKeeper {
     return this.untilMs - this.clock.monotonicMs();
   }
 
-  /** False: no answer while the lease was still good. One that comes later does not count. */
-  private async renew(): Promise<boolean> {
+  private isOver(): boolean {
+    if (this.defect !== undefined) throw this.defect;
+    if (this.lost.aborted) return true;
+    if (this.leftMs > 0) return false;
+    // Without a renewal that failed or has no answer, this process stood still.
+    this.lose(this.unanswered > 0 || this.hasFailed ? "store unreachable" : "expired");
+    return true;
+  }
+
+  /** Others may be under way: an answer counts however late it is, as long as the lease is still good by then. */
+  private async renew(onRenewed: () => void): Promise<void> {
     const { store, clock, leaseId, ttlMs, closing } = this;
     const sentMs = clock.monotonicMs();
-    const deadlineMs = Math.max(DEADLINE_MS_MIN, Math.min(renewEveryMs(ttlMs), this.leftMs));
-    const answered = new AbortController();
-    const { signal, unlink } = linkSignals(closing.signal, answered.signal);
+    this.renewAtMs = sentMs + renewEveryMs(ttlMs, this.answerMs);
+    this.unanswered++;
     try {
-      const renewal = store.keepLeaseAlive(leaseId, { deadlineMs });
-      const lease = await Promise.race([renewal, sleep(clock, this.leftMs, signal)]);
-      if (lease === undefined || this.leftMs <= 0) return false;
-      this.untilMs = validUntilMs(sentMs, lease.ttlMs);
-      return true;
+      const lease = await store.keepLeaseAlive(leaseId, { deadlineMs: validForMs(ttlMs) });
+      this.answerMs = clock.monotonicMs() - sentMs;
+      const untilMs = validUntilMs(sentMs, lease.ttlMs);
+      const isOver = closing.signal.aborted || this.lost.aborted || this.leftMs <= 0;
+      if (isOver || untilMs <= this.untilMs) return;
+      this.untilMs = untilMs;
+      this.hasFailed = false;
+      onRenewed();
+    } catch (error) {
+      if (!closing.signal.aborted) this.noteFailure(error);
     } finally {
-      answered.abort();
-      unlink();
+      this.unanswered--;
+      this.changed.notify();
+    }
+  }
+
+  private noteFailure(error: unknown): void {
+    this.hasFailed = true;
+    this.renewAtMs = Math.min(this.renewAtMs, this.clock.monotonicMs() + RENEW_MS_MIN);
+    if (error instanceof LeaseNotFoundError) this.lose("expired");
+    else if (error instanceof StoreDataLossError) {
+      this.storeLost = new StoreLostError(error.message);
+      this.lose("store unreachable");
+    } else if (!(error instanceof StoreError)) {
+      this.defect = error;
+      this.lose("store unreachable");
     }
   }
 

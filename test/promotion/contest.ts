@@ -14,7 +14,7 @@ import {
 import { VirtualTime } from "../support/virtual-time.js";
 import { type AskedHandOver, Contender, LOG } from "./candidate.js";
 import { Chronicle, type Reign } from "./chronicle.js";
-import { FAIR, type Weather } from "./network.js";
+import { DRIZZLE, FAIR, STORM, SWAMP } from "./network.js";
 import { isRefusedByLeadership, SimulatedSidecar } from "./sidecar.js";
 
 const keys = keysOf(LOG);
@@ -24,8 +24,6 @@ const READY_MS_MAX = 1500;
 const RECOVERY_MS_MAX = TTL_MS_MAX + READY_MS_MAX + 1000;
 /** A call that was lost before the peace has to time out first. */
 const END_MS_MAX = TTL_MS_MAX + 1000;
-const STORM: Weather = { lostRequest: 0.1, lostReply: 0.1, lateRequest: 0.15, latencyMsMax: 60, deafWatch: 0.3 };
-const DRIZZLE: Weather = { ...STORM, lostRequest: 0.02, lostReply: 0.03, lateRequest: 0.02, latencyMsMax: 20 };
 
 interface Sent {
   readonly content: string;
@@ -177,6 +175,7 @@ export class Contest {
     const changes = [
       () => sidecar.setWeather(STORM),
       () => sidecar.setWeather(DRIZZLE),
+      () => sidecar.setWeather(SWAMP),
       () => sidecar.setWeather(FAIR),
       () => sidecar.goAway(),
       () => sidecar.comeBack(),

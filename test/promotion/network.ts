@@ -29,6 +29,10 @@ export interface Weather {
 }
 
 export const FAIR: Weather = { lostRequest: 0, lostReply: 0, lateRequest: 0, latencyMsMax: 3, deafWatch: 0 };
+export const STORM: Weather = { lostRequest: 0.1, lostReply: 0.1, lateRequest: 0.15, latencyMsMax: 60, deafWatch: 0.3 };
+export const DRIZZLE: Weather = { ...STORM, lostRequest: 0.02, lostReply: 0.03, lateRequest: 0.02, latencyMsMax: 20 };
+/** Nothing is lost, but an answer takes up to 800 ms; leases have 1 to 3 s. */
+export const SWAMP: Weather = { ...FAIR, latencyMsMax: 400 };
 
 const DEADLINE_MS = 800;
 const LATE_MS_MAX = 5000;

@@ -61,6 +61,19 @@ test("a keepalive at a silent member is given up, and the next goes elsewhere", 
   await within(store.keepLeaseAlive(leaseId), { deadlineMs: NOTICED_MS_MAX, what: "the lease to be kept" });
 });
 
+test("a keepalive that is late is waited for, and the next goes elsewhere", async () => {
+  const left: object[] = [];
+  const { store, proxies } = await behindTwoProxies({ info: () => undefined, warn: (fields) => left.push(fields) });
+  const { leaseId } = await store.grantLease(60_000);
+  await store.keepLeaseAlive(leaseId);
+  proxies[0].delay(300);
+  await store.keepLeaseAlive(leaseId, { deadlineMs: 1_200 });
+  expect(left).toMatchObject([{ because: "no answer: a keepalive is late", next: proxies[1].endpoint }]);
+  const passed = proxies[1].stats.toServerBytes;
+  await store.keepLeaseAlive(leaseId);
+  expect(proxies[1].stats.toServerBytes).toBeGreaterThan(passed);
+});
+
 test("a standstill of this process is not taken for silence of a member", async () => {
   const { store, proxies } = await behindTwoProxies();
   const { revision } = await store.get("/a");
@@ -145,10 +158,11 @@ test.each(binaries)(
   },
 );
 
-async function behindTwoProxies() {
+async function behindTwoProxies(logger?: EtcdLogger) {
   const server = await aServer();
   const proxies: readonly [FaultProxy, FaultProxy] = [await proxyTo(server), await proxyTo(server)];
-  return { proxies, store: opened(proxies.map(({ endpoint }) => endpoint)) };
+  const endpoints = proxies.map(({ endpoint }) => endpoint);
+  return { proxies, store: opened(endpoints, logger) };
 }
 
 async function aServer(): Promise<EtcdServer> {

@@ -368,7 +368,7 @@ export const PromotionTimesSchema: GenMessage<PromotionTimes> = /*@__PURE__*/
   messageDesc(file_oplog_v1_leadership, 8);
 
 /**
- * Follows Leading at once, and every renewal, about three times per TTL.
+ * Follows Leading at once, and every renewal: about three times per TTL, more often while the store is slow.
  *
  * @generated from message oplog.v1.LeaseRenewed
  */
