@@ -30,6 +30,13 @@ export function parseUint64(text: string): bigint {
   return BigInt(text);
 }
 
+/** As hex or as base64, which is how bytes look in JSON. */
+export function parseChain(text: string): Buffer {
+  if (/^[0-9a-fA-F]{32}$/.test(text)) return Buffer.from(text, "hex");
+  if (/^[A-Za-z0-9+/]{22}==$/.test(text)) return Buffer.from(text, "base64");
+  throw new InvalidArgumentError("It must be 16 bytes, as 32 hex digits or 24 characters of base64.");
+}
+
 export function parseCount(text: string): number {
   const count = Number(text);
   if (!/^\d+$/.test(text) || !Number.isSafeInteger(count) || count < 1) {

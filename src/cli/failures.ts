@@ -135,6 +135,11 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
       ];
     case "STATE_DIVERGED":
       return [`Compare the candidate's state with: oplogctl state ${log}`];
+    case "HISTORY_DIVERGED":
+      return [
+        `Who has this entry: oplogctl where-parted ${log} --at ${metadata.sequence_id} --chain ${metadata.yours}`,
+        "If the store was restored on purpose, `oplogctl adopt` at this sidecar takes it as it is now.",
+      ];
     case "NO_VIEW":
       return [`Start oplogd with --views ${log}, or ask a sidecar that has it.`];
     case "VIEW_FAILED":

@@ -15,6 +15,7 @@ import { readinessCommand } from "./readiness.js";
 import { stateCommand } from "./state.js";
 import { statusCommand } from "./status.js";
 import { tailCommand } from "./tail.js";
+import { wherePartedCommand } from "./where-parted.js";
 
 const DEFAULT_TARGET = `127.0.0.1:${DEFAULT_PORT}`;
 
@@ -28,7 +29,8 @@ Exit codes:
   0        done
   1        a failure on this side
   2        wrong usage
-  3        the answer is no: readiness: cannot be promoted; state: the key is not held; campaign: leads no more
+  3        the answer is no: readiness: cannot be promoted; state: the key is not held; campaign: leads no more;
+           where-parted: not the same history
   64+code  refused or failed with this gRPC code: 67 INVALID_ARGUMENT, 68 DEADLINE_EXCEEDED, 69 NOT_FOUND,
            70 ALREADY_EXISTS, 72 RESOURCE_EXHAUSTED, 73 FAILED_PRECONDITION, 74 ABORTED, 75 OUT_OF_RANGE,
            76 UNIMPLEMENTED, 78 UNAVAILABLE, 79 DATA_LOSS, 66 UNKNOWN (an append: the outcome is not known)
@@ -72,6 +74,7 @@ export function buildProgram(isJson = false): Command {
     handOverCommand(),
     verifyCommand(),
     backupCommand(),
+    wherePartedCommand(),
     adoptCommand(),
     deleteCursorCommand(),
   ];

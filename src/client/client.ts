@@ -21,6 +21,8 @@ import {
 import {
   type AppendRequestSchema,
   type AppendResponse,
+  type DescribeRecordRequestSchema,
+  type DescribeRecordResponse,
   type GetStatusRequestSchema,
   type GetStatusResponse,
   type ListLogsRequestSchema,
@@ -114,6 +116,13 @@ export class OplogClient {
 
   getStatus(request: Request<typeof GetStatusRequestSchema> = {}, options?: UnaryOptions): Promise<GetStatusResponse> {
     return unary(this.calls, OpLogService.method.getStatus, request, this.withDeadline(options));
+  }
+
+  describeRecord(
+    request: Request<typeof DescribeRecordRequestSchema>,
+    options?: UnaryOptions,
+  ): Promise<DescribeRecordResponse> {
+    return unary(this.calls, OpLogService.method.describeRecord, request, this.withDeadline(options));
   }
 
   /** One page. */

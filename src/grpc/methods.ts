@@ -42,6 +42,7 @@ export function methodsOf({ opLog, leadership, standby, admin }: Services, limit
     unary(OpLog.method.updateCursor, "follow", calls, (request) => opLog.updateCursor(request)),
     unary(OpLog.method.getStatus, "read", calls, (request) => opLog.getStatus(request)),
     serverStream(OpLog.method.watchStatus, "read", statusStreams, (request, call) => opLog.watchStatus(request, call)),
+    unary(OpLog.method.describeRecord, "read", calls, (request) => opLog.describeRecord(request)),
     unary(OpLog.method.listLogs, "read", calls, (request) => opLog.listLogs(request)),
 
     duplex(Leadership.method.campaign, "lead", campaigns, (call) => leadership.campaign(call)),

@@ -2,6 +2,8 @@ import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { STATE_HASH_BYTES_MAX } from "../cursors/cursor-rules.js";
 import {
   type AppendResponse,
+  type DescribeRecordRequest,
+  type DescribeRecordResponseSchema,
   type GetStatusRequest,
   type GetStatusResponseSchema,
   type ListLogsRequest,
@@ -194,6 +196,21 @@ export class OpLogService {
     } finally {
       unlink();
     }
+  }
+
+  async describeRecord(request: DescribeRecordRequest): Promise<MessageInitShape<typeof DescribeRecordResponseSchema>> {
+    const record = await this.parts.logs.get(request.log).describeRecord(request.sequenceId);
+    return {
+      logId: record.logId,
+      firstSequenceId: record.first,
+      lastSequenceId: record.last,
+      term: record.term,
+      timestampMs: record.timestampMs,
+      chain: Buffer.from(record.chain, "hex"),
+      previousChain: Buffer.from(record.previousChain, "hex"),
+      headSequenceId: record.head,
+      floorSequenceId: record.floor,
+    };
   }
 
   async listLogs({ pageSize, pageToken }: ListLogsRequest): Promise<MessageInitShape<typeof ListLogsResponseSchema>> {

@@ -8,6 +8,7 @@ import type { FrameSink, SubscriptionOptions } from "../following/subscription.j
 import type { HistoryDivergedError } from "../oplog/log-errors.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import type { LogState } from "../stored/log-state.js";
+import type { RecordDescription } from "../stored/record-description.js";
 import type { AppendItem } from "../writing/append-item.js";
 import type { LogPrimaryParts } from "../writing/log-primary.js";
 
@@ -36,6 +37,9 @@ export interface ServedLog {
   resolveAppend(writerId: string, operationId: bigint, isForwarded?: boolean): Promise<Resolution>;
 
   read(from: bigint, entriesMax: number, bytesMax: number, signal?: AbortSignal): Promise<ReadPage>;
+
+  /** The record that holds this entry, without the entries in it; 0n = the last one. */
+  describeRecord(id: bigint): Promise<RecordDescription>;
 
   /** Serves one subscriber until it leaves. `logId`: of the log that it saw before, or empty. */
   subscribe(

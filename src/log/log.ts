@@ -17,6 +17,7 @@ import { watchLeadership } from "../stored/leader-watch.js";
 import { type Leadership, readLeadership, readPrimary } from "../stored/leadership.js";
 import { type LogState, readLogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
+import { describeRecord, type RecordDescription } from "../stored/record-description.js";
 import { throughStore } from "../stored/store-failures.js";
 import type { AppendItem } from "../writing/append-item.js";
 import { LogPrimary, type PrimaryRest } from "../writing/log-primary.js";
@@ -212,6 +213,10 @@ export class Log implements ServedLog {
     } finally {
       turn.end();
     }
+  }
+
+  describeRecord(id: bigint): Promise<RecordDescription> {
+    return this.throughStore(describeRecord(this.parts.store, this.keys, id));
   }
 
   async resolveAppend(writerId: string, operationId: bigint, isForwarded = false): Promise<Resolution> {

@@ -31,7 +31,8 @@ export class HistoryDivergedError extends OplogError {
       "FAILED_PRECONDITION",
       "HISTORY_DIVERGED",
       `log "${log}" has another history: entry ${sequenceId} has chain ${current} in the store and ${yours} was seen before. ` +
-        "Was the store restored from a backup? What came after that backup is lost; start again from the beginning",
+        "Was the store restored from a backup? What came after that backup is lost; start again from the beginning. " +
+        `"oplogctl where-parted ${log} --with OTHER-SIDECAR" finds the last entry that two histories have in common`,
       { log, sequence_id: sequenceId, yours, current },
     );
   }

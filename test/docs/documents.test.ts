@@ -38,6 +38,7 @@ const EXPECTED: readonly (readonly [RegExp, Expectation])[] = [
   [/^oplogctl tail/, { output: /hello[\s\S]*world/ }],
   [/^oplogctl status/, { output: /^head +2$/m }],
   [/^oplogctl logs/, { output: /^orders +2/m }],
+  [/^oplogctl where-parted orders/, { output: /^next +Nothing has parted\./m }],
   [/^oplogctl leader orders/, { output: /claimed by its first append/ }],
   [/^oplogctl leader shards/, { output: /^a at .*elected[\s\S]*b .*waits/ }],
   [/^oplogctl hand-over/, { output: /^b leads, term 2/m }],
@@ -68,7 +69,7 @@ describe.runIf(hasAll)("the commands of README.md and examples/README.md", () =>
     for (const language of LANGUAGES) {
       cpSync(await buildExample(language), join(temp.path, "examples", language), options);
     }
-    for (const port of ["7450", "7451", "2379", "2380", "7461", "7462"]) ports.set(port, await freePort());
+    for (const port of ["7450", "7451", "2379", "2380", "7461", "7462", "7453"]) ports.set(port, await freePort());
     env = environment(ports, dirname(await buildGrpcurl()));
     shell = Shell.open(temp.path, env);
   }, 900_000);

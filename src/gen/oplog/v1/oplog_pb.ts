@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/v1/oplog.proto.
  */
 export const file_oplog_v1_oplog: GenFile = /*@__PURE__*/
-  fileDesc("ChRvcGxvZy92MS9vcGxvZy5wcm90bxIIb3Bsb2cudjEinwIKDUFwcGVuZFJlcXVlc3QSCwoDbG9nGAEgASgJEiAKB2VudHJpZXMYAiADKAsyDy5vcGxvZy52MS5FbnRyeRIhChRleHBlY3RlZF9zZXF1ZW5jZV9pZBgDIAEoBEgAiAEBEhEKCXdyaXRlcl9pZBgEIAEoCRIUCgxvcGVyYXRpb25faWQYBSABKAQSKAoKZHVyYWJpbGl0eRgGIAEoDjIULm9wbG9nLnYxLkR1cmFiaWxpdHkSFQoNc3RhbmRieV9jb3VudBgHIAEoDRIRCgR0ZXJtGAggASgESAGIAQESHQoVZHVyYWJpbGl0eV90aW1lb3V0X21zGAkgASgNQhcKFV9leHBlY3RlZF9zZXF1ZW5jZV9pZEIHCgVfdGVybSK/AQoOQXBwZW5kUmVzcG9uc2USGQoRZmlyc3Rfc2VxdWVuY2VfaWQYASABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEhEKCWR1cGxpY2F0ZRgEIAEoCBIoCgpkdXJhYmlsaXR5GAUgASgOMhQub3Bsb2cudjEuRHVyYWJpbGl0eRIWCg5jb21taXRfdGltZV9tcxgGIAEoBBIVCg1zdGFuZGJ5X2NvdW50GAcgASgNIlYKE0FwcGVuZFN0cmVhbVJlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSJwoGYXBwZW5kGAIgASgLMhcub3Bsb2cudjEuQXBwZW5kUmVxdWVzdCKKAQoUQXBwZW5kU3RyZWFtUmVzcG9uc2USFgoOY29ycmVsYXRpb25faWQYASABKAQSLAoIYXBwZW5kZWQYAiABKAsyGC5vcGxvZy52MS5BcHBlbmRSZXNwb25zZUgAEiEKBWVycm9yGAMgASgLMhAub3Bsb2cudjEuU3RhdHVzSABCCQoHb3V0Y29tZSJOCgZTdGF0dXMSDAoEY29kZRgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEiUKB2RldGFpbHMYAyADKAsyFC5nb29nbGUucHJvdG9idWYuQW55ImEKFFJlc29sdmVBcHBlbmRSZXF1ZXN0EgsKA2xvZxgBIAEoCRIRCgl3cml0ZXJfaWQYAiABKAkSFAoMb3BlcmF0aW9uX2lkGAMgASgEEhMKC2Fuc3dlcl9oZXJlGAQgASgIIrICChVSZXNvbHZlQXBwZW5kUmVzcG9uc2USOAoHb3V0Y29tZRgBIAEoDjInLm9wbG9nLnYxLlJlc29sdmVBcHBlbmRSZXNwb25zZS5PdXRjb21lEhkKEWZpcnN0X3NlcXVlbmNlX2lkGAIgASgEEhgKEGxhc3Rfc2VxdWVuY2VfaWQYAyABKAQSDAoEdGVybRgEIAEoBBIcChRoaWdoZXN0X29wZXJhdGlvbl9pZBgFIAEoBBITCgtleHBsYW5hdGlvbhgGIAEoCSJpCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIVChFPVVRDT01FX0NPTU1JVFRFRBABEhkKFU9VVENPTUVfTk9UX0NPTU1JVFRFRBACEhMKD09VVENPTUVfVU5LTk9XThADIlwKC1JlYWRSZXF1ZXN0EgsKA2xvZxgBIAEoCRIYChBmcm9tX3NlcXVlbmNlX2lkGAIgASgEEhMKC21heF9lbnRyaWVzGAMgASgNEhEKCW1heF9ieXRlcxgEIAEoDSJ/CgxSZWFkUmVzcG9uc2USIAoHZW50cmllcxgBIAMoCzIPLm9wbG9nLnYxLkVudHJ5EhgKEG5leHRfc2VxdWVuY2VfaWQYAiABKAQSGAoQaGVhZF9zZXF1ZW5jZV9pZBgDIAEoBBIZChFmbG9vcl9zZXF1ZW5jZV9pZBgEIAEoBCJACgZGaWx0ZXISEgoKa2V5X3ByZWZpeBgBIAEoCRIiCghvcF90eXBlcxgCIAMoDjIQLm9wbG9nLnYxLk9wVHlwZSLgAwoQU3Vic2NyaWJlUmVxdWVzdBILCgNsb2cYASABKAkSGAoOZnJvbV9iZWdpbm5pbmcYAiABKAhIABIaChBmcm9tX3NlcXVlbmNlX2lkGAMgASgESAASEwoJZnJvbV9oZWFkGAQgASgISAASLwoJZnJvbV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEhUKC2Zyb21fY3Vyc29yGAYgASgJSAASFwoNZnJvbV9zbmFwc2hvdBgHIAEoCEgAEhUKDXByZXZpb3VzX3Rlcm0YCCABKAQSDgoGbG9nX2lkGAkgASgMEhAKCGNvbnN1bWVyGAogASgJEiAKBmZpbHRlchgLIAEoCzIQLm9wbG9nLnYxLkZpbHRlchIXCg9tYXhfYmF0Y2hfYnl0ZXMYDCABKA0SKQoGbGluZ2VyGA0gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgOIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIcChRpbmNsdWRlX3NpZGVjYXJfdmlldxgPIAEoCBIWCg5wcmV2aW91c19jaGFpbhgQIAEoDEIHCgVzdGFydCK9AwoRU3Vic2NyaWJlUmVzcG9uc2USIAoFYmF0Y2gYASABKAsyDy5vcGxvZy52MS5CYXRjaEgAEicKCWNhdWdodF91cBgCIAEoCzISLm9wbG9nLnYxLkNhdWdodFVwSAASKwoLZmVsbF9iZWhpbmQYAyABKAsyFC5vcGxvZy52MS5GZWxsQmVoaW5kSAASKAoJaGVhcnRiZWF0GAQgASgLMhMub3Bsb2cudjEuSGVhcnRiZWF0SAASMQoObGVhZGVyX2NoYW5nZWQYBSABKAsyFy5vcGxvZy52MS5MZWFkZXJDaGFuZ2VkSAASKQoKZ2FwX25vdGljZRgGIAEoCzITLm9wbG9nLnYxLkdhcE5vdGljZUgAEj0KFHJlYm9vdHN0cmFwX3JlcXVpcmVkGAcgASgLMh0ub3Bsb2cudjEuUmVib290c3RyYXBSZXF1aXJlZEgAEjEKDnNuYXBzaG90X2NodW5rGAggASgLMhcub3Bsb2cudjEuU25hcHNob3RDaHVua0gAEi0KDHNuYXBzaG90X2VuZBgJIAEoCzIVLm9wbG9nLnYxLlNuYXBzaG90RW5kSABCBwoFZnJhbWUihQEKBUJhdGNoEiAKB2VudHJpZXMYASADKAsyDy5vcGxvZy52MS5FbnRyeRIZChFmaXJzdF9zZXF1ZW5jZV9pZBgCIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAMgASgEEhEKCWxhc3RfdGVybRgEIAEoBBISCgpsYXN0X2NoYWluGAUgASgMIiQKCENhdWdodFVwEhgKEGhlYWRfc2VxdWVuY2VfaWQYASABKAQiQAoKRmVsbEJlaGluZBIYChBuZXh0X3NlcXVlbmNlX2lkGAEgASgEEhgKEGhlYWRfc2VxdWVuY2VfaWQYAiABKAQi3wEKCUhlYXJ0YmVhdBIYChBoZWFkX3NlcXVlbmNlX2lkGAEgASgEEhkKEWZsb29yX3NlcXVlbmNlX2lkGAIgASgEEg8KB3RpbWVfbXMYAyABKAQSGAoQc2VudF9zZXF1ZW5jZV9pZBgEIAEoBBIOCgZsb2dfaWQYBSABKAwSEwoLaGVhZF9hZ2VfbXMYBiABKAQSJgoHc2lkZWNhchgHIAEoCzIVLm9wbG9nLnYxLlNpZGVjYXJWaWV3EhEKCXNlbnRfdGVybRgIIAEoBBISCgpzZW50X2NoYWluGAkgASgMInoKC1NpZGVjYXJWaWV3EhIKCnNpZGVjYXJfaWQYASABKAkSHAoEcm9sZRgCIAEoDjIOLm9wbG9nLnYxLlJvbGUSIAoGbGVhZGVyGAMgASgLMhAub3Bsb2cudjEuTGVhZGVyEhcKD3N0b3JlX3JlYWNoYWJsZRgEIAEoCCIxCg1MZWFkZXJDaGFuZ2VkEiAKBmxlYWRlchgBIAEoCzIQLm9wbG9nLnYxLkxlYWRlciI0CgZMZWFkZXISCgoCaWQYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSDAoEdGVybRgDIAEoBCJQCglHYXBOb3RpY2USIQoZZmlyc3RfbWlzc2luZ19zZXF1ZW5jZV9pZBgBIAEoBBIgChhsYXN0X21pc3Npbmdfc2VxdWVuY2VfaWQYAiABKAQiSgoTUmVib290c3RyYXBSZXF1aXJlZBIYChBuZXh0X3NlcXVlbmNlX2lkGAEgASgEEhkKEWZsb29yX3NlcXVlbmNlX2lkGAIgASgEIkEKDVNuYXBzaG90Q2h1bmsSEwoLc25hcHNob3RfaWQYASABKAkSDQoFaW5kZXgYAiABKA0SDAoEZGF0YRgDIAEoDCI3CgtTbmFwc2hvdEVuZBITCgtzbmFwc2hvdF9pZBgBIAEoCRITCgtzZXF1ZW5jZV9pZBgCIAEoBCLHAQoTVXBkYXRlQ3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSEAoIY29uc3VtZXIYAiABKAkSHAoUcmVjZWl2ZWRfc2VxdWVuY2VfaWQYAyABKAQSGwoTZmx1c2hlZF9zZXF1ZW5jZV9pZBgEIAEoBBIbChNhcHBsaWVkX3NlcXVlbmNlX2lkGAUgASgEEhIKCnN0YXRlX2hhc2gYBiABKAwSDgoGcmV3aW5kGAcgASgIEhUKDWFwcGxpZWRfY2hhaW4YCCABKAwiSwoUVXBkYXRlQ3Vyc29yUmVzcG9uc2USGAoQaGVhZF9zZXF1ZW5jZV9pZBgBIAEoBBIZChFmbG9vcl9zZXF1ZW5jZV9pZBgCIAEoBCIfChBHZXRTdGF0dXNSZXF1ZXN0EgsKA2xvZxgBIAEoCSJfChFHZXRTdGF0dXNSZXNwb25zZRIoCgdzaWRlY2FyGAEgASgLMhcub3Bsb2cudjEuU2lkZWNhclN0YXR1cxIgCgNsb2cYAiABKAsyEy5vcGxvZy52MS5Mb2dTdGF0dXMiUgoSV2F0Y2hTdGF0dXNSZXF1ZXN0EgsKA2xvZxgBIAEoCRIvCgxtaW5faW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iYQoTV2F0Y2hTdGF0dXNSZXNwb25zZRIoCgdzaWRlY2FyGAEgASgLMhcub3Bsb2cudjEuU2lkZWNhclN0YXR1cxIgCgNsb2cYAiABKAsyEy5vcGxvZy52MS5Mb2dTdGF0dXMioQEKDVNpZGVjYXJTdGF0dXMSEgoKc2lkZWNhcl9pZBgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEi4KCnN0YXJ0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBXN0b3JlGAQgASgLMhUub3Bsb2cudjEuU3RvcmVTdGF0dXMSFQoNc2h1dHRpbmdfZG93bhgFIAEoCCKCAQoLU3RvcmVTdGF0dXMSDAoEa2luZBgBIAEoCRIRCglyZWFjaGFibGUYAiABKAgSDwoHdmVyc2lvbhgDIAEoCRINCgVlcnJvchgEIAEoCRIyCg91bnJlYWNoYWJsZV9mb3IYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24igwQKCUxvZ1N0YXR1cxILCgNsb2cYASABKAkSDgoGbG9nX2lkGAIgASgMEhgKEGhlYWRfc2VxdWVuY2VfaWQYAyABKAQSGQoRZmxvb3Jfc2VxdWVuY2VfaWQYBCABKAQSHAoEcm9sZRgFIAEoDjIOLm9wbG9nLnYxLlJvbGUSIAoGbGVhZGVyGAYgASgLMhAub3Bsb2cudjEuTGVhZGVyEi0KCmxlYXNlX2xlZnQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJgoGd3JpdGVyGAggASgLMhYub3Bsb2cudjEuV3JpdGVyU3RhdHVzEi8KC3N1YnNjcmliZXJzGAkgAygLMhoub3Bsb2cudjEuU3Vic2NyaWJlclN0YXR1cxInCgdjdXJzb3JzGAogAygLMhYub3Bsb2cudjEuQ3Vyc29yU3RhdHVzEi8KC29ic2VydmVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZ2YWNhbnQYDCABKAgSKAoHc3RhbmRieRgNIAEoCzIXLm9wbG9nLnYxLlN0YW5kYnlTdGF0dXMSEAoIcHJvYmxlbXMYDiADKAkSHAoUc3Vic2NyaWJlcnNfbGVmdF9vdXQYDyABKA0SGAoQY3Vyc29yc19sZWZ0X291dBgQIAEoDSK8AQoNU3RhbmRieVN0YXR1cxIlCgVwaGFzZRgBIAEoDjIWLm9wbG9nLnYxLlN0YW5kYnlQaGFzZRIpCgVzaW5jZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGwoTYXBwbGllZF9zZXF1ZW5jZV9pZBgDIAEoBBIMCgRrZXlzGAQgASgEEi4KC2RpdmVyZ2VuY2VzGAUgAygLMhkub3Bsb2cudjEuU3RhdGVEaXZlcmdlbmNlIooBCg9TdGF0ZURpdmVyZ2VuY2USEAoIY29uc3VtZXIYASABKAkSEwoLc2VxdWVuY2VfaWQYAiABKAQSFQoNY29uc3VtZXJfaGFzaBgDIAEoDBIRCgl2aWV3X2hhc2gYBCABKAwSJgoCYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIogBCgxXcml0ZXJTdGF0dXMSFgoOcXVldWVkX2FwcGVuZHMYASABKAQSFAoMcXVldWVkX2J5dGVzGAIgASgEEhcKD3F1ZXVlX2J5dGVzX21heBgDIAEoBBIxCg1zdGFsbGVkX3NpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKOAgoQU3Vic2NyaWJlclN0YXR1cxIKCgJpZBgBIAEoBBIQCghjb25zdW1lchgCIAEoCRIMCgRwZWVyGAMgASgJEigKBXBoYXNlGAQgASgOMhkub3Bsb2cudjEuU3Vic2NyaWJlclBoYXNlEhgKEHNlbnRfc2VxdWVuY2VfaWQYBSABKAQSEwoLbGFnX2VudHJpZXMYBiABKAQSFgoOYnVmZmVyZWRfYnl0ZXMYByABKAQSKwoIbGFnX3RpbWUYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoMY29ubmVjdGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCL5AQoMQ3Vyc29yU3RhdHVzEhAKCGNvbnN1bWVyGAEgASgJEhwKFHJlY2VpdmVkX3NlcXVlbmNlX2lkGAIgASgEEhsKE2ZsdXNoZWRfc2VxdWVuY2VfaWQYAyABKAQSGwoTYXBwbGllZF9zZXF1ZW5jZV9pZBgEIAEoBBITCgtsYWdfZW50cmllcxgFIAEoBBISCgpzdGF0ZV9oYXNoGAYgASgMEi4KCnVwZGF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Byb2JsZW0YCCABKAkSFQoNYXBwbGllZF9jaGFpbhgJIAEoDCI4Cg9MaXN0TG9nc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiYAoQTGlzdExvZ3NSZXNwb25zZRIiCgRsb2dzGAEgAygLMhQub3Bsb2cudjEuTG9nU3VtbWFyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSDwoHcHJvYmxlbRgDIAEoCSJiCgpMb2dTdW1tYXJ5EgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAwSGAoQaGVhZF9zZXF1ZW5jZV9pZBgDIAEoBBIMCgR0ZXJtGAQgASgEEg8KB3Byb2JsZW0YBSABKAkqfwoKRHVyYWJpbGl0eRIaChZEVVJBQklMSVRZX1VOU1BFQ0lGSUVEEAASFAoQRFVSQUJJTElUWV9TVE9SRRABEh8KG0RVUkFCSUxJVFlfU1RBTkRCWV9SRUNFSVZFRBACEh4KGkRVUkFCSUxJVFlfU1RBTkRCWV9BUFBMSUVEEAMqZQoEUm9sZRIUChBST0xFX1VOU1BFQ0lGSUVEEAASEAoMUk9MRV9QUklNQVJZEAESEAoMUk9MRV9TVEFOREJZEAISDwoLUk9MRV9GRU5DRUQQAxISCg5ST0xFX1BSRVBBUklORxAEKo8BCg9TdWJzY3JpYmVyUGhhc2USIAocU1VCU0NSSUJFUl9QSEFTRV9VTlNQRUNJRklFRBAAEh0KGVNVQlNDUklCRVJfUEhBU0VfU05BUFNIT1QQARIgChxTVUJTQ1JJQkVSX1BIQVNFX0NBVENISU5HX1VQEAISGQoVU1VCU0NSSUJFUl9QSEFTRV9MSVZFEAMylQUKDE9wTG9nU2VydmljZRI7CgZBcHBlbmQSFy5vcGxvZy52MS5BcHBlbmRSZXF1ZXN0Ghgub3Bsb2cudjEuQXBwZW5kUmVzcG9uc2USUQoMQXBwZW5kU3RyZWFtEh0ub3Bsb2cudjEuQXBwZW5kU3RyZWFtUmVxdWVzdBoeLm9wbG9nLnYxLkFwcGVuZFN0cmVhbVJlc3BvbnNlKAEwARJQCg1SZXNvbHZlQXBwZW5kEh4ub3Bsb2cudjEuUmVzb2x2ZUFwcGVuZFJlcXVlc3QaHy5vcGxvZy52MS5SZXNvbHZlQXBwZW5kUmVzcG9uc2USNQoEUmVhZBIVLm9wbG9nLnYxLlJlYWRSZXF1ZXN0GhYub3Bsb2cudjEuUmVhZFJlc3BvbnNlEkYKCVN1YnNjcmliZRIaLm9wbG9nLnYxLlN1YnNjcmliZVJlcXVlc3QaGy5vcGxvZy52MS5TdWJzY3JpYmVSZXNwb25zZTABEk0KDFVwZGF0ZUN1cnNvchIdLm9wbG9nLnYxLlVwZGF0ZUN1cnNvclJlcXVlc3QaHi5vcGxvZy52MS5VcGRhdGVDdXJzb3JSZXNwb25zZRJECglHZXRTdGF0dXMSGi5vcGxvZy52MS5HZXRTdGF0dXNSZXF1ZXN0Ghsub3Bsb2cudjEuR2V0U3RhdHVzUmVzcG9uc2USTAoLV2F0Y2hTdGF0dXMSHC5vcGxvZy52MS5XYXRjaFN0YXR1c1JlcXVlc3QaHS5vcGxvZy52MS5XYXRjaFN0YXR1c1Jlc3BvbnNlMAESQQoITGlzdExvZ3MSGS5vcGxvZy52MS5MaXN0TG9nc1JlcXVlc3QaGi5vcGxvZy52MS5MaXN0TG9nc1Jlc3BvbnNlQiNaIW9wbG9nLXNpZGVjYXIvZ2VuL29wbG9ndjE7b3Bsb2d2MWIGcHJvdG8z", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_oplog_v1_entry, file_oplog_v1_standby]);
+  fileDesc("ChRvcGxvZy92MS9vcGxvZy5wcm90bxIIb3Bsb2cudjEinwIKDUFwcGVuZFJlcXVlc3QSCwoDbG9nGAEgASgJEiAKB2VudHJpZXMYAiADKAsyDy5vcGxvZy52MS5FbnRyeRIhChRleHBlY3RlZF9zZXF1ZW5jZV9pZBgDIAEoBEgAiAEBEhEKCXdyaXRlcl9pZBgEIAEoCRIUCgxvcGVyYXRpb25faWQYBSABKAQSKAoKZHVyYWJpbGl0eRgGIAEoDjIULm9wbG9nLnYxLkR1cmFiaWxpdHkSFQoNc3RhbmRieV9jb3VudBgHIAEoDRIRCgR0ZXJtGAggASgESAGIAQESHQoVZHVyYWJpbGl0eV90aW1lb3V0X21zGAkgASgNQhcKFV9leHBlY3RlZF9zZXF1ZW5jZV9pZEIHCgVfdGVybSK/AQoOQXBwZW5kUmVzcG9uc2USGQoRZmlyc3Rfc2VxdWVuY2VfaWQYASABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgCIAEoBBIMCgR0ZXJtGAMgASgEEhEKCWR1cGxpY2F0ZRgEIAEoCBIoCgpkdXJhYmlsaXR5GAUgASgOMhQub3Bsb2cudjEuRHVyYWJpbGl0eRIWCg5jb21taXRfdGltZV9tcxgGIAEoBBIVCg1zdGFuZGJ5X2NvdW50GAcgASgNIlYKE0FwcGVuZFN0cmVhbVJlcXVlc3QSFgoOY29ycmVsYXRpb25faWQYASABKAQSJwoGYXBwZW5kGAIgASgLMhcub3Bsb2cudjEuQXBwZW5kUmVxdWVzdCKKAQoUQXBwZW5kU3RyZWFtUmVzcG9uc2USFgoOY29ycmVsYXRpb25faWQYASABKAQSLAoIYXBwZW5kZWQYAiABKAsyGC5vcGxvZy52MS5BcHBlbmRSZXNwb25zZUgAEiEKBWVycm9yGAMgASgLMhAub3Bsb2cudjEuU3RhdHVzSABCCQoHb3V0Y29tZSJOCgZTdGF0dXMSDAoEY29kZRgBIAEoBRIPCgdtZXNzYWdlGAIgASgJEiUKB2RldGFpbHMYAyADKAsyFC5nb29nbGUucHJvdG9idWYuQW55ImEKFFJlc29sdmVBcHBlbmRSZXF1ZXN0EgsKA2xvZxgBIAEoCRIRCgl3cml0ZXJfaWQYAiABKAkSFAoMb3BlcmF0aW9uX2lkGAMgASgEEhMKC2Fuc3dlcl9oZXJlGAQgASgIIrICChVSZXNvbHZlQXBwZW5kUmVzcG9uc2USOAoHb3V0Y29tZRgBIAEoDjInLm9wbG9nLnYxLlJlc29sdmVBcHBlbmRSZXNwb25zZS5PdXRjb21lEhkKEWZpcnN0X3NlcXVlbmNlX2lkGAIgASgEEhgKEGxhc3Rfc2VxdWVuY2VfaWQYAyABKAQSDAoEdGVybRgEIAEoBBIcChRoaWdoZXN0X29wZXJhdGlvbl9pZBgFIAEoBBITCgtleHBsYW5hdGlvbhgGIAEoCSJpCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIVChFPVVRDT01FX0NPTU1JVFRFRBABEhkKFU9VVENPTUVfTk9UX0NPTU1JVFRFRBACEhMKD09VVENPTUVfVU5LTk9XThADIlwKC1JlYWRSZXF1ZXN0EgsKA2xvZxgBIAEoCRIYChBmcm9tX3NlcXVlbmNlX2lkGAIgASgEEhMKC21heF9lbnRyaWVzGAMgASgNEhEKCW1heF9ieXRlcxgEIAEoDSJ/CgxSZWFkUmVzcG9uc2USIAoHZW50cmllcxgBIAMoCzIPLm9wbG9nLnYxLkVudHJ5EhgKEG5leHRfc2VxdWVuY2VfaWQYAiABKAQSGAoQaGVhZF9zZXF1ZW5jZV9pZBgDIAEoBBIZChFmbG9vcl9zZXF1ZW5jZV9pZBgEIAEoBCI5ChVEZXNjcmliZVJlY29yZFJlcXVlc3QSCwoDbG9nGAEgASgJEhMKC3NlcXVlbmNlX2lkGAIgASgEIt0BChZEZXNjcmliZVJlY29yZFJlc3BvbnNlEg4KBmxvZ19pZBgBIAEoDBIZChFmaXJzdF9zZXF1ZW5jZV9pZBgCIAEoBBIYChBsYXN0X3NlcXVlbmNlX2lkGAMgASgEEgwKBHRlcm0YBCABKAQSFAoMdGltZXN0YW1wX21zGAUgASgEEg0KBWNoYWluGAYgASgMEhYKDnByZXZpb3VzX2NoYWluGAcgASgMEhgKEGhlYWRfc2VxdWVuY2VfaWQYCCABKAQSGQoRZmxvb3Jfc2VxdWVuY2VfaWQYCSABKAQiQAoGRmlsdGVyEhIKCmtleV9wcmVmaXgYASABKAkSIgoIb3BfdHlwZXMYAiADKA4yEC5vcGxvZy52MS5PcFR5cGUi4AMKEFN1YnNjcmliZVJlcXVlc3QSCwoDbG9nGAEgASgJEhgKDmZyb21fYmVnaW5uaW5nGAIgASgISAASGgoQZnJvbV9zZXF1ZW5jZV9pZBgDIAEoBEgAEhMKCWZyb21faGVhZBgEIAEoCEgAEi8KCWZyb21fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIVCgtmcm9tX2N1cnNvchgGIAEoCUgAEhcKDWZyb21fc25hcHNob3QYByABKAhIABIVCg1wcmV2aW91c190ZXJtGAggASgEEg4KBmxvZ19pZBgJIAEoDBIQCghjb25zdW1lchgKIAEoCRIgCgZmaWx0ZXIYCyABKAsyEC5vcGxvZy52MS5GaWx0ZXISFwoPbWF4X2JhdGNoX2J5dGVzGAwgASgNEikKBmxpbmdlchgNIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYDiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SHAoUaW5jbHVkZV9zaWRlY2FyX3ZpZXcYDyABKAgSFgoOcHJldmlvdXNfY2hhaW4YECABKAxCBwoFc3RhcnQivQMKEVN1YnNjcmliZVJlc3BvbnNlEiAKBWJhdGNoGAEgASgLMg8ub3Bsb2cudjEuQmF0Y2hIABInCgljYXVnaHRfdXAYAiABKAsyEi5vcGxvZy52MS5DYXVnaHRVcEgAEisKC2ZlbGxfYmVoaW5kGAMgASgLMhQub3Bsb2cudjEuRmVsbEJlaGluZEgAEigKCWhlYXJ0YmVhdBgEIAEoCzITLm9wbG9nLnYxLkhlYXJ0YmVhdEgAEjEKDmxlYWRlcl9jaGFuZ2VkGAUgASgLMhcub3Bsb2cudjEuTGVhZGVyQ2hhbmdlZEgAEikKCmdhcF9ub3RpY2UYBiABKAsyEy5vcGxvZy52MS5HYXBOb3RpY2VIABI9ChRyZWJvb3RzdHJhcF9yZXF1aXJlZBgHIAEoCzIdLm9wbG9nLnYxLlJlYm9vdHN0cmFwUmVxdWlyZWRIABIxCg5zbmFwc2hvdF9jaHVuaxgIIAEoCzIXLm9wbG9nLnYxLlNuYXBzaG90Q2h1bmtIABItCgxzbmFwc2hvdF9lbmQYCSABKAsyFS5vcGxvZy52MS5TbmFwc2hvdEVuZEgAQgcKBWZyYW1lIoUBCgVCYXRjaBIgCgdlbnRyaWVzGAEgAygLMg8ub3Bsb2cudjEuRW50cnkSGQoRZmlyc3Rfc2VxdWVuY2VfaWQYAiABKAQSGAoQbGFzdF9zZXF1ZW5jZV9pZBgDIAEoBBIRCglsYXN0X3Rlcm0YBCABKAQSEgoKbGFzdF9jaGFpbhgFIAEoDCIkCghDYXVnaHRVcBIYChBoZWFkX3NlcXVlbmNlX2lkGAEgASgEIkAKCkZlbGxCZWhpbmQSGAoQbmV4dF9zZXF1ZW5jZV9pZBgBIAEoBBIYChBoZWFkX3NlcXVlbmNlX2lkGAIgASgEIt8BCglIZWFydGJlYXQSGAoQaGVhZF9zZXF1ZW5jZV9pZBgBIAEoBBIZChFmbG9vcl9zZXF1ZW5jZV9pZBgCIAEoBBIPCgd0aW1lX21zGAMgASgEEhgKEHNlbnRfc2VxdWVuY2VfaWQYBCABKAQSDgoGbG9nX2lkGAUgASgMEhMKC2hlYWRfYWdlX21zGAYgASgEEiYKB3NpZGVjYXIYByABKAsyFS5vcGxvZy52MS5TaWRlY2FyVmlldxIRCglzZW50X3Rlcm0YCCABKAQSEgoKc2VudF9jaGFpbhgJIAEoDCJ6CgtTaWRlY2FyVmlldxISCgpzaWRlY2FyX2lkGAEgASgJEhwKBHJvbGUYAiABKA4yDi5vcGxvZy52MS5Sb2xlEiAKBmxlYWRlchgDIAEoCzIQLm9wbG9nLnYxLkxlYWRlchIXCg9zdG9yZV9yZWFjaGFibGUYBCABKAgiMQoNTGVhZGVyQ2hhbmdlZBIgCgZsZWFkZXIYASABKAsyEC5vcGxvZy52MS5MZWFkZXIiNAoGTGVhZGVyEgoKAmlkGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEgwKBHRlcm0YAyABKAQiUAoJR2FwTm90aWNlEiEKGWZpcnN0X21pc3Npbmdfc2VxdWVuY2VfaWQYASABKAQSIAoYbGFzdF9taXNzaW5nX3NlcXVlbmNlX2lkGAIgASgEIkoKE1JlYm9vdHN0cmFwUmVxdWlyZWQSGAoQbmV4dF9zZXF1ZW5jZV9pZBgBIAEoBBIZChFmbG9vcl9zZXF1ZW5jZV9pZBgCIAEoBCJBCg1TbmFwc2hvdENodW5rEhMKC3NuYXBzaG90X2lkGAEgASgJEg0KBWluZGV4GAIgASgNEgwKBGRhdGEYAyABKAwiNwoLU25hcHNob3RFbmQSEwoLc25hcHNob3RfaWQYASABKAkSEwoLc2VxdWVuY2VfaWQYAiABKAQixwEKE1VwZGF0ZUN1cnNvclJlcXVlc3QSCwoDbG9nGAEgASgJEhAKCGNvbnN1bWVyGAIgASgJEhwKFHJlY2VpdmVkX3NlcXVlbmNlX2lkGAMgASgEEhsKE2ZsdXNoZWRfc2VxdWVuY2VfaWQYBCABKAQSGwoTYXBwbGllZF9zZXF1ZW5jZV9pZBgFIAEoBBISCgpzdGF0ZV9oYXNoGAYgASgMEg4KBnJld2luZBgHIAEoCBIVCg1hcHBsaWVkX2NoYWluGAggASgMIksKFFVwZGF0ZUN1cnNvclJlc3BvbnNlEhgKEGhlYWRfc2VxdWVuY2VfaWQYASABKAQSGQoRZmxvb3Jfc2VxdWVuY2VfaWQYAiABKAQiHwoQR2V0U3RhdHVzUmVxdWVzdBILCgNsb2cYASABKAkiXwoRR2V0U3RhdHVzUmVzcG9uc2USKAoHc2lkZWNhchgBIAEoCzIXLm9wbG9nLnYxLlNpZGVjYXJTdGF0dXMSIAoDbG9nGAIgASgLMhMub3Bsb2cudjEuTG9nU3RhdHVzIlIKEldhdGNoU3RhdHVzUmVxdWVzdBILCgNsb2cYASABKAkSLwoMbWluX2ludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uImEKE1dhdGNoU3RhdHVzUmVzcG9uc2USKAoHc2lkZWNhchgBIAEoCzIXLm9wbG9nLnYxLlNpZGVjYXJTdGF0dXMSIAoDbG9nGAIgASgLMhMub3Bsb2cudjEuTG9nU3RhdHVzIqEBCg1TaWRlY2FyU3RhdHVzEhIKCnNpZGVjYXJfaWQYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIuCgpzdGFydGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgVzdG9yZRgEIAEoCzIVLm9wbG9nLnYxLlN0b3JlU3RhdHVzEhUKDXNodXR0aW5nX2Rvd24YBSABKAgiggEKC1N0b3JlU3RhdHVzEgwKBGtpbmQYASABKAkSEQoJcmVhY2hhYmxlGAIgASgIEg8KB3ZlcnNpb24YAyABKAkSDQoFZXJyb3IYBCABKAkSMgoPdW5yZWFjaGFibGVfZm9yGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIoMECglMb2dTdGF0dXMSCwoDbG9nGAEgASgJEg4KBmxvZ19pZBgCIAEoDBIYChBoZWFkX3NlcXVlbmNlX2lkGAMgASgEEhkKEWZsb29yX3NlcXVlbmNlX2lkGAQgASgEEhwKBHJvbGUYBSABKA4yDi5vcGxvZy52MS5Sb2xlEiAKBmxlYWRlchgGIAEoCzIQLm9wbG9nLnYxLkxlYWRlchItCgpsZWFzZV9sZWZ0GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKBndyaXRlchgIIAEoCzIWLm9wbG9nLnYxLldyaXRlclN0YXR1cxIvCgtzdWJzY3JpYmVycxgJIAMoCzIaLm9wbG9nLnYxLlN1YnNjcmliZXJTdGF0dXMSJwoHY3Vyc29ycxgKIAMoCzIWLm9wbG9nLnYxLkN1cnNvclN0YXR1cxIvCgtvYnNlcnZlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGdmFjYW50GAwgASgIEigKB3N0YW5kYnkYDSABKAsyFy5vcGxvZy52MS5TdGFuZGJ5U3RhdHVzEhAKCHByb2JsZW1zGA4gAygJEhwKFHN1YnNjcmliZXJzX2xlZnRfb3V0GA8gASgNEhgKEGN1cnNvcnNfbGVmdF9vdXQYECABKA0ivAEKDVN0YW5kYnlTdGF0dXMSJQoFcGhhc2UYASABKA4yFi5vcGxvZy52MS5TdGFuZGJ5UGhhc2USKQoFc2luY2UYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYAyABKAQSDAoEa2V5cxgEIAEoBBIuCgtkaXZlcmdlbmNlcxgFIAMoCzIZLm9wbG9nLnYxLlN0YXRlRGl2ZXJnZW5jZSKKAQoPU3RhdGVEaXZlcmdlbmNlEhAKCGNvbnN1bWVyGAEgASgJEhMKC3NlcXVlbmNlX2lkGAIgASgEEhUKDWNvbnN1bWVyX2hhc2gYAyABKAwSEQoJdmlld19oYXNoGAQgASgMEiYKAmF0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKIAQoMV3JpdGVyU3RhdHVzEhYKDnF1ZXVlZF9hcHBlbmRzGAEgASgEEhQKDHF1ZXVlZF9ieXRlcxgCIAEoBBIXCg9xdWV1ZV9ieXRlc19tYXgYAyABKAQSMQoNc3RhbGxlZF9zaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAijgIKEFN1YnNjcmliZXJTdGF0dXMSCgoCaWQYASABKAQSEAoIY29uc3VtZXIYAiABKAkSDAoEcGVlchgDIAEoCRIoCgVwaGFzZRgEIAEoDjIZLm9wbG9nLnYxLlN1YnNjcmliZXJQaGFzZRIYChBzZW50X3NlcXVlbmNlX2lkGAUgASgEEhMKC2xhZ19lbnRyaWVzGAYgASgEEhYKDmJ1ZmZlcmVkX2J5dGVzGAcgASgEEisKCGxhZ190aW1lGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDGNvbm5lY3RlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi+QEKDEN1cnNvclN0YXR1cxIQCghjb25zdW1lchgBIAEoCRIcChRyZWNlaXZlZF9zZXF1ZW5jZV9pZBgCIAEoBBIbChNmbHVzaGVkX3NlcXVlbmNlX2lkGAMgASgEEhsKE2FwcGxpZWRfc2VxdWVuY2VfaWQYBCABKAQSEwoLbGFnX2VudHJpZXMYBSABKAQSEgoKc3RhdGVfaGFzaBgGIAEoDBIuCgp1cGRhdGVkX2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdwcm9ibGVtGAggASgJEhUKDWFwcGxpZWRfY2hhaW4YCSABKAwiOAoPTGlzdExvZ3NSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJImAKEExpc3RMb2dzUmVzcG9uc2USIgoEbG9ncxgBIAMoCzIULm9wbG9nLnYxLkxvZ1N1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEg8KB3Byb2JsZW0YAyABKAkiYgoKTG9nU3VtbWFyeRILCgNsb2cYASABKAkSDgoGbG9nX2lkGAIgASgMEhgKEGhlYWRfc2VxdWVuY2VfaWQYAyABKAQSDAoEdGVybRgEIAEoBBIPCgdwcm9ibGVtGAUgASgJKn8KCkR1cmFiaWxpdHkSGgoWRFVSQUJJTElUWV9VTlNQRUNJRklFRBAAEhQKEERVUkFCSUxJVFlfU1RPUkUQARIfChtEVVJBQklMSVRZX1NUQU5EQllfUkVDRUlWRUQQAhIeChpEVVJBQklMSVRZX1NUQU5EQllfQVBQTElFRBADKmUKBFJvbGUSFAoQUk9MRV9VTlNQRUNJRklFRBAAEhAKDFJPTEVfUFJJTUFSWRABEhAKDFJPTEVfU1RBTkRCWRACEg8KC1JPTEVfRkVOQ0VEEAMSEgoOUk9MRV9QUkVQQVJJTkcQBCqPAQoPU3Vic2NyaWJlclBoYXNlEiAKHFNVQlNDUklCRVJfUEhBU0VfVU5TUEVDSUZJRUQQABIdChlTVUJTQ1JJQkVSX1BIQVNFX1NOQVBTSE9UEAESIAocU1VCU0NSSUJFUl9QSEFTRV9DQVRDSElOR19VUBACEhkKFVNVQlNDUklCRVJfUEhBU0VfTElWRRADMuoFCgxPcExvZ1NlcnZpY2USOwoGQXBwZW5kEhcub3Bsb2cudjEuQXBwZW5kUmVxdWVzdBoYLm9wbG9nLnYxLkFwcGVuZFJlc3BvbnNlElEKDEFwcGVuZFN0cmVhbRIdLm9wbG9nLnYxLkFwcGVuZFN0cmVhbVJlcXVlc3QaHi5vcGxvZy52MS5BcHBlbmRTdHJlYW1SZXNwb25zZSgBMAESUAoNUmVzb2x2ZUFwcGVuZBIeLm9wbG9nLnYxLlJlc29sdmVBcHBlbmRSZXF1ZXN0Gh8ub3Bsb2cudjEuUmVzb2x2ZUFwcGVuZFJlc3BvbnNlEjUKBFJlYWQSFS5vcGxvZy52MS5SZWFkUmVxdWVzdBoWLm9wbG9nLnYxLlJlYWRSZXNwb25zZRJGCglTdWJzY3JpYmUSGi5vcGxvZy52MS5TdWJzY3JpYmVSZXF1ZXN0Ghsub3Bsb2cudjEuU3Vic2NyaWJlUmVzcG9uc2UwARJNCgxVcGRhdGVDdXJzb3ISHS5vcGxvZy52MS5VcGRhdGVDdXJzb3JSZXF1ZXN0Gh4ub3Bsb2cudjEuVXBkYXRlQ3Vyc29yUmVzcG9uc2USRAoJR2V0U3RhdHVzEhoub3Bsb2cudjEuR2V0U3RhdHVzUmVxdWVzdBobLm9wbG9nLnYxLkdldFN0YXR1c1Jlc3BvbnNlEkwKC1dhdGNoU3RhdHVzEhwub3Bsb2cudjEuV2F0Y2hTdGF0dXNSZXF1ZXN0Gh0ub3Bsb2cudjEuV2F0Y2hTdGF0dXNSZXNwb25zZTABElMKDkRlc2NyaWJlUmVjb3JkEh8ub3Bsb2cudjEuRGVzY3JpYmVSZWNvcmRSZXF1ZXN0GiAub3Bsb2cudjEuRGVzY3JpYmVSZWNvcmRSZXNwb25zZRJBCghMaXN0TG9ncxIZLm9wbG9nLnYxLkxpc3RMb2dzUmVxdWVzdBoaLm9wbG9nLnYxLkxpc3RMb2dzUmVzcG9uc2VCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_duration, file_google_protobuf_timestamp, file_oplog_v1_entry, file_oplog_v1_standby]);
 
 /**
  * @generated from message oplog.v1.AppendRequest
@@ -446,6 +446,100 @@ export const ReadResponseSchema: GenMessage<ReadResponse> = /*@__PURE__*/
   messageDesc(file_oplog_v1_oplog, 8);
 
 /**
+ * @generated from message oplog.v1.DescribeRecordRequest
+ */
+export type DescribeRecordRequest = Message<"oplog.v1.DescribeRecordRequest"> & {
+  /**
+   * @generated from field: string log = 1;
+   */
+  log: string;
+
+  /**
+   * An entry of the record; 0 = the last entry of the log.
+   *
+   * @generated from field: uint64 sequence_id = 2;
+   */
+  sequenceId: bigint;
+};
+
+/**
+ * Describes the message oplog.v1.DescribeRecordRequest.
+ * Use `create(DescribeRecordRequestSchema)` to create a new message.
+ */
+export const DescribeRecordRequestSchema: GenMessage<DescribeRecordRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_oplog, 9);
+
+/**
+ * A record is what was written together, by one writer under one term.
+ *
+ * @generated from message oplog.v1.DescribeRecordResponse
+ */
+export type DescribeRecordResponse = Message<"oplog.v1.DescribeRecordResponse"> & {
+  /**
+   * Identity of the log, fixed at its creation: 16 bytes.
+   *
+   * @generated from field: bytes log_id = 1;
+   */
+  logId: Uint8Array;
+
+  /**
+   * The entries of the record. Both 0: the log is empty. Where 0 was asked for and the last record has been trimmed, both
+   * are the head.
+   *
+   * @generated from field: uint64 first_sequence_id = 2;
+   */
+  firstSequenceId: bigint;
+
+  /**
+   * @generated from field: uint64 last_sequence_id = 3;
+   */
+  lastSequenceId: bigint;
+
+  /**
+   * @generated from field: uint64 term = 4;
+   */
+  term: bigint;
+
+  /**
+   * As of the entries, Unix milliseconds.
+   *
+   * @generated from field: uint64 timestamp_ms = 5;
+   */
+  timestampMs: bigint;
+
+  /**
+   * As of the entries, see Batch.last_chain.
+   *
+   * @generated from field: bytes chain = 6;
+   */
+  chain: Uint8Array;
+
+  /**
+   * Chain of the entry before the first one; empty = there is none, or it is not known.
+   *
+   * @generated from field: bytes previous_chain = 7;
+   */
+  previousChain: Uint8Array;
+
+  /**
+   * @generated from field: uint64 head_sequence_id = 8;
+   */
+  headSequenceId: bigint;
+
+  /**
+   * @generated from field: uint64 floor_sequence_id = 9;
+   */
+  floorSequenceId: bigint;
+};
+
+/**
+ * Describes the message oplog.v1.DescribeRecordResponse.
+ * Use `create(DescribeRecordResponseSchema)` to create a new message.
+ */
+export const DescribeRecordResponseSchema: GenMessage<DescribeRecordResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_oplog, 10);
+
+/**
  * Passes an entry when its key starts with key_prefix (if set) and its type is among op_types (if any).
  *
  * @generated from message oplog.v1.Filter
@@ -469,7 +563,7 @@ export type Filter = Message<"oplog.v1.Filter"> & {
  * Use `create(FilterSchema)` to create a new message.
  */
 export const FilterSchema: GenMessage<Filter> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 9);
+  messageDesc(file_oplog_v1_oplog, 11);
 
 /**
  * @generated from message oplog.v1.SubscribeRequest
@@ -609,7 +703,7 @@ export type SubscribeRequest = Message<"oplog.v1.SubscribeRequest"> & {
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 10);
+  messageDesc(file_oplog_v1_oplog, 12);
 
 /**
  * @generated from message oplog.v1.SubscribeResponse
@@ -680,7 +774,7 @@ export type SubscribeResponse = Message<"oplog.v1.SubscribeResponse"> & {
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export const SubscribeResponseSchema: GenMessage<SubscribeResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 11);
+  messageDesc(file_oplog_v1_oplog, 13);
 
 /**
  * Covers every id from first to last. Without a filter it holds exactly those entries.
@@ -724,7 +818,7 @@ export type Batch = Message<"oplog.v1.Batch"> & {
  * Use `create(BatchSchema)` to create a new message.
  */
 export const BatchSchema: GenMessage<Batch> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 12);
+  messageDesc(file_oplog_v1_oplog, 14);
 
 /**
  * Everything up to head has been sent; what follows is live.
@@ -743,7 +837,7 @@ export type CaughtUp = Message<"oplog.v1.CaughtUp"> & {
  * Use `create(CaughtUpSchema)` to create a new message.
  */
 export const CaughtUpSchema: GenMessage<CaughtUp> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 13);
+  messageDesc(file_oplog_v1_oplog, 15);
 
 /**
  * The subscriber is further behind than what this sidecar keeps in memory. Until CaughtUp it is served from the store.
@@ -768,7 +862,7 @@ export type FellBehind = Message<"oplog.v1.FellBehind"> & {
  * Use `create(FellBehindSchema)` to create a new message.
  */
 export const FellBehindSchema: GenMessage<FellBehind> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 14);
+  messageDesc(file_oplog_v1_oplog, 16);
 
 /**
  * The first frame of every stream, and one whenever heartbeat_interval has passed.
@@ -843,7 +937,7 @@ export type Heartbeat = Message<"oplog.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 15);
+  messageDesc(file_oplog_v1_oplog, 17);
 
 /**
  * @generated from message oplog.v1.SidecarView
@@ -875,7 +969,7 @@ export type SidecarView = Message<"oplog.v1.SidecarView"> & {
  * Use `create(SidecarViewSchema)` to create a new message.
  */
 export const SidecarViewSchema: GenMessage<SidecarView> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 16);
+  messageDesc(file_oplog_v1_oplog, 18);
 
 /**
  * @generated from message oplog.v1.LeaderChanged
@@ -892,7 +986,7 @@ export type LeaderChanged = Message<"oplog.v1.LeaderChanged"> & {
  * Use `create(LeaderChangedSchema)` to create a new message.
  */
 export const LeaderChangedSchema: GenMessage<LeaderChanged> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 17);
+  messageDesc(file_oplog_v1_oplog, 19);
 
 /**
  * @generated from message oplog.v1.Leader
@@ -923,7 +1017,7 @@ export type Leader = Message<"oplog.v1.Leader"> & {
  * Use `create(LeaderSchema)` to create a new message.
  */
 export const LeaderSchema: GenMessage<Leader> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 18);
+  messageDesc(file_oplog_v1_oplog, 20);
 
 /**
  * Delivery waits: a later id has been seen, and these have not. The store is being read again. Nothing is ever skipped: if
@@ -948,7 +1042,7 @@ export type GapNotice = Message<"oplog.v1.GapNotice"> & {
  * Use `create(GapNoticeSchema)` to create a new message.
  */
 export const GapNoticeSchema: GenMessage<GapNotice> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 19);
+  messageDesc(file_oplog_v1_oplog, 21);
 
 /**
  * The floor has passed what this subscriber needs next. The stream ends after this frame with OUT_OF_RANGE (TRIMMED).
@@ -972,7 +1066,7 @@ export type RebootstrapRequired = Message<"oplog.v1.RebootstrapRequired"> & {
  * Use `create(RebootstrapRequiredSchema)` to create a new message.
  */
 export const RebootstrapRequiredSchema: GenMessage<RebootstrapRequired> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 20);
+  messageDesc(file_oplog_v1_oplog, 22);
 
 /**
  * @generated from message oplog.v1.SnapshotChunk
@@ -999,7 +1093,7 @@ export type SnapshotChunk = Message<"oplog.v1.SnapshotChunk"> & {
  * Use `create(SnapshotChunkSchema)` to create a new message.
  */
 export const SnapshotChunkSchema: GenMessage<SnapshotChunk> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 21);
+  messageDesc(file_oplog_v1_oplog, 23);
 
 /**
  * @generated from message oplog.v1.SnapshotEnd
@@ -1023,7 +1117,7 @@ export type SnapshotEnd = Message<"oplog.v1.SnapshotEnd"> & {
  * Use `create(SnapshotEndSchema)` to create a new message.
  */
 export const SnapshotEndSchema: GenMessage<SnapshotEnd> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 22);
+  messageDesc(file_oplog_v1_oplog, 24);
 
 /**
  * @generated from message oplog.v1.UpdateCursorRequest
@@ -1097,7 +1191,7 @@ export type UpdateCursorRequest = Message<"oplog.v1.UpdateCursorRequest"> & {
  * Use `create(UpdateCursorRequestSchema)` to create a new message.
  */
 export const UpdateCursorRequestSchema: GenMessage<UpdateCursorRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 23);
+  messageDesc(file_oplog_v1_oplog, 25);
 
 /**
  * @generated from message oplog.v1.UpdateCursorResponse
@@ -1119,7 +1213,7 @@ export type UpdateCursorResponse = Message<"oplog.v1.UpdateCursorResponse"> & {
  * Use `create(UpdateCursorResponseSchema)` to create a new message.
  */
 export const UpdateCursorResponseSchema: GenMessage<UpdateCursorResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 24);
+  messageDesc(file_oplog_v1_oplog, 26);
 
 /**
  * @generated from message oplog.v1.GetStatusRequest
@@ -1138,7 +1232,7 @@ export type GetStatusRequest = Message<"oplog.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 25);
+  messageDesc(file_oplog_v1_oplog, 27);
 
 /**
  * @generated from message oplog.v1.GetStatusResponse
@@ -1162,7 +1256,7 @@ export type GetStatusResponse = Message<"oplog.v1.GetStatusResponse"> & {
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 26);
+  messageDesc(file_oplog_v1_oplog, 28);
 
 /**
  * @generated from message oplog.v1.WatchStatusRequest
@@ -1188,7 +1282,7 @@ export type WatchStatusRequest = Message<"oplog.v1.WatchStatusRequest"> & {
  * Use `create(WatchStatusRequestSchema)` to create a new message.
  */
 export const WatchStatusRequestSchema: GenMessage<WatchStatusRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 27);
+  messageDesc(file_oplog_v1_oplog, 29);
 
 /**
  * @generated from message oplog.v1.WatchStatusResponse
@@ -1210,7 +1304,7 @@ export type WatchStatusResponse = Message<"oplog.v1.WatchStatusResponse"> & {
  * Use `create(WatchStatusResponseSchema)` to create a new message.
  */
 export const WatchStatusResponseSchema: GenMessage<WatchStatusResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 28);
+  messageDesc(file_oplog_v1_oplog, 30);
 
 /**
  * @generated from message oplog.v1.SidecarStatus
@@ -1247,7 +1341,7 @@ export type SidecarStatus = Message<"oplog.v1.SidecarStatus"> & {
  * Use `create(SidecarStatusSchema)` to create a new message.
  */
 export const SidecarStatusSchema: GenMessage<SidecarStatus> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 29);
+  messageDesc(file_oplog_v1_oplog, 31);
 
 /**
  * @generated from message oplog.v1.StoreStatus
@@ -1293,7 +1387,7 @@ export type StoreStatus = Message<"oplog.v1.StoreStatus"> & {
  * Use `create(StoreStatusSchema)` to create a new message.
  */
 export const StoreStatusSchema: GenMessage<StoreStatus> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 30);
+  messageDesc(file_oplog_v1_oplog, 32);
 
 /**
  * @generated from message oplog.v1.LogStatus
@@ -1403,7 +1497,7 @@ export type LogStatus = Message<"oplog.v1.LogStatus"> & {
  * Use `create(LogStatusSchema)` to create a new message.
  */
 export const LogStatusSchema: GenMessage<LogStatus> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 31);
+  messageDesc(file_oplog_v1_oplog, 33);
 
 /**
  * The view of a log; see StandbyService.
@@ -1446,7 +1540,7 @@ export type StandbyStatus = Message<"oplog.v1.StandbyStatus"> & {
  * Use `create(StandbyStatusSchema)` to create a new message.
  */
 export const StandbyStatusSchema: GenMessage<StandbyStatus> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 32);
+  messageDesc(file_oplog_v1_oplog, 34);
 
 /**
  * Gone once the consumer reports the same state as the view again.
@@ -1487,7 +1581,7 @@ export type StateDivergence = Message<"oplog.v1.StateDivergence"> & {
  * Use `create(StateDivergenceSchema)` to create a new message.
  */
 export const StateDivergenceSchema: GenMessage<StateDivergence> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 33);
+  messageDesc(file_oplog_v1_oplog, 35);
 
 /**
  * @generated from message oplog.v1.WriterStatus
@@ -1521,7 +1615,7 @@ export type WriterStatus = Message<"oplog.v1.WriterStatus"> & {
  * Use `create(WriterStatusSchema)` to create a new message.
  */
 export const WriterStatusSchema: GenMessage<WriterStatus> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 34);
+  messageDesc(file_oplog_v1_oplog, 36);
 
 /**
  * @generated from message oplog.v1.SubscriberStatus
@@ -1588,7 +1682,7 @@ export type SubscriberStatus = Message<"oplog.v1.SubscriberStatus"> & {
  * Use `create(SubscriberStatusSchema)` to create a new message.
  */
 export const SubscriberStatusSchema: GenMessage<SubscriberStatus> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 35);
+  messageDesc(file_oplog_v1_oplog, 37);
 
 /**
  * @generated from message oplog.v1.CursorStatus
@@ -1655,7 +1749,7 @@ export type CursorStatus = Message<"oplog.v1.CursorStatus"> & {
  * Use `create(CursorStatusSchema)` to create a new message.
  */
 export const CursorStatusSchema: GenMessage<CursorStatus> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 36);
+  messageDesc(file_oplog_v1_oplog, 38);
 
 /**
  * @generated from message oplog.v1.ListLogsRequest
@@ -1681,7 +1775,7 @@ export type ListLogsRequest = Message<"oplog.v1.ListLogsRequest"> & {
  * Use `create(ListLogsRequestSchema)` to create a new message.
  */
 export const ListLogsRequestSchema: GenMessage<ListLogsRequest> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 37);
+  messageDesc(file_oplog_v1_oplog, 39);
 
 /**
  * @generated from message oplog.v1.ListLogsResponse
@@ -1712,7 +1806,7 @@ export type ListLogsResponse = Message<"oplog.v1.ListLogsResponse"> & {
  * Use `create(ListLogsResponseSchema)` to create a new message.
  */
 export const ListLogsResponseSchema: GenMessage<ListLogsResponse> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 38);
+  messageDesc(file_oplog_v1_oplog, 40);
 
 /**
  * @generated from message oplog.v1.LogSummary
@@ -1751,7 +1845,7 @@ export type LogSummary = Message<"oplog.v1.LogSummary"> & {
  * Use `create(LogSummarySchema)` to create a new message.
  */
 export const LogSummarySchema: GenMessage<LogSummary> = /*@__PURE__*/
-  messageDesc(file_oplog_v1_oplog, 39);
+  messageDesc(file_oplog_v1_oplog, 41);
 
 /**
  * How far an append must have got before it is acknowledged.
@@ -2047,6 +2141,21 @@ export const OpLogService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchStatusRequestSchema;
     output: typeof WatchStatusResponseSchema;
+  },
+  /**
+   * Tells to which history an entry belongs: its record, without the entries in it. Two logs in which an entry has the same
+   * chain are the same up to there, so a few of these calls find the last entry that two histories have in common
+   * ("oplogctl where-parted" does so). Changes nothing.
+   *
+   * Errors: INVALID_ARGUMENT, LOG_NOT_FOUND, BEYOND_HEAD, STORE_UNREACHABLE; TRIMMED if the record is no longer kept;
+   * DATA_LOSS if it is damaged or missing.
+   *
+   * @generated from rpc oplog.v1.OpLogService.DescribeRecord
+   */
+  describeRecord: {
+    methodKind: "unary";
+    input: typeof DescribeRecordRequestSchema;
+    output: typeof DescribeRecordResponseSchema;
   },
   /**
    * The logs of the store, by name.
