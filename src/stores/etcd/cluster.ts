@@ -16,8 +16,9 @@ import {
 } from "./failures.js";
 import { type CallInquiry, Inquiry, SILENT, STATUS_MS_MAX } from "./inquiry.js";
 import { Login } from "./login.js";
-import { Member, type Service, type Stubs } from "./member.js";
-import type { EtcdLogger, EtcdOptions } from "./options.js";
+import type { Member, Service, Stubs } from "./member.js";
+import type { EtcdOptions } from "./options.js";
+import { Roster } from "./roster.js";
 import { refuseEtcdVersion } from "./versions.js";
 import { decodeInteger } from "./wire.js";
 
@@ -48,12 +49,8 @@ export interface Opened<Request, Response> {
   inquire(giveUp: (failure: ServiceError) => void): CallInquiry;
 }
 
-/** How long a silent member is not gone to while there is another. */
-const AVOIDED_MS = 10_000;
 /** A status that ends later than this was held up here. */
 const STOOD_STILL_MS = 1.2 * STATUS_MS_MAX;
-/** While none is of use, one after the other is left, many times a second. */
-const TELL_LEFT_EVERY_MS = 1_000;
 
 /**
  * The endpoints of one etcd cluster, used one at a time.
@@ -64,10 +61,9 @@ const TELL_LEFT_EVERY_MS = 1_000;
  * deadline.
  */
 export class Cluster {
-  private readonly members: readonly Member[];
+  private readonly roster: Roster;
   private readonly login: Login;
   private readonly dialTimeoutMs: number;
-  private readonly logger: EtcdLogger | undefined;
   /** Members whose version was accepted. A refused one is asked again, so that an upgrade is noticed. */
   private readonly accepted = new Set<Member>();
   private readonly calls = new Set<ClientUnaryCall>();
@@ -78,23 +74,14 @@ export class Cluster {
   private replaced: StoreReplacedError | undefined;
   /** The highest that has been heard of: it rises with every election in etcd. */
   private raftTerm = 0n;
-  private current = 0;
-  /** Well, and has not answered the last of such calls. */
-  private doubted: Member | undefined;
-  /** Members that did not tell their status and have answered nothing since, and until when they are avoided. */
-  private readonly silent = new Map<Member, Deadline>();
-  /** Of members that have been left: until when it is not told again. */
-  private readonly toldLeft = new Map<Member, Deadline>();
   private closed = false;
 
   constructor(options: EtcdOptions) {
-    if (options.endpoints.length === 0) throw new Error("etcd needs at least one endpoint");
-    this.members = options.endpoints.map((address) => new Member(address, options.tls));
+    this.roster = new Roster(options);
     this.login = new Login(options.username, options.password);
-    this.inquiry = new Inquiry((member, metadata) => this.askStatus(member, metadata), this.members.length === 1);
+    this.inquiry = new Inquiry((member, metadata) => this.askStatus(member, metadata), this.roster.isOne);
     this.continuity = new Continuity(options.clusterId);
     this.dialTimeoutMs = options.dialTimeoutMs ?? 1_000;
-    this.logger = options.logger;
   }
 
   /** Id of the cluster, in hex; undefined: nobody has answered yet. */
@@ -132,23 +119,17 @@ export class Cluster {
     return { member, stream, inquire: (giveUp) => this.inquiry.begin(member, metadata, sentInTerm, giveUp) };
   }
 
-  /**
-   * Acts on a failure: forgets the token, leaves the member. A member that otherwise `isWell` is left when it fails a second
-   * time, since the path of the call to it may be broken.
-   */
+  /** Acts on a failure: forgets the token, leaves the member. */
   failed(member: Member, failure: ServiceError, isWell = false): StoreError {
     if (this.closed) return closedError(failure);
     if (isTokenFault(failure.details)) this.login.forget();
-    if (isMemberFault(failure) && !isLeaderChange(failure)) {
-      if (isWell && this.doubted !== member) this.doubted = member;
-      else this.leave(member, failure.details);
-    }
+    if (isMemberFault(failure) && !isLeaderChange(failure)) this.roster.blame(member, failure.details, isWell);
     return toStoreError(failure, member.address);
   }
 
   /** A call of the kind that may fail at a member that is well. */
   answered(member: Member): void {
-    if (this.doubted === member) this.doubted = undefined;
+    this.roster.praise(member);
   }
 
   forgetToken(): void {
@@ -160,7 +141,7 @@ export class Cluster {
     if (this.closed) return;
     this.closed = true;
     for (const call of [...this.calls, ...this.streams.keys()]) call.cancel();
-    await Promise.all(this.members.map((member) => member.close()));
+    await this.roster.close();
   }
 
   private async exchange<S extends Service, Response extends Answer>(
@@ -170,7 +151,7 @@ export class Cluster {
     for (let attempt = 1; ; attempt++) {
       const connection = await this.connect(call.service, deadline);
       if (this.closed) throw closedError();
-      const mayGoElsewhere = attempt === 1 && this.members.length > 1;
+      const mayGoElsewhere = attempt === 1 && !this.roster.isOne;
       const shareMs = deadline.remainingMs * (call.repeatable && mayGoElsewhere ? 0.5 : 1);
       const sentMs = performance.now();
       const outcome = await this.send(connection, call, deadline.wallMs(shareMs));
@@ -255,14 +236,14 @@ export class Cluster {
 
   /** What comes on its streams comes late; whoever reads them opens others, elsewhere. */
   private noteSilence(silent: Member): void {
-    if (this.members.length === 1) return;
-    this.silent.set(silent, new Deadline(AVOIDED_MS));
+    if (this.roster.isOne) return;
+    this.roster.fellSilent(silent);
     for (const [stream, member] of this.streams) if (member === silent) stream.destroy(unanswered(SILENT));
   }
 
   private noteAnswer(member: Member, answer: Answer | undefined): void {
     if (answer === undefined) return;
-    this.silent.delete(member);
+    this.roster.heard(member);
     const term = decodeInteger(answer.header?.raft_term ?? "0");
     if (term > this.raftTerm) this.raftTerm = term;
   }
@@ -272,14 +253,14 @@ export class Cluster {
     if (this.replaced !== undefined) throw this.replaced;
     const problems: string[] = [];
     let refused: StoreRefusedError | undefined;
-    for (const member of [this.members[this.current]!, ...this.others()]) {
+    for (const member of this.roster.inOrder()) {
       if (this.closed) throw closedError();
       const problem = await this.open(member, service, deadline);
       if (this.closed) throw closedError();
       if (!(problem instanceof Error)) return problem;
       if (problem instanceof StoreRefusedError) refused ??= problem;
       else problems.push(problem.message);
-      this.leave(member, problem.message);
+      this.roster.leave(member, problem.message);
     }
     throw refused ?? new StoreUnreachableError(`etcd cannot be reached: ${problems.join("; ")}`);
   }
@@ -326,26 +307,6 @@ export class Cluster {
     }
     this.accepted.delete(member);
     throw new StoreRefusedError(`${refusal} (at ${member.address})`);
-  }
-
-  /** In the order in which they are gone to. */
-  private others(): Member[] {
-    const others = [...this.members.slice(this.current + 1), ...this.members.slice(0, this.current)];
-    const avoidedMs = (other: Member) => this.silent.get(other)?.remainingMs ?? 0;
-    return others.toSorted((a, b) => avoidedMs(a) - avoidedMs(b));
-  }
-
-  private leave(member: Member, because: string): void {
-    if (this.members.length === 1 || this.members[this.current] !== member) return;
-    const next = this.others()[0]!;
-    this.current = this.members.indexOf(next);
-    this.doubted = undefined;
-    if ((this.toldLeft.get(member)?.remainingMs ?? 0) > 0) return;
-    this.toldLeft.set(member, new Deadline(TELL_LEFT_EVERY_MS));
-    this.logger?.warn(
-      { event: "etcd.member_left", member: member.address, next: next.address, because },
-      "leaving an etcd member for the next one",
-    );
   }
 }
 
