@@ -51,6 +51,8 @@ export interface Opened<Request, Response> {
 
 /** A status that ends later than this was held up here. */
 const STOOD_STILL_MS = 1.2 * STATUS_MS_MAX;
+/** For a silent member to answer before it is left. */
+const LAST_CHANCE_MS_MIN = 100;
 
 /**
  * The endpoints of one etcd cluster, used one at a time.
@@ -79,7 +81,7 @@ export class Cluster {
   constructor(options: EtcdOptions) {
     this.roster = new Roster(options);
     this.login = new Login(options.username, options.password);
-    this.inquiry = new Inquiry((member, metadata) => this.askStatus(member, metadata), this.roster.isOne);
+    this.inquiry = new Inquiry((member, metadata) => this.askStatus(member, metadata), this.roster);
     this.continuity = new Continuity(options.clusterId);
     this.dialTimeoutMs = options.dialTimeoutMs ?? 1_000;
   }
@@ -163,7 +165,8 @@ export class Cluster {
       const error = this.failed(connection.member, failure);
       const notApplied = call.repeatable ? isMemberFault(failure) : neverReachedTheStore(failure);
       const renewsToken = attempt === 1 && this.login.required && isTokenFault(failure.details);
-      if (this.closed || !(renewsToken || (mayGoElsewhere && notApplied))) throw error;
+      const goesElsewhere = mayGoElsewhere || (attempt === 1 && this.roster.hasReplaced(connection.member));
+      if (this.closed || !(renewsToken || (goesElsewhere && notApplied))) throw error;
     }
   }
 
@@ -223,22 +226,52 @@ export class Cluster {
   }
 
   private async askStatus(member: Member, metadata: Metadata): Promise<Outcome<IStatusResponse>> {
-    const connection = { member, stub: await member.stub("Maintenance"), metadata };
-    if (this.closed) return { failure: unanswered("this store is closed") };
     const askedMs = performance.now();
-    const outcome = await this.send(connection, statusCall(STATUS_MS_MAX), new Deadline(STATUS_MS_MAX).wallMs());
+    const outcome = await this.statusOf(member, metadata);
     if (outcome.failure === undefined || !isSilence(outcome.failure)) return outcome;
     // Then the answer may be there, and not have been read.
     if (performance.now() - askedMs > STOOD_STILL_MS) return { failure: unanswered("this process stood still") };
-    this.noteSilence(member);
+    await this.noteSilence(member, metadata);
     return outcome;
   }
 
+  private async statusOf(
+    member: Member,
+    metadata: Metadata,
+    waitMs = STATUS_MS_MAX,
+  ): Promise<Outcome<IStatusResponse>> {
+    const connection = { member, stub: await member.stub("Maintenance"), metadata };
+    if (this.closed) return { failure: unanswered("this store is closed") };
+    return this.send(connection, statusCall(waitMs), new Deadline(waitMs).wallMs());
+  }
+
   /** What comes on its streams comes late; whoever reads them opens others, elsewhere. */
-  private noteSilence(silent: Member): void {
-    if (this.roster.isOne) return;
+  private async noteSilence(silent: Member, metadata: Metadata): Promise<void> {
     this.roster.fellSilent(silent);
+    if (this.roster.isOne && !(await this.reconnect(silent, metadata))) return;
     for (const [stream, member] of this.streams) if (member === silent) stream.destroy(unanswered(SILENT));
+  }
+
+  /**
+   * The only member may stand still, and is waited for then. Or the way to it is dead, and its name leads to another address:
+   * it is left if new connections are answered while the old ones are silent still.
+   */
+  private async reconnect(silent: Member, metadata: Metadata): Promise<boolean> {
+    const fresh = this.roster.another(silent);
+    if ((await fresh.dial("Maintenance", this.dialTimeoutMs)) === undefined) {
+      const askedMs = performance.now();
+      const { failure } = await this.statusOf(fresh, metadata);
+      if (failure === undefined || !isMemberFault(failure)) {
+        // It may have stood still until now.
+        await this.statusOf(silent, metadata, Math.max(LAST_CHANCE_MS_MIN, 2 * (performance.now() - askedMs)));
+        if (!this.closed && this.roster.replace(silent, fresh)) {
+          this.accepted.delete(silent);
+          return true;
+        }
+      }
+    }
+    await fresh.close();
+    return false;
   }
 
   private noteAnswer(member: Member, answer: Answer | undefined): void {

@@ -2,6 +2,7 @@ import type { Metadata, ServiceError } from "@grpc/grpc-js";
 import type { IStatusResponse } from "etcd3";
 import { isSilence, LEADER_CHANGED, type Outcome, unanswered } from "./failures.js";
 import type { Member } from "./member.js";
+import type { Roster } from "./roster.js";
 import { decodeInteger } from "./wire.js";
 
 /** A call that is unanswered for so long has its member asked why, and again as often. */
@@ -23,17 +24,19 @@ export class Inquiry {
 
   constructor(
     private readonly ask: (member: Member, metadata: Metadata) => Promise<Outcome<IStatusResponse>>,
-    /** Where there is no other to go to. */
-    private readonly waitsForSilent: boolean,
+    private readonly roster: Pick<Roster, "isOne" | "hasReplaced">,
   ) {}
 
   /** `giveUp` is called, once, with what to fail the call with that was sent when etcd was known to be in that term. */
   begin(member: Member, metadata: Metadata, sentInTerm: bigint, giveUp: (failure: ServiceError) => void): CallInquiry {
+    const { roster } = this;
     const inquiry = new CallInquiry(async () => {
+      if (roster.hasReplaced(member)) return unanswered(SILENT);
       const { failure, response } = await this.statusOf(member, metadata);
       if (failure !== undefined) {
-        // Any other failure tells nothing that the call is not told itself.
-        return isSilence(failure) && !this.waitsForSilent ? unanswered(SILENT) : undefined;
+        // Any other failure tells nothing that the call is not told itself. The only member is waited for.
+        const isLeft = !roster.isOne || roster.hasReplaced(member);
+        return isSilence(failure) && isLeft ? unanswered(SILENT) : undefined;
       }
       if (response.leader === NO_LEADER) return undefined;
       inquiry.isMemberWell = true;

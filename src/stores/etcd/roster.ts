@@ -65,6 +65,29 @@ export class Roster {
     );
   }
 
+  /** The same member, over connections of its own. */
+  another({ address }: Member): Member {
+    return new Member(address, this.options.tls);
+  }
+
+  /** False: the member has been heard since it fell silent, or has been replaced before. */
+  replace(member: Member, fresh: Member): boolean {
+    const index = this.members.indexOf(member);
+    if (index < 0 || !this.silent.delete(member)) return false;
+    this.members[index] = fresh;
+    // Whoever is about to use it does so first.
+    setImmediate(() => void member.close());
+    this.options.logger?.warn(
+      { event: "etcd.reconnected", member: member.address },
+      "the connections to etcd were silent while a new one was answered; leaving them",
+    );
+    return true;
+  }
+
+  hasReplaced(member: Member): boolean {
+    return !this.members.includes(member);
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.members.map((member) => member.close()));
   }
