@@ -4,6 +4,11 @@ import { decodeInteger } from "./wire.js";
 
 /** A member that was killed may tell less for a moment, until it has found out again what is committed. */
 const LOWER_MS_MIN = 1_000;
+/**
+ * What --bump-revision adds is meant to be more than was ever written: 1,000,000,000 in the documentation of etcd. So many
+ * changes, on the other hand, would take etcd hours at its fastest.
+ */
+const RAISED_MIN = 500_000_000n;
 
 interface Progress {
   revision: bigint;
@@ -17,7 +22,7 @@ interface Progress {
 /**
  * Whether the members that answer belong to the cluster that answered first, with its data. The id of a cluster is made
  * from its token and addresses, so a restored or emptied cluster may have the same id. But while a member keeps its data,
- * neither its revision nor its index in the raft log ever goes back; after --bump-revision only the index shows a restore.
+ * neither its revision nor its index in the raft log ever goes back; after --bump-revision the revision jumps ahead.
  */
 export class Continuity {
   private readonly progress = new Map<string, Progress>();
@@ -49,13 +54,13 @@ export class Continuity {
     if (revision < member.revision && sentMs > member.revisionSeenMs) {
       throw this.older(address, `its revision went back from ${member.revision} to ${revision}`);
     }
-    raise(member, revision);
+    this.raise(member, revision, address);
   }
 
   /** What a watch brings may have waited on its way, so a lower revision proves nothing. Throws StoreReplacedError. */
   noteWatch(header: IResponseHeader, address: string): void {
     this.note(header, address);
-    raise(this.of(header.member_id), decodeInteger(header.revision));
+    this.raise(this.of(header.member_id), decodeInteger(header.revision), address);
   }
 
   /**
@@ -90,6 +95,15 @@ export class Continuity {
     );
   }
 
+  private raise(member: Progress, revision: bigint, address: string): void {
+    if (revision <= member.revision) return;
+    if (member.revision > 0n && revision - member.revision >= RAISED_MIN) {
+      throw this.older(address, `its revisions were raised from ${member.revision} to ${revision}`);
+    }
+    member.revision = revision;
+    member.revisionSeenMs = performance.now();
+  }
+
   private older(address: string, sign: string): StoreReplacedError {
     return new StoreReplacedError(`the data of etcd at ${address} was replaced by older data: ${sign}`, {
       isOlder: true,
@@ -104,12 +118,6 @@ export class Continuity {
     }
     return member;
   }
-}
-
-function raise(member: Progress, revision: bigint): void {
-  if (revision <= member.revision) return;
-  member.revision = revision;
-  member.revisionSeenMs = performance.now();
 }
 
 /** Undefined: it tells none. */

@@ -34,6 +34,14 @@ it("knows the revision that a watch has brought, which proves nothing itself whe
   expect(() => continuity.note(header(4), "a", later())).toThrow(/its revision went back from 5 to 4/);
 });
 
+it("takes raised revisions for those of a restored backup, whoever brings them", () => {
+  continuity.note(header(5), "a", 0);
+  continuity.note(header(100_000_005), "a", later());
+  const raised = /its revisions were raised from 100000005 to 1100000005/;
+  expect(() => continuity.note(header(1_100_000_005), "a", later())).toThrow(raised);
+  expect(() => continuity.noteWatch(header(1_100_000_005), "a")).toThrow(raised);
+});
+
 it("takes nothing that the watch of another cluster brings", () => {
   continuity.note(header(5), "a");
   expect(() => continuity.noteWatch(header(9, "1", "8"), "a")).toThrow(/belongs to cluster 8/);
