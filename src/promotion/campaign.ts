@@ -1,28 +1,27 @@
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
-import { type KvStore, type StoreError, StoreRefusedError } from "../oplog/kv-store.js";
+import type { KvStore, StoreError } from "../oplog/kv-store.js";
 import { LeadershipByTokenError, NotPrimaryError } from "../oplog/leadership-errors.js";
 import type { Logger } from "../oplog/logger.js";
-import { chainOf } from "../oplog/record.js";
-import { linkSignals } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogView } from "../standby/log-view.js";
-import { isConfirmed, watchLeadership } from "../stored/leader-watch.js";
 import type { Leadership } from "../stored/leadership.js";
-import { primaryOf } from "../stored/primary.js";
-import { requireNotLost } from "../stored/store-failures.js";
 import type { Claim, Turn } from "../writing/claim.js";
-import { Candidacy, unlessStoreFails } from "./candidacy.js";
+import { CampaignLife } from "./campaign-life.js";
+import { Candidacy } from "./candidacy.js";
 import type { HandOverObserver } from "./hand-over-report.js";
+import { Handshake } from "./handshake.js";
 import { HeldTerm } from "./held-term.js";
 import type { Leader } from "./leader.js";
 import { LeaseKeeper } from "./lease-keeper.js";
-import type { CampaignMessage, Candidate, FinalEntry, Lost, PromotionTimes } from "./messages.js";
-import { Preparation, type Prepared, type ReadyAnswer } from "./preparation.js";
+import type { CampaignMessage, Candidate, Lost, PromotionTimes } from "./messages.js";
+import type { ReadyAnswer } from "./preparation.js";
 import { Promises } from "./promises.js";
 import { Silence } from "./silence.js";
-import { Tenure, untilStoreAnswers, whyOver } from "./tenure.js";
+import { unlessStoreFails, untilStoreAnswers } from "./store-answers.js";
+import { Tenure } from "./tenure.js";
 import { Vacancy } from "./vacancy.js";
+import { WaitingNotices } from "./waiting-notices.js";
 
 /** What campaigns tell about themselves; the sidecar turns it into metrics. */
 export interface CampaignObserver extends HandOverObserver {
@@ -50,43 +49,34 @@ export interface CampaignParts {
 /** The place is left then before the lease has run out. */
 const ON_PURPOSE: readonly Lost["reason"][] = ["resigned", "silent", "not ready"];
 
-const NO_CHAIN = new Uint8Array();
-
 /** A watch may have died without a sign; a vacant place must not stay so for longer. */
 const REREAD_MS_MAX = 1000;
 
 /**
- * One candidate of one log, from its entry to its end.
- *
- *   waiting ──vacant──▶ claim ──▶ preparing ──ready──▶ leading ──▶ lost
- *      ▲  └──invited──▶ preparing ──ready──▶ claim ──────▲
- *      └─────────────────────┘ (the invitation was taken back)
- *
- * Everything rests on one lease of the store, kept on this machine's monotonic clock. A lease that is lost while waiting
- * is replaced; afterwards it is the end.
+ * One candidate of one log, from its entry to its end; campaign-state.ts decides what follows from what. Everything rests
+ * on one lease of the store, kept on this machine's monotonic clock. A lease that is lost while waiting is replaced;
+ * afterwards it is the end.
  */
 export class Campaign {
+  private readonly life = new CampaignLife();
   private readonly candidacy: Candidacy;
-  private readonly preparation: Preparation;
+  private readonly handshake: Handshake;
   private readonly promises: Promises;
   private readonly vacancy: Vacancy;
-  private readonly resigning = new AbortController();
+  private readonly notices: WaitingNotices;
   private readonly silence: Silence;
   private tenure: Tenure | undefined;
   private newestHeld: HeldTerm | undefined;
   private isHolding = false;
   private isDone = false;
-  /** What it was told last while it waits. */
-  private toldWaiting: string | undefined;
-  /** By the store, since the leadership was looked at last. */
-  private isRefused = false;
 
   constructor(private readonly parts: CampaignParts) {
     const { store, log, candidate, clock, send } = parts;
     this.candidacy = new Candidacy(store, clock, log, candidate);
-    this.preparation = new Preparation(parts);
+    this.handshake = new Handshake(parts, this.life, REREAD_MS_MAX);
     this.promises = new Promises(clock, send);
     this.vacancy = new Vacancy({ store, keys: log.keys, clock, logger: parts.logger, candidate: candidate.id });
+    this.notices = new WaitingNotices(parts);
     this.silence = new Silence(clock, candidate.aliveWithinMs);
   }
 
@@ -125,19 +115,19 @@ export class Campaign {
 
   ready(readiness: ReadyAnswer): void {
     this.alive();
-    this.preparation.note(readiness);
+    this.handshake.note(readiness);
   }
 
   /** Gives up whatever has been reached; `run` ends. */
   resign(why: string): void {
-    this.resigning.abort(why);
+    this.life.take({ kind: "resigned", why });
   }
 
   /** Returns how it ended, when the place is vacant again. Throws OplogError where the candidate cannot lead. */
   async run(): Promise<Lost> {
     const { log, candidate, logger, observer } = this.parts;
     const over = new AbortController();
-    const listening = this.silence.listen(over.signal);
+    const listening = this.silence.listen(over.signal, (why) => this.life.take({ kind: "silent", why }));
     const facts = { log: log.name, candidate: candidate.id };
     logger.info({ event: "campaign_entered", ...facts, ttlMs: candidate.ttlMs }, "a candidate has entered");
     try {
@@ -158,26 +148,27 @@ export class Campaign {
 
   private async campaign(): Promise<Lost> {
     const { store, clock, candidate, log } = this.parts;
-    const { signal: resigned } = this.resigning;
-    const { signal: silent } = this.silence;
+    const { life } = this;
+    const grant = () => LeaseKeeper.grant(store, clock, candidate.ttlMs);
     for (;;) {
-      const grant = () => LeaseKeeper.grant(store, clock, candidate.ttlMs);
-      const keeper = await untilStoreAnswers(clock, grant, [resigned, silent], (error) => this.noteFailure(error));
-      if (keeper === undefined) return await this.lose(whyOver(resigned, silent, undefined));
+      const onFailed = (error: StoreError) => this.notices.failed(error);
+      const keeper = await untilStoreAnswers(clock, grant, life.during("entering"), onFailed);
+      if (keeper === undefined) return await this.lose();
+      const lose = () => life.take({ kind: "lease lost", loss: keeper.lost.reason });
+      keeper.lost.addEventListener("abort", lose, { once: true });
       const kept = keeper.run(() => this.renewed(keeper));
       // A defect; it counts as a lost lease, and is thrown below.
       kept.catch(() => undefined);
-      const { signal, unlink } = linkSignals(resigned, silent, keeper.lost);
       try {
-        const lost = await this.stand(keeper, signal);
+        life.take({ kind: "granted" });
+        await this.stand(keeper);
         keeper.requireStore();
-        if (lost !== undefined) return await this.lose(lost);
-        if (resigned.aborted || silent.aborted) return await this.lose(whyOver(resigned, silent, undefined));
+        if (life.kind === "over") return await this.lose();
       } catch (error) {
+        life.take({ kind: "failed" });
         this.isDone = true;
         throw error;
       } finally {
-        unlink();
         log.primary.coolDown();
         await keeper.close();
         await kept;
@@ -192,7 +183,9 @@ export class Campaign {
   }
 
   /** Told before the lease is given up, which takes long while the store is away. */
-  private async lose(lost: Lost): Promise<Lost> {
+  private async lose(): Promise<Lost> {
+    const { lost } = this.life;
+    if (lost === undefined) throw new Error("a campaign ended without a reason");
     this.isDone = true;
     this.parts.send({ kind: "lost", lost });
     const held = this.newestHeld;
@@ -202,15 +195,16 @@ export class Campaign {
     return lost;
   }
 
-  /** Undefined: the signal has aborted before anything was won. */
-  private async stand(keeper: LeaseKeeper, signal: AbortSignal): Promise<Lost | undefined> {
+  /** Returns when it is over, or the lease was lost before anything was won. */
+  private async stand(keeper: LeaseKeeper): Promise<void> {
     const { log } = this.parts;
+    const { life, notices } = this;
     let stands = false;
     const rereadMs = Math.min(REREAD_MS_MAX, keeper.ttlMs / 2);
-    const onFailed = (error: StoreError) => this.noteFailure(error);
-    for await (const leadership of log.watchLeadership(signal, rereadMs, onFailed)) {
+    const onFailed = (error: StoreError) => notices.failed(error);
+    for await (const leadership of log.watchLeadership(life.during("waiting", "invited"), rereadMs, onFailed)) {
       const { term } = leadership;
-      this.isRefused = false;
+      notices.looked();
       this.vacancy.note(leadership);
       if (term !== undefined && term.token !== 0n) throw new LeadershipByTokenError(log.name, term.token, term.owner);
       if (stands) await this.candidacy.heed(leadership);
@@ -218,87 +212,38 @@ export class Campaign {
       this.parts.view?.requireWorking();
       const turn = this.candidacy.turnIn(leadership);
       if (turn === undefined || !stands)
-        stands = await this.unlessStoreFails(() => this.candidacy.enter(keeper), false);
+        stands = await unlessStoreFails(() => this.candidacy.enter(keeper), false, onFailed);
       if (turn === undefined || !stands) {
-        if (!this.isRefused) this.tellWaiting(leadership);
+        notices.waits(leadership);
       } else {
-        const lost = await this.take(turn, leadership, keeper, signal).finally(() => this.standBack());
-        if (lost !== undefined) return lost;
-        if (!this.isRefused) this.toldWaiting = undefined;
+        await this.take(turn, leadership, keeper).finally(() => this.standBack());
+        if (life.kind === "over") return;
+        notices.waitsAgain();
       }
     }
-    return undefined;
   }
 
-  private tellWaiting({ term, leader }: Leadership): void {
-    const primary = primaryOf(term, leader !== undefined);
-    const told = `${primary.term} ${primary.id}`;
-    if (this.toldWaiting !== told && this.parts.send({ kind: "waiting", leader: primary })) this.toldWaiting = told;
-  }
-
-  /** What is lost is the end. A refusal lasts until somebody acts, and is told at once; a store that does not answer may soon do so. */
-  private noteFailure(error: StoreError): void {
-    const { log, candidate, logger, send } = this.parts;
-    requireNotLost(error);
-    if (!(error instanceof StoreRefusedError)) return;
-    const refusal = error.message;
-    this.isRefused = true;
-    if (this.toldWaiting === refusal) return;
-    const facts = { event: "campaign_refused", log: log.name, candidate: candidate.id, refusal };
-    logger.warn(facts, "the store refuses what the candidacy needs; trying again until it does not");
-    if (send({ kind: "waiting", leader: undefined, refusal })) this.toldWaiting = refusal;
-  }
-
-  private unlessStoreFails<T>(work: () => Promise<T>, otherwise: T): Promise<T> {
-    return unlessStoreFails(work, otherwise, (error) => this.noteFailure(error));
-  }
-
-  /** Undefined: it was not its turn any more, or that cannot be told yet; it goes on waiting. */
-  private async take(
-    turn: Turn,
-    { term, successor }: Leadership,
-    keeper: LeaseKeeper,
-    signal: AbortSignal,
-  ): Promise<Lost | undefined> {
-    const { log, clock, eviction } = this.parts;
+  /** Returns when the term that was won is over, or when none was: it goes on waiting. */
+  private async take(turn: Turn, leadership: Leadership, keeper: LeaseKeeper): Promise<void> {
+    const { log, clock } = this.parts;
+    const { life } = this;
     const startedMs = clock.monotonicMs();
-    const prepared = turn.successorRevision === 0n ? undefined : successor?.finalSequenceId;
-    if (prepared !== undefined) {
-      const invitedFor = { id: prepared, chain: chainOf(successor?.finalChain ?? NO_CHAIN) };
-      const next = (term?.term ?? 0n) + 1n;
-      const isStill = (seen: Leadership) =>
-        seen.successorRevision === turn.successorRevision && seen.leaderRevision === turn.leaderRevision;
-      const outcome = await this.prepare(next, invitedFor, true, isStill, signal);
-      if (outcome.kind !== "ready") return undefined;
-    }
+    const prepared = turn.successorRevision === 0n ? undefined : leadership.successor?.finalSequenceId;
+    if (prepared !== undefined && !(await this.handshake.invited(turn, leadership, prepared))) return;
     const preparedMs = clock.monotonicMs();
-    let claim = await this.unlessStoreFails(() => this.candidacy.claim(keeper, turn), undefined);
-    if (claim === undefined) return undefined;
+    const onFailed = (error: StoreError) => this.notices.failed(error);
+    const won = await unlessStoreFails(() => this.candidacy.claim(keeper, turn), undefined, onFailed);
+    if (won === undefined) return life.take({ kind: "not its turn" });
     const claimedMs = clock.monotonicMs();
-    const won = claim;
     this.newestHeld = new HeldTerm(won);
     this.isHolding = true;
+    life.take({ kind: "won" });
     try {
-      const { head, termRevision, leaderRevision } = won;
-      const final = { id: head.lastSequenceId, chain: chainOf(head.recordNonce) };
-      if (prepared !== final.id) {
-        const isStill = (seen: Leadership) =>
-          seen.termRevision === termRevision && seen.leaderRevision === leaderRevision;
-        const outcome = await this.prepare(won.term, final, false, isStill, signal);
-        if (outcome.kind === "late") return { reason: "not ready", message: outcome.missing };
-        // That took its time: whether the term is still ours is asked of the store once more before it is told.
-        const over = [this.resigning.signal, this.silence.signal, keeper.lost];
-        claim =
-          outcome.kind === "given up"
-            ? undefined
-            : await untilStoreAnswers(clock, () => log.primary.confirm(won), over);
-        if (claim === undefined) return whyOver(this.resigning.signal, this.silence.signal, keeper);
-      }
-      // Whoever led here before may have sent the view back to following meanwhile.
-      if (!(await this.holdsView(final.id, signal))) return whyOver(this.resigning.signal, this.silence.signal, keeper);
+      const claim = await this.handshake.won(won, prepared);
+      if (claim === undefined) return;
       const caughtUpMs = clock.monotonicMs();
-      const objectLeases = eviction?.setUp();
-      return await this.lead(claim, keeper, {
+      const objectLeases = this.parts.eviction?.setUp();
+      await this.lead(claim, keeper, {
         fenceMs: Math.round(claimedMs - preparedMs),
         catchUpMs: Math.round(caughtUpMs - claimedMs + (preparedMs - startedMs)),
         objectLeasesMs: Math.round(objectLeases?.tookMs ?? 0),
@@ -309,27 +254,15 @@ export class Campaign {
     }
   }
 
-  /** False: the signal has aborted. Throws ViewFailedError: the view is not at exactly that entry. */
-  private async holdsView(final: bigint, signal: AbortSignal): Promise<boolean> {
-    try {
-      await this.parts.view?.promote(final, signal);
-      return true;
-    } catch (error) {
-      if (signal.aborted) return false;
-      throw error;
-    }
-  }
-
-  private async lead(claim: Claim, keeper: LeaseKeeper, times: PromotionTimes): Promise<Lost> {
-    const { candidacy, promises, vacancy } = this;
-    const [resigning, silent] = [this.resigning.signal, this.silence.signal];
+  private async lead(claim: Claim, keeper: LeaseKeeper, times: PromotionTimes): Promise<void> {
+    const { life, candidacy, promises, vacancy } = this;
     const onHeld = (held: HeldTerm) => {
       this.newestHeld = held;
     };
-    this.tenure = new Tenure({ ...this.parts, keeper, candidacy, promises, vacancy, resigning, silent, onHeld });
+    this.tenure = new Tenure({ ...this.parts, life, keeper, candidacy, promises, vacancy, onHeld }, claim);
     try {
       this.parts.observer.promoted(this.parts.log.name, times);
-      return await this.tenure.run(claim, times);
+      await this.tenure.run(times);
     } finally {
       this.tenure = undefined;
     }
@@ -342,59 +275,6 @@ export class Campaign {
     log.primary.coolDown();
     if (writer !== undefined) view?.promoted();
     else if (preparing === undefined && !isClaiming) view?.demoted();
-  }
-
-  /** Gives up when the store shows that what it is for does not hold any more. */
-  private async prepare(
-    term: bigint,
-    final: FinalEntry,
-    isHandOver: boolean,
-    isStill: (seen: Leadership) => boolean,
-    signal: AbortSignal,
-  ): Promise<Prepared> {
-    const { store, log, clock, send, candidate, logger } = this.parts;
-    const changed = new AbortController();
-    const done = new AbortController();
-    const watching = linkSignals(signal, done.signal);
-    const unchanged = linkSignals(signal, changed.signal);
-    let failure: unknown;
-    const watch = (async () => {
-      for await (const seen of watchLeadership({ store, keys: log.keys, clock }, REREAD_MS_MAX, watching.signal)) {
-        if (!isStill(seen) && (await isConfirmed({ store, keys: log.keys, clock }, seen))) return changed.abort();
-      }
-    })();
-    // What is damaged there, or lost, is told below.
-    watch.catch((error: unknown) => {
-      failure = error;
-      changed.abort();
-    });
-    // Beside what takes time anyhow. If it fails, opening reads all of it, or fails the same way.
-    const warming = unlessStoreFails(() => log.primary.warmUp(), undefined);
-    warming.catch(() => changed.abort());
-    try {
-      this.preparation.reset();
-      logger.info(
-        {
-          event: "campaign_preparing",
-          log: log.name,
-          candidate: candidate.id,
-          term: String(term),
-          finalSequenceId: String(final.id),
-          isHandOver,
-          readyTimeoutMs: candidate.readyTimeoutMs,
-        },
-        "the candidate is told to prepare itself",
-      );
-      send({ kind: "prepare", term, final, isHandOver });
-      const outcome = await this.preparation.until(term, final, isHandOver, unchanged.signal);
-      await warming;
-      if (failure !== undefined) throw failure;
-      return outcome;
-    } finally {
-      done.abort();
-      watching.unlink();
-      unchanged.unlink();
-    }
   }
 }
 

@@ -8,7 +8,7 @@ import {
 } from "../gen/oplog/store/v1/store_pb.js";
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
-import { type KvStore, StoreError } from "../oplog/kv-store.js";
+import type { KvStore } from "../oplog/kv-store.js";
 import { CandidateExistsError } from "../oplog/leadership-errors.js";
 import { openCandidate } from "../stored/candidates.js";
 import type { Leadership } from "../stored/leadership.js";
@@ -16,6 +16,7 @@ import type { Claim, Turn } from "../writing/claim.js";
 import type { HeldTerm } from "./held-term.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { Candidate } from "./messages.js";
+import { unlessStoreFails } from "./store-answers.js";
 
 /** A store may count what is left of a lease in whole seconds. */
 const COUNTING_MS = 1500;
@@ -133,19 +134,5 @@ export class Candidacy {
     this.namesake.renewals++;
     if (this.namesake.renewals >= RENEWALS_OF_THE_LIVING)
       throw new CandidateExistsError(log.name, candidate.id, endpoint);
-  }
-}
-
-export async function unlessStoreFails<T>(
-  work: () => Promise<T>,
-  otherwise: T,
-  onFailed: (error: StoreError) => void = () => undefined,
-): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    onFailed(error);
-    return otherwise;
   }
 }

@@ -1,5 +1,7 @@
 import type { Clock } from "../oplog/clock.js";
+import { sleep } from "../oplog/timing.js";
 import type { Claim } from "../writing/claim.js";
+import type { CampaignLife } from "./campaign-life.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import type { CampaignMessage, PromotionTimes } from "./messages.js";
 
@@ -15,9 +17,11 @@ export class Promises {
     private readonly send: (message: CampaignMessage) => boolean,
   ) {}
 
-  /** For how long from now the candidate relies on it that nobody else leads. */
-  get leftMs(): number {
-    return Math.max(0, this.relied - this.clock.monotonicMs());
+  /** Lets what was promised run out, if the state says that it has to. */
+  async outlast(life: CampaignLife): Promise<void> {
+    if (life.kind !== "outlasting") return;
+    await sleep(this.clock, this.leftMs, life.during("outlasting"));
+    life.take({ kind: "settled" });
   }
 
   lead({ head, term }: Claim, keeper: LeaseKeeper, times: PromotionTimes): void {
@@ -30,5 +34,10 @@ export class Promises {
     this.untold = undefined;
     if (validUntilMs - this.clock.monotonicMs() < 1) return;
     if (this.send({ kind: "lease renewed", validUntilMs })) this.relied = validUntilMs;
+  }
+
+  /** For how long from now the candidate relies on it that nobody else leads. */
+  private get leftMs(): number {
+    return Math.max(0, this.relied - this.clock.monotonicMs());
   }
 }

@@ -3,7 +3,6 @@ import { sleep } from "../oplog/timing.js";
 
 /** Notices when a candidate has been silent for longer than it promised. */
 export class Silence {
-  private readonly noticed = new AbortController();
   private heardMs: number;
 
   constructor(
@@ -14,18 +13,13 @@ export class Silence {
     this.heardMs = clock.monotonicMs();
   }
 
-  /** Aborts with why. */
-  get signal(): AbortSignal {
-    return this.noticed.signal;
-  }
-
   /** The candidate lives. */
   heard(): void {
     this.heardMs = this.clock.monotonicMs();
   }
 
   /** Until it is noticed, or the signal aborts. */
-  async listen(signal: AbortSignal): Promise<void> {
+  async listen(signal: AbortSignal, onSilent: (why: string) => void): Promise<void> {
     const { withinMs, clock } = this;
     while (withinMs !== undefined && !signal.aborted) {
       const leftMs = this.heardMs + withinMs - clock.monotonicMs();
@@ -37,7 +31,7 @@ export class Silence {
       const { heardMs } = this;
       await clock.yieldTurn();
       await clock.yieldTurn();
-      if (this.heardMs === heardMs) return this.noticed.abort(`nothing was heard of the candidate for ${withinMs} ms`);
+      if (this.heardMs === heardMs) return onSilent(`nothing was heard of the candidate for ${withinMs} ms`);
     }
   }
 }

@@ -1,26 +1,21 @@
-import type { Clock } from "../oplog/clock.js";
-import { StoreError } from "../oplog/kv-store.js";
 import { NotPrimaryError } from "../oplog/leadership-errors.js";
-import { Backoff, limitTime, linkSignals, sleep } from "../oplog/timing.js";
+import { limitTime, settledOrAborted } from "../oplog/timing.js";
 import type { ObjectEviction } from "../standby/eviction.js";
 import type { LogView } from "../standby/log-view.js";
 import { isCurrent, readLeadership } from "../stored/leadership.js";
-import { requireNotLost } from "../stored/store-failures.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import type { Candidacy } from "./candidacy.js";
 import { HeldTerm } from "./held-term.js";
-import { Leader, type LeaderParts, type TermEnd } from "./leader.js";
-import type { LeaseKeeper } from "./lease-keeper.js";
-import type { Lost, PromotionTimes } from "./messages.js";
-import type { Promises } from "./promises.js";
+import { Leader, type LeaderParts } from "./leader.js";
+import type { PromotionTimes } from "./messages.js";
+import { untilStoreAnswers } from "./store-answers.js";
 import type { Vacancy } from "./vacancy.js";
 
-export interface TenureParts extends Omit<LeaderParts, "promisedLeftMs"> {
+export interface TenureParts extends LeaderParts {
   readonly view: LogView | undefined;
   readonly eviction: ObjectEviction | undefined;
   readonly candidacy: Candidacy;
-  readonly promises: Promises;
   readonly vacancy: Pick<Vacancy, "facts">;
   /** Told of each term, when it is claimed and when it is led. */
   readonly onHeld: (held: HeldTerm) => void;
@@ -31,18 +26,22 @@ interface OpenedWriter {
   readonly ended: Promise<void>;
 }
 
-const RETRY_FIRST_MS = 50;
-const RETRY_MAX_MS = 1000;
-
 /**
  * The leadership of one candidate on one lease, from its first term to its loss. When a writer stalls while the leader
  * key is still its own, the next term follows on the same lease.
  */
 export class Tenure {
   private current: Leader | undefined;
+  /** The newest. */
+  private claim: Claim;
   private isFirst = true;
 
-  constructor(private readonly parts: TenureParts) {}
+  constructor(
+    private readonly parts: TenureParts,
+    first: Claim,
+  ) {
+    this.claim = first;
+  }
 
   /** The term that it leads at the moment. */
   get leader(): Leader | undefined {
@@ -51,47 +50,38 @@ export class Tenure {
 
   /** To be called whenever the lease has been renewed. */
   renewed(): void {
-    if (this.current === undefined || this.current.isOver || this.parts.silent.aborted) return;
-    this.parts.promises.renew(this.parts.keeper);
+    if (this.current?.isWriting) this.parts.promises.renew(this.parts.keeper);
   }
 
-  /** Throws what ends the log itself; not before what was promised to the candidate has run out. */
-  async run(first: Claim, times: PromotionTimes): Promise<Lost> {
+  /** Returns when the campaign is over. Throws what ends the log itself; not before what was promised has run out. */
+  async run(times: PromotionTimes): Promise<void> {
+    const { log, life, promises, eviction } = this.parts;
     try {
-      return await this.leadTerms(first, times);
+      await this.leadTerms(times);
     } catch (error) {
-      await this.promisesRunOut();
+      life.take({ kind: "failed" });
       throw error;
     } finally {
-      this.parts.eviction?.tearDown();
+      await promises.outlast(life);
+      log.primary.stepDown(this.claim, this.refusal);
+      eviction?.tearDown();
     }
   }
 
-  private async leadTerms(first: Claim, times: PromotionTimes): Promise<Lost> {
-    const { clock } = this.parts;
-    for (let claim = first, taken = times; ; ) {
-      const current = claim;
-      const end = await this.lead(current, taken).finally(() => {
+  private async leadTerms(first: PromotionTimes): Promise<void> {
+    const { clock, life, onHeld } = this.parts;
+    for (let times = first; ; ) {
+      await this.lead(times).finally(() => {
         this.current = undefined;
-        this.stepDown(current);
       });
-      if (end.kind === "lost") return end.lost;
       const endedMs = clock.monotonicMs();
-      const again = await this.untilStoreAnswers(() => this.claimAgain());
-      if (again === undefined) return this.lost();
-      if ("reason" in again) return again;
+      const again = await untilStoreAnswers(clock, () => this.claimAgain(), life.during("stalled"));
+      if (again === undefined) return;
       const claimedMs = clock.monotonicMs();
-      this.parts.onHeld(new HeldTerm(again));
-      const late = await this.applyUpTo(again).catch((error: unknown) => {
-        this.stepDown(again);
-        throw error;
-      });
-      if (late !== undefined) {
-        this.stepDown(again);
-        return late;
-      }
-      claim = again;
-      taken = {
+      this.claim = again;
+      onHeld(new HeldTerm(again));
+      await this.applyUpTo(again);
+      times = {
         fenceMs: Math.round(claimedMs - endedMs),
         catchUpMs: Math.round(clock.monotonicMs() - claimedMs),
         objectLeasesMs: 0,
@@ -99,141 +89,93 @@ export class Tenure {
     }
   }
 
-  private stepDown(claim: Claim): void {
-    this.parts.log.primary.stepDown(claim, new NotPrimaryError("", "", claim.term));
+  private get refusal(): NotPrimaryError {
+    return new NotPrimaryError("", "", this.claim.term);
   }
 
-  /** What stalled may have been committed after all. The signals end the wait; then `lead` finds the end. */
-  private async applyUpTo({ head }: Claim): Promise<Lost | undefined> {
-    const { view, resigning, silent, keeper, candidate } = this.parts;
-    if (view === undefined) return undefined;
-    const time = limitTime(this.parts.clock, candidate.readyTimeoutMs, resigning, silent, keeper.lost);
+  /** What stalled may have been committed after all. */
+  private async applyUpTo({ head }: Claim): Promise<void> {
+    const { view, clock, life, candidate } = this.parts;
+    if (view === undefined) return;
+    const time = limitTime(clock, candidate.readyTimeoutMs, life.during("stalled"));
     try {
-      await view.promote(head.lastSequenceId, time.signal);
-      return undefined;
+      return await view.promote(head.lastSequenceId, time.signal);
     } catch (error) {
       if (!time.signal.aborted) throw error;
     } finally {
       time.end();
     }
-    if (resigning.aborted || silent.aborted || keeper.lost.aborted) return undefined;
-    await this.promisesRunOut();
-    const message = `after a stall the view of this sidecar had only applied ${view.applied} of ${head.lastSequenceId}`;
-    return { reason: "not ready", message };
+    const missing = `after a stall the view of this sidecar had only applied ${view.applied} of ${head.lastSequenceId}`;
+    life.take({ kind: "late", missing });
   }
 
-  private async lead(claim: Claim, times: PromotionTimes): Promise<TermEnd> {
-    const { log, logger, view, candidate, promises, keeper } = this.parts;
-    const opened = await this.untilStoreAnswers(() => this.open(claim));
-    if (opened === undefined) return { kind: "lost", lost: await this.lost() };
-    if ("reason" in opened) return { kind: "lost", lost: opened };
-    const promisedLeftMs = () => promises.leftMs;
-    this.current = new Leader({ ...this.parts, promisedLeftMs }, claim, opened.writer, opened.ended);
-    this.parts.onHeld(new HeldTerm(claim, opened.writer));
+  /** Returns when the term has ended; "stalled": the next one is to be claimed. */
+  private async lead(times: PromotionTimes): Promise<void> {
+    const { log, logger, clock, view, candidate, promises, keeper, life, onHeld } = this.parts;
+    const { claim } = this;
+    const opened = await untilStoreAnswers(clock, () => this.open(claim), life.during("won", "stalled"));
+    if (opened === undefined) return;
+    onHeld(new HeldTerm(claim, opened.writer));
+    life.take({ kind: "leads" });
+    if (life.kind !== "leading") return this.close(opened);
+    this.current = new Leader(this.parts, claim, opened.writer, opened.ended);
     view?.promoted();
     promises.lead(claim, keeper, times);
     const before = this.isFirst ? this.parts.vacancy.facts : {};
     this.isFirst = false;
     const facts = { log: log.name, candidate: candidate.id, term: String(claim.term), ...times, ...before };
     logger.info({ event: "leading", ...facts, head: String(claim.head.lastSequenceId) }, "the candidate leads");
-    return this.leadWhileEvicting(this.current);
+    await this.leadWhileEvicting(this.current);
+  }
+
+  /** It was over while the writer was opened; what has been accepted since is written all the same. */
+  private async close({ writer, ended }: OpenedWriter): Promise<void> {
+    writer.drain(this.refusal);
+    await settledOrAborted(ended, this.parts.keeper.lost);
   }
 
   /** Objects whose leases run out are removed meanwhile. */
-  private async leadWhileEvicting(leader: Leader): Promise<TermEnd> {
+  private async leadWhileEvicting(leader: Leader): Promise<void> {
     const over = new AbortController();
     const evicting = this.parts.eviction?.run(over.signal, leader.writer);
     // A defect; it is thrown below once the term has ended.
-    evicting?.catch(() => leader.writer.drain());
+    evicting?.catch(() => this.parts.life.take({ kind: "failed" }));
     try {
-      return await leader.run();
+      await leader.run();
     } finally {
       over.abort();
       await evicting;
     }
   }
 
-  private async open(claim: Claim): Promise<Lost | OpenedWriter> {
+  /** Undefined: somebody else has the term. */
+  private async open(claim: Claim): Promise<OpenedWriter | undefined> {
+    const { log, life } = this.parts;
     try {
-      return await this.parts.log.primary.open(claim);
+      return await log.primary.open(claim);
     } catch (error) {
-      if (error instanceof NotPrimaryError) return { reason: "fenced", message: error.message };
-      throw error;
+      if (!(error instanceof NotPrimaryError)) throw error;
+      life.take({ kind: "taken", reason: "fenced", message: error.message });
+      return undefined;
     }
   }
 
-  /** An attempt whose answer was lost may have moved the leader key. */
-  private async claimAgain(): Promise<Claim | Lost> {
-    const { store, log, candidacy, keeper } = this.parts;
+  /** An attempt whose answer was lost may have moved the leader key. Undefined: the place is not its own any more. */
+  private async claimAgain(): Promise<Claim | undefined> {
+    const { store, log, candidacy, keeper, life } = this.parts;
     for (;;) {
       const seen = await readLeadership(store, log.keys);
       const { leader, leaderRevision } = seen;
       const isOurs = leader !== undefined && candidacy.isOurs(leader);
       if (!isOurs && !(await isCurrent(store, log.keys, seen))) continue;
-      if (leader === undefined) return { reason: "expired", message: "the lease has run out" };
-      if (!isOurs) return { reason: "fenced", message: `"${leader.id}" leads term ${leader.term}` };
-      const claim = await candidacy.claim(keeper, { leaderRevision, successorRevision: 0n });
-      if (claim !== undefined) return claim;
-    }
-  }
-
-  /** Between two terms. A silent candidate may live, and rely on what it was told of the term before. */
-  private async lost(): Promise<Lost> {
-    const { keeper, resigning, silent } = this.parts;
-    await this.promisesRunOut();
-    return whyOver(resigning, silent, keeper);
-  }
-
-  /** Unless the candidate does not rely on them any more. */
-  private async promisesRunOut(): Promise<void> {
-    const { keeper, resigning, promises } = this.parts;
-    const { signal, unlink } = linkSignals(keeper.lost, resigning);
-    await sleep(this.parts.clock, promises.leftMs, signal);
-    unlink();
-  }
-
-  /** Undefined: the leadership is over first. */
-  private async untilStoreAnswers<T>(work: () => Promise<T>): Promise<T | undefined> {
-    const { resigning, silent, keeper } = this.parts;
-    return untilStoreAnswers(this.parts.clock, work, [resigning, silent, keeper.lost]);
-  }
-}
-
-/** Undefined: one of the signals has aborted first. Throws StoreLostError. */
-export async function untilStoreAnswers<T>(
-  clock: Clock,
-  work: () => Promise<T>,
-  over: readonly AbortSignal[],
-  onFailed: (error: StoreError) => void = () => undefined,
-): Promise<T | undefined> {
-  const { signal, unlink } = linkSignals(...over);
-  const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
-  try {
-    while (!signal.aborted) {
-      try {
-        return await work();
-      } catch (error) {
-        if (!(error instanceof StoreError)) throw error;
-        requireNotLost(error);
-        onFailed(error);
-        await sleep(clock, backoff.delayMs(), signal);
+      if (isOurs) {
+        const claim = await candidacy.claim(keeper, { leaderRevision, successorRevision: 0n });
+        if (claim !== undefined) return claim;
+      } else {
+        if (leader === undefined) life.take({ kind: "vacated" });
+        else life.take({ kind: "taken", reason: "fenced", message: `"${leader.id}" leads term ${leader.term}` });
+        return undefined;
       }
     }
-    return undefined;
-  } finally {
-    unlink();
   }
-}
-
-/** Which of what ends a candidacy from outside has come. */
-export function whyOver(
-  resigning: AbortSignal,
-  silent: AbortSignal,
-  keeper: Pick<LeaseKeeper, "lost"> | undefined,
-): Lost {
-  if (silent.aborted) return { reason: "silent", message: String(silent.reason) };
-  if (resigning.aborted) return { reason: "resigned", message: String(resigning.reason) };
-  if (keeper?.lost.aborted)
-    return { reason: keeper.lost.reason, message: "the lease was lost before the candidate could lead" };
-  return { reason: "fenced", message: "somebody else has claimed the log" };
 }

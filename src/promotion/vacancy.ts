@@ -5,7 +5,7 @@ import type { KvStore } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import { decodeState } from "../stored/decode.js";
 import type { Leadership } from "../stored/leadership.js";
-import { unlessStoreFails } from "./candidacy.js";
+import { unlessStoreFails } from "./store-answers.js";
 
 export interface VacancyParts {
   readonly store: KvStore;
