@@ -22,6 +22,8 @@ export interface SideShape {
   /** Of the campaigns. */
   readonly logger?: Logger;
   readonly observer?: CampaignObserver;
+  /** Called when objects have been removed. */
+  readonly onEvicted?: () => void;
 }
 
 const unobserved: CampaignObserver = { promoted() {}, lost() {}, handedOver() {} };
@@ -86,6 +88,7 @@ export class Side {
       log = {},
       logger = silentLogger,
       observer: own = unobserved,
+      onEvicted = () => undefined,
     } = shape;
     const logs = new Logs(logParts(store, { identity: anIdentity(name), ...log }), 10);
     const common = { clock: testClock, logger: silentLogger };
@@ -106,7 +109,7 @@ export class Side {
       endpoint: () => `${name}:7070`,
       evictionOf: (each) => {
         const view = views.find(each);
-        return view && new ObjectEviction({ ...common, view, limits: LIMITS, observer: { evicted() {} } });
+        return view && new ObjectEviction({ ...common, view, limits: LIMITS, observer: { evicted: onEvicted } });
       },
     });
     this.logs = logs;

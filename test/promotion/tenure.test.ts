@@ -184,6 +184,24 @@ it("after a data loss nobody else leads before the promise has run out", async (
   await other.resign();
 });
 
+it("after a defect of the eviction nobody else leads before the promise has run out", async () => {
+  let failedMs = 0;
+  const onEvicted = () => {
+    failedMs = testClock.monotonicMs();
+    throw new TypeError("a defect");
+  };
+  const side = new Side("a", store, { hasView: true, objectLeaseDefaultMs: 500, onEvicted });
+  const leader = await side.leader("a", { ttlMs: 5000 });
+  const other = await new Side("c", inner).standby("c");
+  appendedOf(await side.append(leased("short", 300)));
+  await until(() => other.kinds.includes("leading") || other.end !== undefined, "the other one to lead", 10_000);
+  expect(failedMs).toBeGreaterThan(0);
+  expect(leader.promisedUntilMs).toBeGreaterThan(failedMs);
+  expect(testClock.monotonicMs()).toBeGreaterThanOrEqual(leader.promisedUntilMs);
+  expect(await inTime(leader.ended)).toBeInstanceOf(TypeError);
+  await other.resign();
+});
+
 describe("whoever waited leaves in the log", () => {
   const linesOf = (lines: LoggedLine[]) =>
     lines
