@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { validUntilMs } from "../../src/leadership/lease.js";
 import type { TxnRequest } from "../../src/oplog/kv-store.js";
 import { silentLogger } from "../../src/oplog/logger.js";
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
@@ -147,4 +148,29 @@ it("writes nothing after its lease has run out in the store, though nobody has c
   expect((await store.get(keys.leader)).pair).toBeUndefined();
   expect(await late.applyNow()).toMatchObject({ succeeded: false });
   expect(item.settled).toMatchObject({ error: { reason: "OUTCOME_UNKNOWN" } });
+});
+
+it("does not lead, nor prepare itself, when its lease is lost while the claim is on its way", async () => {
+  const claim = store.hangNextTxn(isClaim);
+  const candidate = aCampaign({ needsHandshake: true });
+  await claim.arrived;
+  store.failLeases();
+  await passTime(validUntilMs(testClock.monotonicMs(), TTL_MS) - testClock.monotonicMs() + 1);
+  await claim.answer();
+  await until(() => candidate.told.length > 0, "the end");
+  const message = "the lease was lost before the candidate could lead";
+  expect(candidate.told).toEqual([{ kind: "lost", lost: { reason: "store unreachable", message } }]);
+  expect(candidate.log.primary.preparing).toBeUndefined();
+  await inTime(candidate.ended);
+});
+
+it("is not held for a silent candidate any longer once that one resigns", async () => {
+  const leader = aCampaign({ aliveWithinMs: 500 });
+  await until(() => leader.terms().length === 1, "the term");
+  await passTime(600);
+  const promise = leader.told.findLast((each) => each.kind === "lease renewed");
+  expect(leader.lost()).toBeUndefined();
+  leader.campaign.resign("done");
+  expect(await inTime(leader.ended)).toMatchObject({ reason: "silent" });
+  expect(testClock.monotonicMs()).toBeLessThan(promise!.validUntilMs);
 });
