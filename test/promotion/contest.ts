@@ -321,7 +321,7 @@ export class Contest {
     await time.pass(Math.max(10, ...this.sidecars.map(({ pausedUntilMs }) => pausedUntilMs - time.nowMs)));
     const peaceMs = time.nowMs;
     this.enterMissing(true);
-    // A call that is under way may still have to time out, and a term that is led still be found to be lost.
+    // A call that is under way may have to time out, a term that is led be found to be lost, a token come late.
     const withinMs = TTL_MS_MAX + 2 * READY_MS_MAX + 4000;
     const isLed = () => {
       this.enterMissing(true);
@@ -330,19 +330,19 @@ export class Contest {
     if (!(await time.until(() => chronicle.isByToken || isLed(), withinMs))) {
       this.violations.push(`nobody leads ${withinMs} ms after the last fault`);
     }
-    if (chronicle.isByToken) {
-      if (!(await time.until(() => this.running.length === 0, withinMs))) {
-        this.violations.push(`${this.running.map(({ name }) => name)} campaign on though a token has been claimed`);
-      }
-      return;
-    }
     let isAppended = false;
-    for (let passedMs = 0; passedMs < withinMs && !isAppended; passedMs += 100) {
+    for (let passedMs = 0; passedMs < withinMs && !isAppended && !chronicle.isByToken; passedMs += 100) {
       this.enterMissing(true);
       const leader = chronicle.reign && this.leaderOf(chronicle.reign.term);
       const item = leader?.sidecar.append(anAppend().of(1));
       await time.pass(100);
       isAppended = item?.settled !== undefined && "appended" in item.settled;
+    }
+    if (chronicle.isByToken) {
+      if (!(await time.until(() => this.running.length === 0, withinMs))) {
+        this.violations.push(`${this.running.map(({ name }) => name)} campaign on though a token has been claimed`);
+      }
+      return;
     }
     this.recoveryMs = time.nowMs - peaceMs;
     if (this.recoveryMs > RECOVERY_MS_MAX) {
