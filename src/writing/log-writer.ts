@@ -296,16 +296,17 @@ export class LogWriter {
 
   /** Notes what is asked about as ruled out; `barriers`: what is to be put, if anything. */
   private ruleOut(questions: readonly Question[]): Ruling {
-    const { window } = this.parts;
-    const { barriers } = this.committer;
+    const { window, clock } = this.parts;
+    const { barriers, head } = this.committer;
     const refused = new Set<Question>();
     let hasNew = false;
+    if (questions.length > 0) barriers.prune((writer) => window.highestOf(writer));
     for (const question of questions) {
       const { writerId, operationId } = question;
-      if (operationId <= window.highestOf(writerId) || barriers.has(writerId, operationId)) continue;
-      if (!hasNew) barriers.prune((writer) => window.highestOf(writer));
-      if (barriers.add(writerId, operationId)) hasNew = true;
-      else refused.add(question);
+      if (operationId <= window.highestOf(writerId)) continue;
+      const ruling = barriers.add(writerId, operationId, clock.wallMs(), Number(head.timestampMs));
+      if (ruling === "changed") hasNew = true;
+      else if (ruling === "refused") refused.add(question);
     }
     return { barriers: hasNew ? barriers.encode() : undefined, refused };
   }

@@ -28,7 +28,10 @@ export class RecordOperations {
     const here = this.byWriter.get(writerId);
     const highest = here?.at(-1)?.operationId ?? this.window.highestOf(writerId);
     const isRuledOut = operationId > highest && this.barriers.has(writerId, operationId);
-    if (isRuledOut) throw new OperationRuledOutError(writerId, operationId, highest);
+    if (isRuledOut) {
+      const upTo = this.barriers.upTo(writerId);
+      throw new OperationRuledOutError(writerId, operationId, upTo > highest ? upTo : highest);
+    }
     if (here !== undefined && operationId > highest) return undefined;
     const known = here?.find((operation) => operation.operationId === operationId);
     if (known !== undefined) return requireSame(writerId, known, contentCrc32c, entries.count);

@@ -58,8 +58,8 @@ export class StoreResolver {
   }
 
   private async decide(questions: readonly Question[]): Promise<void> {
-    const before = await this.marksOf(await this.readHead(0n));
-    const ruling = await this.ruleOut(questions, before);
+    const seen = await this.readHead(0n);
+    const ruling = await this.ruleOut(questions, await this.marksOf(seen), Number(seen.timestampMs));
     const head = await this.readHead(ruling.revision);
     const marks = await this.marksOf(head);
     let window: OperationWindow | undefined;
@@ -80,8 +80,8 @@ export class StoreResolver {
   }
 
   /** Answers the revision as of which all is ruled out that is not `refused`, with why. */
-  private async ruleOut(questions: readonly Question[], marks: OperationWindow): Promise<StoreRuling> {
-    const { store, keys } = this;
+  private async ruleOut(questions: readonly Question[], marks: OperationWindow, headMs: number): Promise<StoreRuling> {
+    const { store, keys, clock } = this;
     const open = questions.filter(({ writerId, operationId }) =>
       isOpen(marks.resolve(writerId, operationId), operationId),
     );
@@ -100,9 +100,9 @@ export class StoreResolver {
       barriers.prune((writerId) => marks.highestOf(writerId));
       for (const question of open) {
         const { writerId, operationId } = question;
-        if (barriers.has(writerId, operationId)) continue;
-        if (barriers.add(writerId, operationId)) hasNew = true;
-        else refused.set(question, TOO_MANY_BARRIERS);
+        const ruling = barriers.add(writerId, operationId, clock.wallMs(), headMs);
+        if (ruling === "changed") hasNew = true;
+        else if (ruling === "refused") refused.set(question, TOO_MANY_BARRIERS);
       }
       if (!hasNew) return { revision: pair?.modRevision ?? 0n, refused };
       const { succeeded, revision } = await store.txn({

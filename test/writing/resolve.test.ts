@@ -109,6 +109,43 @@ describe("a barrier", () => {
     expect(await ask("writer 7")).toMatchObject({ outcome: "not committed", highest: 10n });
   });
 
+  it("of a writer with many becomes one for all up to the highest, and holds for every later term", async () => {
+    const { writer } = await aWriter(store);
+    const ask = (id: number) => writer.resolve("w", BigInt(id));
+    for (let from = 1; from <= 1101; from += 100) {
+      const answers = await inTime(Promise.all(Array.from({ length: 50 }, (_, index) => ask(from + 2 * index))));
+      for (const answer of answers) expect(answer).toMatchObject({ outcome: "not committed", highest: 0n });
+      await Promise.all(
+        Array.from({ length: 50 }, (_, index) => inTime(resolveHere(BigInt(from + 2 * index), "other"))),
+      );
+    }
+    const later = await aWriter(store);
+    const refusal = async (id: bigint) => errorOf(await inTime(later.append(anAppend().by("w", id)).outcome));
+    for (const id of [1n, 2n, 1000n, 1199n]) expect(await refusal(id)).toBeInstanceOf(OperationRuledOutError);
+    expect((await refusal(2n)).facts).toMatchObject({ operation_id: 2n, highest_operation_id: expect.any(BigInt) });
+    appendedOf(await inTime(later.append(anAppend().by("w", 1200n)).outcome));
+  });
+
+  it("of a writer that stays silent gives way once the log has gone on for more than a day", async () => {
+    const HOUR_MS = 3_600_000;
+    const { append, writer } = await aWriter(store);
+    const ask = (writerId: string) => inTime(writer.resolve(writerId, 9n));
+    await Promise.all(Array.from({ length: 512 }, (_, index) => ask(`silent ${index}`)));
+    await Promise.all(Array.from({ length: 511 }, (_, index) => ask(`another ${index}`)));
+    await passTime(20 * HOUR_MS);
+    expect(await ask("asked about later")).toMatchObject({ outcome: "not committed" });
+    expect(await ask("silent 0")).toMatchObject({ outcome: "not committed" });
+    await passTime(20 * HOUR_MS);
+    // Nothing that was on its way has been settled meanwhile.
+    expect(await ask("one more")).toMatchObject({ outcome: "unknown", because: TOO_MANY_BARRIERS });
+    appendedOf(await inTime(append(anAppend()).outcome));
+    expect(await ask("one more")).toMatchObject({ outcome: "not committed" });
+    expect(await resolveHere(9n, "here too")).toMatchObject({ outcome: "not committed" });
+    for (const writerId of ["asked about later", "silent 0", "one more", "here too"]) {
+      expect(errorOf(await inTime(append(anAppend().by(writerId, 9n)).outcome))).toBeInstanceOf(OperationRuledOutError);
+    }
+  });
+
   it("is not answered where the leader is of a version that does not heed it", async () => {
     await aWriter(store);
     const { pair } = await store.get(keys.term);

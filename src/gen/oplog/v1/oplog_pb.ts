@@ -352,15 +352,15 @@ export enum ResolveAppendResponse_Outcome {
 
   /**
    * Not in the log, and it never will be: an append with these ids that comes later is refused with OPERATION_ID_USED.
-   * To write it after all, send it under a higher operation id.
+   * To write it after all, send it under a higher operation id, and never again under this one.
    *
    * @generated from enum value: OUTCOME_NOT_COMMITTED = 2;
    */
   NOT_COMMITTED = 2,
 
   /**
-   * Not known: the append is still being written; or it is older than the operations that are remembered; or 1,024
-   * operations of this log are ruled out already, and their writers have committed nothing higher since.
+   * Not known: the append is still being written; or it is older than the operations that are remembered; or operations of
+   * 1,024 writers have been ruled out within a day, and these writers have committed nothing higher since.
    *
    * @generated from enum value: OUTCOME_UNKNOWN = 3;
    */
@@ -2075,6 +2075,11 @@ export const OpLogService: GenService<{
    * an operation is called NOT_COMMITTED it is ruled out for good, at every sidecar and for every later term. No other
    * operation is ruled out, and the leader goes on. Questions are answered up to 20 times a second; those that have come
    * meanwhile are answered together.
+   *
+   * A log keeps 1,024 operations that are ruled out and that their writers have not passed. Beyond that, where a writer has
+   * several of them, all its operations up to the highest of these are ruled out too. Then those give way that were asked
+   * about longest ago, if the log has gone on for more than a day since: after that, an operation that its writer sends
+   * again against this contract is no longer refused.
    *
    * Errors: INVALID_ARGUMENT; LOG_NOT_FOUND; TOO_MANY with RetryInfo while 1,000 calls wait for an answer; STORE_UNREACHABLE.
    *
