@@ -1,7 +1,7 @@
 import type { Readiness } from "./admin/admin-server.js";
 import type { SidecarState } from "./grpc/convert.js";
 import type { Clock } from "./oplog/clock.js";
-import { type KvStore, StoreError, StoreRefusedError } from "./oplog/kv-store.js";
+import { type KvStore, StoreError, StoreRefusedError, StoreReplacedError } from "./oplog/kv-store.js";
 import type { Logger } from "./oplog/logger.js";
 import { settledOrAborted, sleep } from "./oplog/timing.js";
 import { probeStore } from "./stored/store-probe.js";
@@ -133,6 +133,8 @@ export async function pollStore(parts: StorePollParts, signal: AbortSignal): Pro
       await probeStore(store, keyPrefix);
       onAnswer(undefined);
     } catch (error) {
+      // That it is another store is no answer.
+      if (error instanceof StoreReplacedError) return;
       if (error instanceof StoreRefusedError) onAnswer(error.message);
       else if (!(error instanceof StoreError)) throw error;
     }

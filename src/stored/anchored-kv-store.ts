@@ -7,6 +7,7 @@ import {
   type GetResult,
   type KvStore,
   type PageRequest,
+  StoreError,
   type StoreInfo,
   StoreReplacedError,
   StoreUnreachableError,
@@ -29,6 +30,8 @@ export interface AnchorParts {
 
 const ERAS_MAX = 32;
 const REMEDY = 'If this is meant, say so with "oplogctl adopt" at each sidecar; if not, bring the right store back';
+const BEFORE_ADOPTION = "the data of the store was replaced by data from before it was adopted";
+const BEGUN_ANEW = "the store is another one of the same identity: it was begun anew";
 
 /**
  * Uses a store only while it is known to be the one whose logs were seen. The anchor in the store names the identity of
@@ -45,6 +48,10 @@ export class AnchoredKvStore implements KvStore {
   private isAnchored = false;
   private anchoring: Promise<void> | undefined;
   private refusal: StoreReplacedError | undefined;
+  /** What has shown that its data is older, which a second look cannot show. */
+  private older: string | undefined;
+  /** The refusal that was logged last. */
+  private told: string | undefined;
   private isClosed = false;
   /** Called when the store has been adopted: what was seen of its logs before is no longer valid. */
   onAdopted: () => void = () => undefined;
@@ -55,45 +62,50 @@ export class AnchoredKvStore implements KvStore {
     this.txnBytesMax = this.inner.txnBytesMax;
   }
 
-  async get(key: string, options?: CallOptions): Promise<GetResult> {
-    return (await this.usable()).get(key, options);
+  get(key: string, options?: CallOptions): Promise<GetResult> {
+    return this.through((store) => store.get(key, options));
   }
 
-  async page(request: PageRequest, options?: CallOptions) {
-    return (await this.usable()).page(request, options);
+  page(request: PageRequest, options?: CallOptions) {
+    return this.through((store) => store.page(request, options));
   }
 
-  async txn(request: TxnRequest, options?: CallOptions) {
-    return (await this.usable()).txn(request, options);
+  txn(request: TxnRequest, options?: CallOptions) {
+    return this.through((store) => store.txn(request, options));
   }
 
   async *watch(request: WatchRequest, signal: AbortSignal): AsyncGenerator<WatchBatch, void> {
     yield* (await this.usable()).watch(request, signal);
   }
 
-  async grantLease(ttlMs: number, options?: CallOptions) {
-    return (await this.usable()).grantLease(ttlMs, options);
+  grantLease(ttlMs: number, options?: CallOptions) {
+    return this.through((store) => store.grantLease(ttlMs, options));
   }
 
-  async keepLeaseAlive(leaseId: bigint, options?: CallOptions) {
-    return (await this.usable()).keepLeaseAlive(leaseId, options);
+  keepLeaseAlive(leaseId: bigint, options?: CallOptions) {
+    return this.through((store) => store.keepLeaseAlive(leaseId, options));
   }
 
-  async leaseTimeLeft(leaseId: bigint, options?: CallOptions) {
-    return (await this.usable()).leaseTimeLeft(leaseId, options);
+  leaseTimeLeft(leaseId: bigint, options?: CallOptions) {
+    return this.through((store) => store.leaseTimeLeft(leaseId, options));
   }
 
-  async revokeLease(leaseId: bigint, options?: CallOptions) {
-    return (await this.usable()).revokeLease(leaseId, options);
+  revokeLease(leaseId: bigint, options?: CallOptions) {
+    return this.through((store) => store.revokeLease(leaseId, options));
   }
 
-  /** Also finds out whether a store that was refused is the right one again, or has been adopted elsewhere. */
+  /** Also finds out whether the store is still the right one, and whether one that was refused has become so. */
   async status(options?: CallOptions): Promise<StoreInfo> {
     try {
-      if (this.refusal === undefined) return await (await this.usable()).status(options);
+      if (this.refusal === undefined) {
+        const info = await (await this.usable()).status(options);
+        await this.lookAgain(options);
+        this.told = undefined;
+        return info;
+      }
     } catch (error) {
       if (!(error instanceof StoreReplacedError)) throw error;
-      this.refuse(error);
+      if (error !== this.refusal) this.refuse(error);
     }
     await this.reconsider(options);
     return this.inner.status(options);
@@ -132,6 +144,19 @@ export class AnchoredKvStore implements KvStore {
     await this.inner.close();
   }
 
+  /** One call may have met a stranger: `status` decides whether the store is refused from then on. */
+  private async through<T>(call: (store: KvStore) => Promise<T>): Promise<T> {
+    const store = await this.usable();
+    try {
+      return await call(store);
+    } catch (error) {
+      if (!(error instanceof StoreReplacedError)) throw error;
+      const refusal = withRemedy(error);
+      if (this.told === undefined) this.tell(refusal);
+      throw refusal;
+    }
+  }
+
   private async usable(): Promise<KvStore> {
     if (this.refusal !== undefined) throw this.refusal;
     if (!this.isAnchored) {
@@ -163,6 +188,32 @@ export class AnchoredKvStore implements KvStore {
     }
   }
 
+  /**
+   * All that was in the store may have been deleted, or the store begun anew, without a revision that tells. An answer may
+   * come out of the past (etcd #20418), so a transaction confirms it.
+   */
+  private async lookAgain(options?: CallOptions): Promise<void> {
+    const { key } = this.parts;
+    const { inner: store, anchor: known } = this;
+    if (known === undefined) return;
+    try {
+      const { pair } = await store.get(key, options);
+      const found = pair && decodeState(StoreAnchorSchema, pair);
+      if (found !== undefined && isOneOf(found.era, [known.era])) return;
+      const compares = [{ key, modRevision: pair?.modRevision ?? 0n }];
+      // Without a write it would be answered from the past too; nothing is stored under this key.
+      const { succeeded } = await store.txn({ compares, writes: [{ kind: "delete", key: `${key}/nothing` }] }, options);
+      if (!succeeded || this.inner !== store) return;
+      if (found === undefined) throw emptied(this.older);
+      if (isOneOf(found.era, known.pastEras)) throw new StoreReplacedError(BEFORE_ADOPTION, { isOlder: true });
+      if (!isOneOf(known.era, found.pastEras)) throw new StoreReplacedError(BEGUN_ANEW);
+      this.anchor = found;
+    } catch (error) {
+      // Whether the store answers at all is for others to tell.
+      if (error instanceof StoreReplacedError || !(error instanceof StoreError)) throw error;
+    }
+  }
+
   private async reconsider(options?: CallOptions): Promise<void> {
     const candidate = this.parts.open();
     try {
@@ -174,7 +225,7 @@ export class AnchoredKvStore implements KvStore {
         await this.take(candidate, found);
         return;
       }
-      if (found === undefined) throw this.refuse(new StoreReplacedError(`the store is empty, or another one`));
+      if (found === undefined) throw this.refuse(emptied(this.older));
       if (found.identity !== identity) throw this.refuse(foreign(found.identity, identity));
       if (known !== undefined && known.identity !== identity) throw this.refuse(foreign(known.identity, identity));
       throw this.refusal;
@@ -187,9 +238,8 @@ export class AnchoredKvStore implements KvStore {
   private isContinued(found: StoreAnchor, identity: string): boolean {
     const { anchor: known } = this;
     if (known === undefined) return true;
-    const isAdopted = found.pastEras.some((era) => Buffer.compare(era, known.era) === 0);
-    const isSame = Buffer.compare(found.era, known.era) === 0;
-    return isAdopted || (isSame && identity === known.identity && this.refusal?.isOlder !== true);
+    const isSame = isOneOf(known.era, [found.era]);
+    return isOneOf(known.era, found.pastEras) || (isSame && identity === known.identity && this.older === undefined);
   }
 
   private async take(candidate: KvStore, anchor: StoreAnchor): Promise<void> {
@@ -200,17 +250,23 @@ export class AnchoredKvStore implements KvStore {
     this.anchor = anchor;
     this.isAnchored = true;
     this.refusal = undefined;
+    this.older = undefined;
+    this.told = undefined;
     if (isAdopted) this.onAdopted();
     await before.close();
   }
 
-  /** Once older data has been seen, this stays the reason: a second look cannot show it. */
   private refuse(error: StoreReplacedError): StoreReplacedError {
-    if (this.refusal?.isOlder) return this.refusal;
-    const message = `${error.message}. Nothing is read or written. ${REMEDY}`;
-    if (this.refusal?.message !== message) this.parts.logger.error({ event: "store_replaced" }, message);
-    this.refusal = new StoreReplacedError(message, { cause: error, isOlder: error.isOlder });
+    if (error.isOlder) this.older ??= error.message;
+    this.refusal = withRemedy(error);
+    if (this.told !== this.refusal.message) this.tell(this.refusal);
     return this.refusal;
+  }
+
+  /** To whoever is on call. */
+  private tell({ message }: StoreReplacedError): void {
+    this.told = message;
+    this.parts.logger.error({ event: "store_replaced" }, message);
   }
 }
 
@@ -224,6 +280,20 @@ async function putAnchor(store: KvStore, key: string, anchor: StoreAnchor, modRe
     writes: [{ kind: "put", key, value: toBinary(StoreAnchorSchema, anchor) }],
   });
   return succeeded;
+}
+
+function withRemedy(error: StoreReplacedError): StoreReplacedError {
+  const message = `${error.message}. Nothing is read or written. ${REMEDY}`;
+  return new StoreReplacedError(message, { cause: error, isOlder: error.isOlder });
+}
+
+function isOneOf(era: Uint8Array, eras: readonly Uint8Array[]): boolean {
+  return eras.some((each) => Buffer.compare(each, era) === 0);
+}
+
+function emptied(older: string | undefined): StoreReplacedError {
+  const sign = older === undefined ? "" : ` (${older})`;
+  return new StoreReplacedError(`the store is empty, or another one: it holds none of the logs${sign}`);
 }
 
 function foreign(recorded: string, identity: string): StoreReplacedError {

@@ -1,5 +1,11 @@
 import { logListing } from "../oplog/keys.js";
-import { type CallOptions, type KvStore, StoreRefusedError } from "../oplog/kv-store.js";
+import {
+  type CallOptions,
+  type KvStore,
+  StoreError,
+  StoreRefusedError,
+  StoreReplacedError,
+} from "../oplog/kv-store.js";
 
 /** No key has been written at the first revision and lies under this prefix: the probe's never exists. */
 const NEVER = 1n;
@@ -25,4 +31,18 @@ export async function probeStore(store: KvStore, keyPrefix: string, options?: Ca
     ),
   ]);
   if (refusal !== undefined) throw new StoreRefusedError(refusal);
+}
+
+/**
+ * For whoever has met in the store what cannot be there, such as a term lower than one that was held: whether the store is
+ * another one than it was. Undefined: it is not, or that cannot be told now.
+ */
+export async function replacementOf(store: KvStore, options?: CallOptions): Promise<StoreReplacedError | undefined> {
+  try {
+    await store.status(options);
+  } catch (error) {
+    if (error instanceof StoreReplacedError) return error;
+    if (!(error instanceof StoreError)) throw error;
+  }
+  return undefined;
 }

@@ -162,13 +162,13 @@ export class MonitoredKvStore implements KvStore {
     this.unreachableSinceMs ??= Math.max(askedMs, this.answeredMs);
     this.observer.reachable(false);
     this.onChange(false);
+    // Whoever has found out that the store is another one has told so.
+    if (this.isReplaced) return;
     this.logger.error(
       { event: "store_unreachable", kind: this.kind, err: error },
       this.isLost
         ? "the data of the store is damaged or gone; this process must be started again once it is back"
-        : this.isReplaced
-          ? "the store is not the one it was, and is refused"
-          : "the store does not answer; trying again until it does",
+        : "the store does not answer; trying again until it does",
     );
   }
 }

@@ -130,7 +130,46 @@ it("emptied under a running sidecar is refused", async () => {
   const store = aStore(etcd);
   for (let each = 0; each < 20; each++) await write(store, put("/oplog/a", "2"));
   await etcd.wipe();
-  expect(await refusalOf(store)).toMatch(/older data|is empty/);
+  expect(await refusalOf(store)).toMatch(
+    /^the store is empty.* \(the data of etcd .* went back from \d+ to 1\).*oplogctl adopt/,
+  );
+});
+
+it("emptied is refused also when others have written more there since than there was", async () => {
+  const etcd = await anEtcd();
+  const store = aStore(etcd);
+  await write(store, put("/oplog/a", "1"));
+  await etcd.wipe();
+  const plain = new EtcdKvStore({ endpoints: [etcd.endpoint] });
+  releases.push(() => plain.close());
+  for (let each = 0; each < 30; each++) await write(plain, put(`/x/${each}`, ""));
+  expect(await refusalOf(store)).toMatch(/^the store is empty, or another one: it holds none of the logs/);
+});
+
+it("whose keys were deleted, or that was begun anew by others, is refused until it is adopted", async () => {
+  const etcd = await anEtcd();
+  const store = aStore(etcd);
+  await write(store, put("/oplog/a", "1"));
+  const plain = new EtcdKvStore({ endpoints: [etcd.endpoint] });
+  releases.push(() => plain.close());
+  await plain.txn({ compares: [], writes: [{ kind: "delete-range", from: "/", to: "0" }] });
+  expect(await refusalOf(store)).toMatch(/it holds none of the logs/);
+  await aStore(etcd).get("/oplog/a");
+  expect(await refusalOf(store)).toMatch(/it holds none of the logs|begun anew/);
+  await store.adopt();
+  expect(await verdictOf(store)).toBe("used");
+});
+
+it("put back to before it was adopted, with keys alone, is refused as older data", async () => {
+  const etcd = await anEtcd();
+  const store = aStore(etcd);
+  await write(store, put("/oplog/a", "1"));
+  const { pair } = await store.get(KEY);
+  await store.adopt();
+  const plain = new EtcdKvStore({ endpoints: [etcd.endpoint] });
+  releases.push(() => plain.close());
+  await write(plain, { kind: "put", key: KEY, value: pair!.value });
+  expect(await refusalOf(store)).toMatch(/before it was adopted/);
 });
 
 it("is not changed for another cluster of the same list, and used again when it is back", async () => {
