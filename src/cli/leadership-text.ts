@@ -64,6 +64,7 @@ export function campaignText({ message }: CampaignResponse): string {
 const LOST: Record<LostReason, string> = {
   [LostReason.UNSPECIFIED]: "for no reason that was given",
   [LostReason.EXPIRED]: "the lease has run out",
+  [LostReason.STORE_REPLACED]: "the store is not the one it was",
   [LostReason.FENCED]: "somebody else has claimed a higher term",
   [LostReason.RESIGNED]: "resigned",
   [LostReason.HANDED_OVER]: "handed over",

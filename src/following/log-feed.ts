@@ -8,6 +8,7 @@ import {
   type KvStore,
   StoreDataLossError,
   StoreError,
+  StoreRefusedError,
   type WatchEvent,
   WatchLostError,
 } from "../oplog/kv-store.js";
@@ -29,6 +30,7 @@ import {
   requireContinued,
 } from "../stored/history.js";
 import { claimantOf, type LeaderView, NOBODY } from "../stored/primary.js";
+import { replacementOf } from "../stored/store-probe.js";
 import { FeedCache, type FramedRun } from "./feed-cache.js";
 
 export interface FeedParts {
@@ -82,6 +84,8 @@ export class LogFeed {
   logId: Uint8Array | undefined;
   /** Set for good when the log is broken behind `last`. */
   broken: OplogError | undefined;
+  /** Why the store, which answers, refuses what the feed needs; undefined: it did not when it was last asked. */
+  refusal: StoreRefusedError | undefined;
   /** Ids that are missing while later ones have been seen. */
   gap: { readonly first: bigint; readonly last: bigint } | undefined;
   private readonly cache: FeedCache;
@@ -156,14 +160,18 @@ export class LogFeed {
 
   /** Follows the log until the signal aborts, through every break of the store. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock } = this.parts;
+    const { clock, store } = this.parts;
     const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     while (!signal.aborted && this.broken === undefined) {
       try {
         await this.follow(signal, backoff);
       } catch (error) {
         if (signal.aborted) return;
-        this.noteFailure(error);
+        // What does not fit what was seen may be of another store, and then says nothing of the log.
+        const isMisfit = error instanceof LogReplacedError || error instanceof DataLossError;
+        const replaced = isMisfit ? await replacementOf(store) : undefined;
+        if (signal.aborted) return;
+        this.noteFailure(replaced ?? error);
         if (this.broken !== undefined) return;
         await this.retry.waitAtMost(clock, backoff.delayMs(), this.retry.version, signal);
       }
@@ -218,6 +226,7 @@ export class LogFeed {
     const lastBefore = this.last;
     const askedMs = this.parts.clock.monotonicMs();
     const [term, floor, head] = await Promise.all([store.get(keys.term), store.get(keys.floor), store.get(keys.head)]);
+    this.refusal = undefined;
     this.noteHead(head, lastBefore);
     this.confirmedMs = askedMs;
     this.noteClaim(decodeTerm(term.pair));
@@ -389,6 +398,10 @@ export class LogFeed {
       this.breakFor(new StoreLostError(error.message));
     } else if (error instanceof StoreError) {
       observer.watchBroken(keys.log);
+      if (error instanceof StoreRefusedError) {
+        this.refusal = error;
+        this.change.notify();
+      }
       if (!this.isWarned)
         logger.warn({ event: "tail_broken", log: keys.log, err: error }, "following the log again from the store");
       this.isWarned = true;

@@ -181,6 +181,7 @@ const REASONS: Record<Lost["reason"], LostReason> = {
   resigned: LostReason.RESIGNED,
   "handed over": LostReason.HANDED_OVER,
   "store unreachable": LostReason.STORE_UNREACHABLE,
+  "store replaced": LostReason.STORE_REPLACED,
   "not ready": LostReason.NOT_READY,
   silent: LostReason.SILENT,
 };

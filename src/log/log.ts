@@ -18,7 +18,7 @@ import { type Leadership, readLeadership, readPrimary } from "../stored/leadersh
 import { type LogState, readLogState } from "../stored/log-state.js";
 import type { LeaderView } from "../stored/primary.js";
 import { describeRecord, type RecordDescription } from "../stored/record-description.js";
-import { throughStore } from "../stored/store-failures.js";
+import { throughStore, toOplogError } from "../stored/store-failures.js";
 import type { AppendItem } from "../writing/append-item.js";
 import { LogPrimary, type PrimaryRest } from "../writing/log-primary.js";
 import type { LogWriter } from "../writing/log-writer.js";
@@ -328,6 +328,7 @@ export class Log implements ServedLog {
       const seen = feed.change.version;
       if (feed.isReady || signal.aborted) return;
       if (feed.broken !== undefined) throw feed.broken;
+      if (feed.refusal !== undefined) throw toOplogError(feed.refusal, 0, "try again");
       const waitedMs = clock.monotonicMs() - startedMs;
       if (waitedMs >= FEED_READY_MS_MAX) throw new StoreUnavailableError(Math.round(waitedMs), "try again");
       await feed.change.waitAtMost(clock, FEED_READY_MS_MAX - waitedMs, seen, signal);

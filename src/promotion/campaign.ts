@@ -1,3 +1,4 @@
+import { replacementOf } from "../stored/store-probe.js";
 import { Bid, type BidParts, type PromotionObserver } from "./bid.js";
 import { CampaignLife } from "./campaign-life.js";
 import type { HeldTerm } from "./held-term.js";
@@ -16,6 +17,9 @@ export interface CampaignObserver extends PromotionObserver {
 export interface CampaignParts extends BidParts {
   readonly observer: CampaignObserver;
 }
+
+/** How long the end of a leadership may wait to be told until the store has said whether it is the same one. */
+const IDENTITY_MS_MAX = 500;
 
 /**
  * One candidate of one log, from its entry to its end; campaign-state.ts decides what follows from what. Everything rests
@@ -115,7 +119,7 @@ export class Campaign {
         life.take({ kind: "granted" });
         await bid.stand(keeper);
         keeper.requireStore();
-        if (life.kind === "over") return await this.lose();
+        if (life.kind === "over") return await this.lose(keeper);
       } catch (error) {
         life.take({ kind: "failed" });
         this.isDone = true;
@@ -128,10 +132,20 @@ export class Campaign {
     }
   }
 
+  /** A lease that the store has dropped, or that somebody else has taken, may be one that this store never had. */
+  private async explained(lost: Lost, keeper: LeaseKeeper): Promise<Lost> {
+    let { replaced } = keeper;
+    if (lost.reason === "expired" || lost.reason === "fenced") {
+      replaced = await replacementOf(this.parts.store, { deadlineMs: IDENTITY_MS_MAX });
+    } else if (lost.reason !== "store unreachable") return lost;
+    return replaced === undefined ? lost : { reason: "store replaced", message: replaced.message };
+  }
+
   /** Told before the lease is given up, which takes long while the store is away. */
-  private async lose(): Promise<Lost> {
-    const { lost } = this.life;
-    if (lost === undefined) throw new Error("a campaign ended without a reason");
+  private async lose(keeper?: LeaseKeeper): Promise<Lost> {
+    const { lost: found } = this.life;
+    if (found === undefined) throw new Error("a campaign ended without a reason");
+    const lost = keeper === undefined ? found : await this.explained(found, keeper);
     this.isDone = true;
     this.parts.send({ kind: "lost", lost });
     await this.bid.leave(lost);

@@ -9,6 +9,7 @@ import { primaryIn } from "../stored/leadership.js";
 import { type LeaderView, NOBODY } from "../stored/primary.js";
 import type { Claim } from "../writing/claim.js";
 import type { LogWriter } from "../writing/log-writer.js";
+import { goneBack } from "../writing/writer-end.js";
 import type { CampaignLife } from "./campaign-life.js";
 import type { CampaignEvent } from "./campaign-state.js";
 import { type HandedOver, handOver } from "./hand-over.js";
@@ -105,8 +106,11 @@ export class Leader {
 
   private noteTaken(primary: LeaderView): void {
     const isPlanned = this.handingOverTo !== undefined && primary.id === this.handingOverTo;
-    const message = `"${primary.id}" leads term ${primary.term}`;
-    this.end({ kind: "taken", reason: isPlanned ? "handed over" : "fenced", message }, primary);
+    const { term } = this.claim;
+    const isBack = primary.term < term;
+    const message = isBack ? goneBack(term, primary) : `"${primary.id}" leads term ${primary.term}`;
+    const instead = isBack ? this.instead : primary;
+    this.end({ kind: "taken", reason: isPlanned ? "handed over" : "fenced", message }, instead);
   }
 
   /** What is found out too late says nothing about a further term of the same candidate. */

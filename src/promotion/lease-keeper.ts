@@ -1,6 +1,12 @@
 import { RENEW_MS_MIN, renewEveryMs, validForMs, validUntilMs } from "../leadership/lease.js";
 import type { Clock } from "../oplog/clock.js";
-import { type KvStore, LeaseNotFoundError, StoreDataLossError, StoreError } from "../oplog/kv-store.js";
+import {
+  type KvStore,
+  LeaseNotFoundError,
+  StoreDataLossError,
+  StoreError,
+  StoreReplacedError,
+} from "../oplog/kv-store.js";
 import { StoreLostError } from "../oplog/store-errors.js";
 import { Change, sleep } from "../oplog/timing.js";
 
@@ -26,6 +32,8 @@ export class LeaseKeeper {
   private unanswered = 0;
   /** A renewal, since the last one that counts. */
   private hasFailed = false;
+  /** The store that answered last was another one. */
+  replaced: StoreReplacedError | undefined;
   private storeLost: StoreLostError | undefined;
   private defect: unknown;
 
@@ -128,6 +136,7 @@ export class LeaseKeeper {
       if (isOver || untilMs <= this.untilMs) return;
       this.untilMs = untilMs;
       this.hasFailed = false;
+      this.replaced = undefined;
       onRenewed();
     } catch (error) {
       if (!closing.signal.aborted) this.noteFailure(error);
@@ -140,6 +149,7 @@ export class LeaseKeeper {
   private noteFailure(error: unknown): void {
     this.hasFailed = true;
     this.renewAtMs = Math.min(this.renewAtMs, this.clock.monotonicMs() + RENEW_MS_MIN);
+    if (error instanceof StoreReplacedError) this.replaced = error;
     if (error instanceof LeaseNotFoundError) this.lose("expired");
     else if (error instanceof StoreDataLossError) {
       this.storeLost = new StoreLostError(error.message);

@@ -55,5 +55,6 @@ export type LostReason =
   | "resigned"
   | "handed over"
   | "store unreachable"
+  | "store replaced"
   | "not ready"
   | "silent";

@@ -5,6 +5,7 @@ import type { Clock } from "../oplog/clock.js";
 import { OplogError, ShuttingDownError } from "../oplog/errors.js";
 import { HistoryDivergedError, LogReplacedError, TermDivergedError, ViewFailedError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
+import { StoreReplacedRefusal } from "../oplog/store-errors.js";
 import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { WireError, WireReader } from "../oplog/wire.js";
 import { ApplyRate } from "./apply-rate.js";
@@ -344,7 +345,11 @@ function isOfOtherHistory(error: unknown): boolean {
   return [HistoryDivergedError, TermDivergedError, LogReplacedError].some((type) => error instanceof type);
 }
 
-/** The store is away, or a limit of the sidecar is reached. All other failures come from the log itself, and stay. */
+/**
+ * The store is away or refused, or a limit of the sidecar is reached. All other failures come from the log itself, and stay.
+ * The right store may come back; if another one is adopted, the view is built anew.
+ */
 function isPassing(error: unknown): error is OplogError {
-  return error instanceof OplogError && (error.code === "UNAVAILABLE" || error.code === "RESOURCE_EXHAUSTED");
+  if (!(error instanceof OplogError)) return false;
+  return ["UNAVAILABLE", "RESOURCE_EXHAUSTED"].includes(error.code) || error instanceof StoreReplacedRefusal;
 }

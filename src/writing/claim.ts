@@ -8,6 +8,7 @@ import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { readOrigin } from "../stored/history.js";
 import { type LeaderView, primaryOf } from "../stored/primary.js";
 import { Barriers } from "./barriers.js";
+import { requireSameStore } from "./known-history.js";
 
 /** Of a sidecar, as claimant of terms. */
 export interface Identity {
@@ -148,6 +149,7 @@ async function raiseTerm(
   const compares: Compare[] = [{ key: keys.term, modRevision: termRevision }];
   const writes: Write[] = [{ kind: "put", key: keys.term, value: toBinary(TermSchema, raised) }];
   if (isNew) {
+    await requireSameStore(store);
     const head = create(HeadSchema, { logId: randomBytes(16), nonce: randomBytes(16), windowFromSequenceId: 1n });
     compares.push({ key: keys.head, modRevision: 0n });
     writes.push({ kind: "put", key: keys.head, value: toBinary(HeadSchema, head) });

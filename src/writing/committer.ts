@@ -12,6 +12,7 @@ import { DataLossError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import { Backoff, sleep } from "../oplog/timing.js";
+import { replacementOf } from "../stored/store-probe.js";
 import { Barriers } from "./barriers.js";
 import type { Claim } from "./claim.js";
 import { type Attempt, attemptCommit, type Position, type WriteOutcome } from "./commit.js";
@@ -85,6 +86,8 @@ export class Committer {
     for (;;) {
       try {
         const verdict = await attemptCommit(store, keys, claim, this.position, attempt);
+        const replaced = contradicts(verdict, claim) ? await replacementOf(store) : undefined;
+        if (replaced !== undefined) throw replaced;
         this.noteWritable();
         const written = this.conclude(verdict, attempt, mayHaveBeenApplied);
         if (written.kind === "durable" && attempt.record !== undefined) {
@@ -161,6 +164,12 @@ export class Committer {
     this.failingSince = { wallMs: clock.wallMs(), monotonicMs: clock.monotonicMs() };
     logger.warn({ event: "write_failed", log: keys.log, err: error }, "a record could not be written; trying again");
   }
+}
+
+/** No term is ever lower than one that was held, and nobody else moves the head of a term. */
+function contradicts(verdict: WriteOutcome, { term }: Claim): boolean {
+  if (verdict.kind === "foreign head") return true;
+  return "primary" in verdict && verdict.kind !== "committed, then fenced" && verdict.primary.term < term;
 }
 
 function over(ending: Ending): Extract<Written, { kind: "over" }> {

@@ -43,16 +43,26 @@ export interface EndedWriter {
 /** `isOutcomeLost`: the record may have been committed, and nothing is left to tell. */
 export function endFenced({ logger, log, term }: EndedWriter, primary: LeaderView, isOutcomeLost: boolean): Ending {
   const error = new NotPrimaryError(primary.id, primary.endpoint, primary.term);
+  const because =
+    primary.term === term
+      ? "the lease of the leader has run out"
+      : primary.term < term
+        ? goneBack(term, primary)
+        : "lost the log to a higher term";
   logger.warn(
     { event: "writer_fenced", log, term: String(term), by: primary.id, byTerm: String(primary.term) },
-    primary.term === term
-      ? "the lease of the leader has run out; this sidecar refuses appends from now on"
-      : "lost the log to a higher term; this sidecar refuses its appends from now on",
+    `${because}; this sidecar refuses appends from now on`,
   );
   return {
     end: { kind: "fenced", error, by: primary },
     failure: isOutcomeLost ? unknownFor("another sidecar took the term") : always(error),
   };
+}
+
+/** No term is ever lower than one that was held, unless somebody has changed the store. */
+export function goneBack(term: bigint, { term: found }: LeaderView): string {
+  const is = found === 0n ? "holds no term of the log" : `is at term ${found} of the log`;
+  return `the store ${is}, after term ${term}: its data was deleted or put back`;
 }
 
 export function endRuledOut({ logger, log, term }: EndedWriter): Ending {
@@ -91,7 +101,8 @@ export function endStoreReplaced(
   mayHaveBeenApplied: boolean,
 ): Ending {
   const error = new StoreReplacedRefusal(cause.message);
-  logger.error({ event: "writer_lost_store", log, term: String(term), err: cause }, "the store is not the one it was");
+  const facts = { event: "writer_lost_store", log, term: String(term) };
+  logger.error(facts, `this sidecar writes the log no more: ${cause.message}`);
   const failure = mayHaveBeenApplied ? unknownFor(cause.message) : always(error);
   return { end: { kind: "stalled", error }, failure };
 }

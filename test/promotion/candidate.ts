@@ -229,6 +229,7 @@ export class Contender {
       "not ready": () => this.answers.some((each) => each !== "right") || this.wasSilent || this.sidecar.wasTroubled,
       expired: () => this.sidecar.wasTroubled,
       "store unreachable": () => this.sidecar.wasTroubled,
+      "store replaced": () => false,
     };
     if (!due[outcome.reason]())
       violations.push(

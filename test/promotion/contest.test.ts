@@ -6,7 +6,7 @@ const STEPS = 80;
 /** FAULT_SEED repeats one. */
 const ONE = process.env.FAULT_SEED;
 const FIRST = ONE === undefined ? 1 : Number(ONE);
-const SEEDS = ONE === undefined ? scaled(150, 5000) : 1;
+const SEEDS = ONE === undefined ? scaled(200, 5000) : 1;
 /** Enough of them to see more than one kind of defect at a time. */
 const BAD_SEEDS_MAX = 10;
 
