@@ -6,6 +6,7 @@ import {
   StandbyPhase,
   type StateEntry,
 } from "../gen/oplog/v1/standby_pb.js";
+import { parseUint64 } from "./arguments.js";
 import { EXIT_NO } from "./failures.js";
 import { humanBytes, keyText, payloadText, timeText } from "./render.js";
 import { type Session, withSession } from "./session.js";
@@ -28,12 +29,15 @@ export function stateCommand(): Command {
     .description("Show the state that a log adds up to: its hash and size or, if one is named, a key with its value.")
     .argument("<log>", "name of the log; oplogd must keep a view of it (--views)")
     .argument("[key]", "key to look up")
+    .option("--min-id <n>", "with a key: wait until the state has this entry", parseUint64)
     .addHelpText(
       "after",
       "\nExit code 3 when the key is not held. Two states at the same entry are equal if their hashes are.",
     )
-    .action((log: string, key: string | undefined, _options: object, command: Command) =>
-      withSession(command, log, (session) => (key === undefined ? summary(session, log) : lookUp(session, log, key))),
+    .action((log: string, key: string | undefined, { minId = 0n }: { minId?: bigint }, command: Command) =>
+      withSession(command, log, (session) =>
+        key === undefined ? summary(session, log) : lookUp(session, log, key, minId),
+      ),
     );
 }
 
@@ -43,8 +47,8 @@ async function summary(session: Session, log: string): Promise<void> {
   await session.print(summaryText(response));
 }
 
-async function lookUp(session: Session, log: string, key: string): Promise<void> {
-  const response = await session.client.getEntry({ log, key });
+async function lookUp(session: Session, log: string, key: string, minSequenceId: bigint): Promise<void> {
+  const response = await session.client.getEntry({ log, key, minSequenceId });
   const { entry, appliedSequenceId } = response;
   if (entry === undefined) process.exitCode = EXIT_NO;
   if (session.isJson) return session.printJson(GetEntryResponseSchema, response);

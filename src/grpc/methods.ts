@@ -54,7 +54,7 @@ export function methodsOf({ opLog, leadership, standby, admin }: Services, limit
       leadership.watchLeader(request, call),
     ),
 
-    unary(Standby.method.getEntry, "read", calls, (request) => standby.getEntry(request)),
+    unary(Standby.method.getEntry, "read", calls, (request, call) => standby.getEntry(request, call)),
     serverStream(Standby.method.scanState, "read", scans, (request, call) => standby.scanState(request, call)),
     unary(Standby.method.getStateHash, "read", calls, (request) => standby.getStateHash(request)),
     unary(Standby.method.getPromotionReadiness, "read", calls, (request) => standby.getPromotionReadiness(request)),

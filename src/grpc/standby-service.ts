@@ -12,10 +12,11 @@ import {
   ScanStateResponseSchema,
 } from "../gen/oplog/v1/standby_pb.js";
 import { ShuttingDownError } from "../oplog/errors.js";
+import { ViewBehindError } from "../oplog/log-errors.js";
 import { linkSignals } from "../oplog/timing.js";
 import type { LogView, LogViews, ScanEnd, ViewEntry } from "../standby/log-view.js";
 import type { ReadinessReader } from "../standby/readiness-reader.js";
-import type { AnsweringCall } from "./call.js";
+import type { AnsweringCall, Call } from "./call.js";
 import { renewObjectLeases, requireKey } from "./lease-renewal.js";
 import { PHASES, toReadiness } from "./readiness.js";
 import type { StreamWriter } from "./stream-writer.js";
@@ -32,14 +33,21 @@ export interface StandbyServiceParts {
 const FRAME_BYTES = 64 * 1024;
 const SCAN_BYTES_MAX = 1024 * 1024;
 const END_BYTES = 64;
+/** How long a call waits for a view that is behind what the client wants to read. */
+const BEHIND_MS_MAX = 5000;
 
 /** oplog.v1.StandbyService. Each method throws OplogError for what the client is to be told. */
 export class StandbyService {
   constructor(private readonly parts: StandbyServiceParts) {}
 
-  async getEntry({ log, key }: GetEntryRequest): Promise<MessageInitShape<typeof GetEntryResponseSchema>> {
+  async getEntry(
+    { log, key, minSequenceId }: GetEntryRequest,
+    call: Pick<Call, "signal">,
+  ): Promise<MessageInitShape<typeof GetEntryResponseSchema>> {
     const bytes = requireKey("key", Buffer.from(key));
-    const { entry, applied } = await this.parts.views.get(log).reader.get(bytes);
+    const view = this.parts.views.get(log);
+    if (minSequenceId > 0n) await this.stopping(call, (signal) => awaitEntry(view, minSequenceId, signal));
+    const { entry, applied } = await view.reader.get(bytes);
     return {
       appliedSequenceId: BigInt(applied),
       ...(entry === undefined ? {} : { entry: toEntry(entry) }),
@@ -73,17 +81,34 @@ export class StandbyService {
     return { missingKeys };
   }
 
-  async scanState({ log }: ScanStateRequest, call: AnsweringCall): Promise<void> {
-    const { views, draining } = this.parts;
-    const view = views.get(log);
+  async scanState({ log, minSequenceId }: ScanStateRequest, call: AnsweringCall): Promise<void> {
+    const view = this.parts.views.get(log);
+    await this.stopping(call, async (signal) => {
+      if (minSequenceId > 0n) await awaitEntry(view, minSequenceId, signal);
+      await scan(view, call.writer(SCAN_BYTES_MAX), signal);
+    });
+  }
+
+  /** Runs `work` until the client leaves; ShuttingDownError when the sidecar is about to stop. */
+  private async stopping(call: Pick<Call, "signal">, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const { draining } = this.parts;
     const { signal, unlink } = linkSignals(call.signal, draining);
     try {
-      await scan(view, call.writer(SCAN_BYTES_MAX), signal);
-      if (draining.aborted) throw new ShuttingDownError();
+      await work(signal);
+    } catch (error) {
+      if (!draining.aborted) throw error;
     } finally {
       unlink();
     }
+    if (draining.aborted) throw new ShuttingDownError();
   }
+}
+
+/** Throws OplogError when the view still lacks the entry after a while, or can never have it. */
+async function awaitEntry(view: LogView, id: bigint, signal: AbortSignal): Promise<void> {
+  if (await view.awaitApplied(Number(id), signal, BEHIND_MS_MAX)) return;
+  view.requireWorking();
+  throw new ViewBehindError(view.name, view.applied, id);
 }
 
 async function scan({ reader }: LogView, writer: StreamWriter, signal: AbortSignal): Promise<void> {

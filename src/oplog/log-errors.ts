@@ -122,14 +122,14 @@ export class ViewFailedError extends OplogError {
   }
 }
 
-/** Entries that have been acknowledged have not been applied yet, so that an answer could be wrong. */
+/** `wanted` has not been applied yet: an answer could be wrong, or older than what was asked for. */
 export class ViewBehindError extends OplogError {
-  constructor(log: string, applied: number, head: bigint) {
+  constructor(log: string, applied: number, wanted: bigint) {
     super(
       "UNAVAILABLE",
       "VIEW_BEHIND",
-      `the view of log "${log}" has applied ${applied}, the head is ${head}; nothing was done, try again shortly`,
-      { log, applied, head },
+      `the view of log "${log}" has applied ${applied}, and ${wanted} is needed; nothing was done, try again shortly`,
+      { log, applied, wanted },
       1000,
     );
   }

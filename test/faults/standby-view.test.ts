@@ -66,6 +66,30 @@ it("tells which logs have no view, and which keys no value", { timeout: 30_000 }
   expect(await standby.health()).toMatchObject({ status: HealthCheckResponse_ServingStatus.SERVING });
 });
 
+it("a client reads its own writes at a standby, or is told how far that is", { timeout: 60_000 }, async () => {
+  const store = { etcd: (await anEtcd()).endpoint };
+  const leader = aClientOf(await anOplogd({ store }));
+  const client = aClientOf(await anOplogd({ store, args: ["--views", LOG] }));
+  let last = 0n;
+  for (let round = 0; round < 50; round++) {
+    ({ lastSequenceId: last } = await leader.append({ log: LOG, entries: [put("mine", `${round}`)] }));
+    const { entry, appliedSequenceId } = await client.getEntry({ log: LOG, key: "mine", minSequenceId: last });
+    expect(Buffer.from(entry!.payload).toString()).toBe(`${round}`);
+    expect(appliedSequenceId).toBeGreaterThanOrEqual(last);
+  }
+  ({ lastSequenceId: last } = await leader.append({ log: LOG, entries: [put("another")] }));
+  const frames = client.scanState({ log: LOG, minSequenceId: last });
+  for await (const { frame } of frames) if (frame.case === "end") expect(frame.value.startSequenceId).toBe(last);
+  const ahead = { log: LOG, minSequenceId: last + 1n };
+  const behind = {
+    code: "UNAVAILABLE",
+    reason: "VIEW_BEHIND",
+    metadata: { applied: `${last}`, wanted: `${last + 1n}` },
+  };
+  expect(await failureOf(client.getEntry({ ...ahead, key: "mine" }))).toMatchObject(behind);
+  expect(await failureOf(client.scanState(ahead).next())).toMatchObject(behind);
+});
+
 /** Puts, removals, revocations and violations, in appends of several sizes. */
 async function appendRounds(client: OplogClient, model: Model): Promise<void> {
   for (let round = 0; round < ROUNDS; round++) {

@@ -2006,7 +2006,7 @@ export const SubscriberPhaseSchema: GenEnum<SubscriberPhase> = /*@__PURE__*/
  *   FAILED_PRECONDITION  NO_VIEW                       log
  *   FAILED_PRECONDITION  VIEW_FAILED                   log, applied
  *   FAILED_PRECONDITION  NO_OBJECT_LEASES              log
- *   UNAVAILABLE          VIEW_BEHIND                   log, applied, head; also RetryInfo
+ *   UNAVAILABLE          VIEW_BEHIND                   log, applied, wanted; also RetryInfo
  *   OUT_OF_RANGE         TRIMMED                       from, floor, newest_snapshot
  *   OUT_OF_RANGE         BEYOND_HEAD                   from, head
  *   RESOURCE_EXHAUSTED   QUEUE_FULL                    limit, received; also RetryInfo
