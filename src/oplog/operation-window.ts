@@ -9,7 +9,10 @@ export interface WindowLimits {
   /** Of the records that a take-over reads back. */
   readonly recordBytesMax: number;
   readonly writersMax: number;
-  /** A writer silent for less than this is never forgotten. */
+  /**
+   * A writer silent for less than this is never forgotten. One that has been silent for longer is forgotten only for want of
+   * room: it may come once a month, a mark costs little, and to forget it means that it may write twice.
+   */
   readonly writerIdleMsMin: number;
 }
 

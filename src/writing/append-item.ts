@@ -31,7 +31,11 @@ export interface Appended {
 
 export type AppendOutcome = { readonly appended: Appended } | { readonly error: OplogError };
 
-/** How much may wait to be written, over all logs. */
+/**
+ * How much may wait to be written, over all logs, each entry counted with STAMP_BYTES_MAX. The bytes themselves are those of
+ * requests, which have a budget of their own from their first byte on. This one bounds what comes on top: the places of the
+ * entries, the records that are made of them, and the appends of the sidecar itself.
+ */
 export class QueueBudget {
   bytes = 0;
   appends = 0;

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { expect, it } from "vitest";
 import type { OplogClient } from "../../src/client/client.js";
@@ -15,6 +16,8 @@ const PAYLOAD_BYTES = 250_000;
 /** As the README sums it up. */
 const STREAM_BYTES = 128 * 1024;
 const QUEUE_BYTES = 64 * MEBIBYTE;
+/** The appends of a record as they came, as they are stored, and on their way to etcd. */
+const RECORD_COPIES_MAX = 7;
 /** Garbage that has not been collected yet. */
 const SLACK_BYTES = 96 * MEBIBYTE;
 
@@ -49,6 +52,29 @@ it(`holds no more than promised for ${STREAMS} streams that send into a stopped 
   for (const { cancel } of streams) cancel();
   etcd.resume();
   await waitFor(async () => (await heldBytes()) === 0, { deadlineMs: 20_000, what: "all to be given back" });
+});
+
+it("holds no more than promised for the records that many logs are writing into a stopped etcd", {
+  timeout: 120_000,
+}, async () => {
+  const { oplogd, etcd, client, heldBytes } = await aSidecar();
+  const logs = Array.from({ length: 64 }, (_, index) => `held-${index}`);
+  for (const log of logs) await client.append({ log, entries: [put("first")] });
+  const before = residentBytes(oplogd);
+  etcd.pause();
+  const appends = logs.map((log) =>
+    client.append({ log, entries: [{ ...put("big"), payload: randomBytes(1_000_000) }] }, { deadlineMs: 60_000 }),
+  );
+  const settled = Promise.allSettled(appends);
+  const peak = await peakOf(oplogd, before + QUEUE_BYTES / 2, 25_000);
+  const held = await heldBytes();
+  process.stdout.write(
+    `${logs.length} logs: RssAnon ${inMiB(before)}, then at most ${inMiB(peak)}; counted ${inMiB(held)}\n`,
+  );
+  expect(held).toBeGreaterThan(QUEUE_BYTES / 2);
+  expect(peak).toBeLessThan(before + RECORD_COPIES_MAX * QUEUE_BYTES + SLACK_BYTES);
+  etcd.resume();
+  for (const each of await settled) expect(each.status).toBe("fulfilled");
 });
 
 it("reads on where it was held up, in order and to the end, when the store takes writes again", {

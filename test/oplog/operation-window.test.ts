@@ -266,6 +266,20 @@ describe("the bounds", () => {
     expect(window.resolve("new", 1n).outcome).toBe("committed");
   });
 
+  it("of writers are one of number: time alone forgets nobody", () => {
+    const window = filled(3, (index) => `w${index}`);
+    const yearsLaterMs = 1_900_000_000_000n;
+    window.startRecord(9n);
+    window.add("new", operationOf(1n, 9n, 1, yearsLaterMs));
+    window.endRecord(1);
+    for (const writerId of ["w1", "w2", "w3"]) {
+      const highest = window.highestOf(writerId);
+      expect(highest).toBeGreaterThan(0n);
+      expect(window.check(writerId, highest, CRC, 1, yearsLaterMs)).toMatchObject({ operationId: highest });
+    }
+    expect(window.marksWith(new Map()).inHead).toHaveLength(4);
+  });
+
   it("in force are those that the contract promises", () => {
     expect(WINDOW_LIMITS).toMatchObject({ operationsMax: 65_536, operationsPerWriterMax: 4096, writersMax: 1024 });
   });

@@ -51,9 +51,13 @@ export type AppendRequest = Message<"oplog.v1.AppendRequest"> & {
    * only on one AppendStream: sent by several calls at once they may arrive out of order, and an id below one that has
    * been committed is refused with ALREADY_EXISTS. The answers of the most recent operations are kept (4,096 per
    * writer, 65,536 in all, within the last 64 MiB of records), and the last answer of each writer always. An older id is
-   * refused as used, and never applied again. A log remembers 1,024 writers. Beyond that it forgets the writer that has been
-   * silent longest, if that is over an hour: what this writer sends later counts as new, and ResolveAppend answers UNKNOWN
-   * for it.
+   * refused as used, and never applied again.
+   *
+   * A log remembers the 1,024 writers that have committed last, however long ago that was. Beyond that a new writer takes the
+   * place of the one that has been silent longest, if that is over an hour as the log counts time, and is refused with
+   * TOO_MANY if not. What a forgotten writer sends counts as new, and ResolveAppend answers UNKNOWN for it. So retries are
+   * safe for an hour after the last commit of their writer whatever others do, and for ever in a log of at most 1,024
+   * writers: keep the writer id across restarts of a client, rather than draw a new one.
    *
    * @generated from field: string writer_id = 4;
    */
