@@ -14,6 +14,7 @@ import { AnswerBudget } from "./grpc/stream-writer.js";
 import { Health } from "./health.js";
 import { Logs } from "./log/logs.js";
 import { systemClock } from "./oplog/clock.js";
+import { StoreReplacedError } from "./oplog/kv-store.js";
 import { Campaigns } from "./promotion/campaigns.js";
 import { ObjectEviction } from "./standby/eviction.js";
 import { ReadinessReader } from "./standby/readiness-reader.js";
@@ -113,6 +114,14 @@ export function assemble(
       signal: cutOff,
       storeUnreachableMs,
       askLeader: leaderAsker.ask,
+      inspect: async (read) => {
+        try {
+          return await read(store);
+        } catch (error) {
+          if (!(error instanceof StoreReplacedError) || opened.anchored === undefined) throw error;
+          return opened.anchored.inspect(read);
+        }
+      },
       onFound: (log) => health.addLog(log),
       onDiverged: (log, error) => health.noteDiverged(log, error.message),
       onGone: (gone) => {

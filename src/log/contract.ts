@@ -5,6 +5,7 @@ import type { PageTurns } from "../following/page-turns.js";
 import type { ReadPage } from "../following/read-page.js";
 import type { Start } from "../following/start-position.js";
 import type { FrameSink, SubscriptionOptions } from "../following/subscription.js";
+import type { KvStore } from "../oplog/kv-store.js";
 import type { HistoryDivergedError } from "../oplog/log-errors.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import type { LogState } from "../stored/log-state.js";
@@ -75,6 +76,8 @@ export interface LogParts
   readonly pageTurns: PageTurns;
   readonly storeUnreachableMs: () => number;
   readonly askLeader: AskLeader;
+  /** Reads what is in the store, also while it is refused because it is another one than it was. */
+  readonly inspect: <T>(read: (store: KvStore) => Promise<T>) => Promise<T>;
   /** How long a cursor may be silent before the leader removes it; 0 = for ever. */
   readonly cursorExpiryMs: number;
   /** Called once for each log that is found to exist. */

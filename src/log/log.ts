@@ -150,6 +150,7 @@ export class Log implements ServedLog {
     const run = this.feedRun;
     this.feedRun = undefined;
     this.sightings.forget();
+    this.primary.forget();
     this.feed.abandon();
     this.feed = this.newFeed();
     run?.stop.abort();
@@ -216,7 +217,7 @@ export class Log implements ServedLog {
   }
 
   describeRecord(id: bigint): Promise<RecordDescription> {
-    return this.throughStore(describeRecord(this.parts.store, this.keys, id));
+    return this.throughStore(this.parts.inspect((store) => describeRecord(store, this.keys, id)));
   }
 
   async resolveAppend(writerId: string, operationId: bigint, isForwarded = false): Promise<Resolution> {

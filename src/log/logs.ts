@@ -4,6 +4,7 @@ import { DataLossError } from "../oplog/log-errors.js";
 import { sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
 import { throughStore } from "../stored/store-failures.js";
+import { forgotten } from "../writing/log-primary.js";
 import type { LogParts } from "./contract.js";
 import { Log, type LogRest } from "./log.js";
 
@@ -106,7 +107,7 @@ export class Logs {
     for (const { log } of this.open.values()) log.forget();
     for (const [name, { primary, sightings }] of this.rests) {
       sightings.forget();
-      this.rests.set(name, { primary: primary && { ...primary, held: undefined }, sightings });
+      this.rests.set(name, { primary: primary && forgotten(primary), sightings });
     }
   }
 

@@ -39,6 +39,12 @@ export class StoreReplacedRefusal extends OplogError {
 /** What has been seen of the log may not be true any more; who asks again is told. */
 export class StoreAdoptedError extends OplogError {
   constructor() {
-    super("UNAVAILABLE", "STORE_ADOPTED", "the store has been adopted as it is now; subscribe again to go on", {}, 10);
+    super(
+      "UNAVAILABLE",
+      "STORE_ADOPTED",
+      "the store has been adopted as it is now; nothing was written, try again to go on",
+      {},
+      10,
+    );
   }
 }

@@ -111,6 +111,16 @@ export class AnchoredKvStore implements KvStore {
     return this.inner.status(options);
   }
 
+  /** For reading what is in the store although it is refused: an operator wants to know before it is adopted. */
+  async inspect<T>(read: (store: KvStore) => Promise<T>): Promise<T> {
+    const candidate = this.parts.open();
+    try {
+      return await read(candidate);
+    } finally {
+      await candidate.close();
+    }
+  }
+
   /** Accepts the store as it is now. Resolves to its identity. */
   async adopt(): Promise<string> {
     const { parts } = this;

@@ -82,3 +82,8 @@ export class QueueBudget {
     return new Promise((resolve) => this.waiting.push(resolve));
   }
 }
+
+/** It had been committed before. */
+export function isDuplicate(outcome: AppendOutcome): boolean {
+  return "appended" in outcome && outcome.appended.isDuplicate;
+}

@@ -21,6 +21,7 @@ import {
   type Ending,
   endDataLoss,
   endFenced,
+  endGoneBack,
   endRuledOut,
   endStalled,
   endStoreLost,
@@ -139,6 +140,7 @@ export class Committer {
         this.position = { ...this.position, head };
         return { ...over(endFenced(this.self, verdict.primary, false)), isDurable: true };
       case "fenced":
+        if (verdict.primary.term < this.self.term) return over(endGoneBack(this.self, verdict.primary));
         return over(endFenced(this.self, verdict.primary, false));
       case "fenced, outcome lost":
         return over(endFenced(this.self, verdict.primary, mayHaveBeenApplied));

@@ -3,6 +3,7 @@ import { StoreError } from "../oplog/kv-store.js";
 import { NotPrimaryError, NotReadyError } from "../oplog/leadership-errors.js";
 import { HistoryDivergedError } from "../oplog/log-errors.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
+import { StoreAdoptedError } from "../oplog/store-errors.js";
 import { decodeHead } from "../stored/decode.js";
 import { readPrimary } from "../stored/leadership.js";
 import type { LeaderView } from "../stored/primary.js";
@@ -47,6 +48,11 @@ export interface PrimaryRest {
   readonly state: PrimaryState<LogWriter>;
   /** A term that is ours, with nothing unsettled. */
   readonly held: Claim | undefined;
+}
+
+/** What is left of it when the store has been adopted as it is. */
+export function forgotten({ identity, state }: PrimaryRest): PrimaryRest {
+  return { identity, state: next(state, { kind: "adopted" }), held: undefined };
 }
 
 export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | "onEnded"> {
@@ -128,6 +134,14 @@ export class LogPrimary {
     this.take({ kind: "draining" });
     writer?.drain();
     return isIdle ? undefined : { identity, state, held: writer?.claim ?? held };
+  }
+
+  /** The store has been adopted as it is: the log may not be as it was left. Appends that wait are refused. */
+  forget(): void {
+    this.writer?.forsake(new StoreAdoptedError());
+    this.held = undefined;
+    this.reader = undefined;
+    this.take({ kind: "adopted" });
   }
 
   /** Appends may be waiting for the term. */

@@ -13,7 +13,7 @@ import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
 import type { CommittedRun } from "../oplog/record.js";
 import { Change, sleep } from "../oplog/timing.js";
 import type { LeaderView } from "../stored/primary.js";
-import { type AppendItem, type AppendOutcome, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
+import { type AppendItem, isDuplicate, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
 import { TOO_MANY_BARRIERS } from "./barriers.js";
 import type { Claim } from "./claim.js";
 import { Committer } from "./committer.js";
@@ -220,9 +220,18 @@ export class LogWriter {
    * `by`: who is known to lead now.
    */
   retire(refusal: OplogError, by?: LeaderView): void {
+    this.retireAs(by === undefined ? { kind: "stopped", error: refusal } : { kind: "fenced", error: refusal, by });
+  }
+
+  /** The same when the log may not be as this writer left it: the next append claims it again. */
+  forsake(refusal: OplogError): void {
+    this.retireAs({ kind: "stalled", error: refusal });
+  }
+
+  private retireAs(end: WriterEnd): void {
     if (this.end !== undefined) return;
-    this.retired = by === undefined ? { kind: "stopped", error: refusal } : { kind: "fenced", error: refusal, by };
-    this.parts.onEnded(this.retired);
+    this.retired = end;
+    this.parts.onEnded(end);
     this.abandonLine();
     this.work.notify();
   }
@@ -446,8 +455,4 @@ interface Ruling {
 
 function pending(highest: bigint): Resolution {
   return { outcome: "unknown", highest, because: "the append is being written at this moment; ask again" };
-}
-
-function isDuplicate(outcome: AppendOutcome): boolean {
-  return "appended" in outcome && outcome.appended.isDuplicate;
 }

@@ -16,7 +16,7 @@ export interface Reign {
  *   any ── claimed by a candidate ──▶ preparing ── opened ──▶ leading ── stalled ──▶ ended: its candidate claims again
  *   leading ── a higher term ──▶ fenced          leading ── drained, or the log is broken ──▶ ended, for good
  *   preparing, leading, ended ── stepped down ──▶ fenced
- *   none ── a claim by append was refused ──▶ fenced
+ *   none ── a claim by append was refused ──▶ fenced          ended ── the store was adopted ──▶ none
  */
 export type Standing<W extends Reign> =
   | { readonly kind: "none" }
@@ -47,6 +47,8 @@ export type PrimaryEvent<W extends Reign> =
   | { readonly kind: "claim over"; readonly refusal: OplogError | undefined }
   | { readonly kind: "writer ended"; readonly writer: W; readonly end: WriterEnd }
   | { readonly kind: "stepped down"; readonly term: bigint; readonly refusal: OplogError }
+  /** The store has been adopted as it is: what was found out in it before holds no more. */
+  | { readonly kind: "adopted" }
   | { readonly kind: "draining" };
 
 export const UNCLAIMED = {
@@ -84,6 +86,10 @@ export function next<W extends Reign>(state: PrimaryState<W>, event: PrimaryEven
       return { ...state, standing: afterEnd(event.writer, event.end) };
     case "stepped down":
       return termOf(standing) === event.term ? { ...state, standing: { kind: "fenced", error: event.refusal } } : state;
+    case "adopted": {
+      const isBroken = standing.kind === "ended" && !state.isDraining;
+      return { ...state, heldTerm: 0n, standing: isBroken ? UNCLAIMED.standing : standing };
+    }
     case "draining":
       return { ...state, isDraining: true };
   }

@@ -43,20 +43,27 @@ export interface EndedWriter {
 /** `isOutcomeLost`: the record may have been committed, and nothing is left to tell. */
 export function endFenced({ logger, log, term }: EndedWriter, primary: LeaderView, isOutcomeLost: boolean): Ending {
   const error = new NotPrimaryError(primary.id, primary.endpoint, primary.term);
-  const because =
-    primary.term === term
-      ? "the lease of the leader has run out"
-      : primary.term < term
-        ? goneBack(term, primary)
-        : "lost the log to a higher term";
   logger.warn(
     { event: "writer_fenced", log, term: String(term), by: primary.id, byTerm: String(primary.term) },
-    `${because}; this sidecar refuses appends from now on`,
+    primary.term === term
+      ? "the lease of the leader has run out; this sidecar refuses appends from now on"
+      : "lost the log to a higher term; this sidecar refuses its appends from now on",
   );
   return {
     end: { kind: "fenced", error, by: primary },
     failure: isOutcomeLost ? unknownFor("another sidecar took the term") : always(error),
   };
+}
+
+/** The store is the same by all that it tells, and shows a lower term. Nobody leads by that. */
+export function endGoneBack({ logger, log, term }: EndedWriter, primary: LeaderView): Ending {
+  const remedy = 'If this is meant, "oplogctl adopt" at this sidecar takes it as it is now';
+  const error = new StoreReplacedRefusal(`${goneBack(term, primary)}. ${remedy}`);
+  logger.error(
+    { event: "writer_lost_store", log, term: String(term) },
+    `this sidecar writes the log no more: ${error.message}`,
+  );
+  return { end: { kind: "stalled", error }, failure: always(error) };
 }
 
 /** No term is ever lower than one that was held, unless somebody has changed the store. */

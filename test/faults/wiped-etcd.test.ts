@@ -123,6 +123,10 @@ it.each([
         const { code, reason } = await failureOf(call);
         expect({ code, reason }).toEqual({ code: "FAILED_PRECONDITION", reason: "STORE_REPLACED" });
       }
+      // What is in the store now can be looked at before it is adopted.
+      expect(await failureOf(sidecar.client.describeRecord({ log: "auto" }))).toMatchObject({
+        reason: "LOG_NOT_FOUND",
+      });
       const { blockers } = await sidecar.client.getPromotionReadiness({ log: "auto" });
       const refusal = blockers.find(({ kind }) => kind === PromotionBlockerKind.STORE_REFUSES);
       expect(refusal?.message).toMatch(TOLD);

@@ -36,6 +36,7 @@ export function logParts(store: KvStore, shape: Partial<LogParts> = {}): LogPart
     onGone: () => undefined,
     storeUnreachableMs: () => 0,
     askLeader: () => Promise.resolve(undefined),
+    inspect: (read) => read(store),
     cursorExpiryMs: 0,
     keyPrefix: PREFIX,
     cacheBytesMax: 1024 * 1024,

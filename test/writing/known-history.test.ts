@@ -1,7 +1,7 @@
-import { beforeEach, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import type { Log } from "../../src/log/log.js";
 import { aLog, appendTo, aSubscriber } from "../following/followers.js";
-import { anAppend, inTime, testClock, until, useFakeTime } from "../log/support.js";
+import { anAppend, anIdentity, appendedOf, inTime, testClock, until, useFakeTime } from "../log/support.js";
 import { RestorableKvStore } from "../support/restorable-kv-store.js";
 
 useFakeTime();
@@ -90,4 +90,52 @@ it("after the store has been adopted the sidecar claims and follows again, and e
   expect(await appendAtWitness()).toBeUndefined();
   const { sink } = aSubscriber(witness);
   await until(() => sink.covered === 13n, "13");
+});
+
+describe("after the store has been adopted, a sidecar that led the log writes on from what the store has", () => {
+  const appendAgain = async () => {
+    const append = anAppend().build();
+    await inTime(witness.append(append));
+    return appendedOf(await inTime(append.outcome)).first;
+  };
+
+  it.each([
+    ["of an earlier term", true, false, 4n],
+    ["of an earlier term, which its writer has found out", true, true, 4n],
+    ["empty", false, false, 1n],
+    ["empty, which its writer has found out", false, true, 1n],
+  ])("when it is %s", async (_, hasBackup, isFound, first) => {
+    await appendTo(aLog(store, { identity: anIdentity("first") }), anAppend().of(3));
+    const backup = await store.backup();
+    await appendTo(witness, anAppend().of(3));
+    await store.restore(hasBackup ? backup : []);
+    if (isFound) {
+      const append = anAppend().build();
+      await inTime(witness.append(append));
+      expect(await inTime(append.outcome)).toMatchObject({ error: { reason: "STORE_REPLACED" } });
+    }
+    witness.forget();
+    expect(await appendAgain()).toBe(first);
+  });
+
+  it("when it has the term, and not the entries", async () => {
+    await appendTo(witness, anAppend().of(3));
+    const backup = await store.backup();
+    await appendTo(witness, anAppend().of(3));
+    await store.restore(backup);
+    witness.forget();
+    expect(await appendAgain()).toBe(4n);
+  });
+
+  it("and appends that waited are refused, not written out of order", async () => {
+    await appendTo(witness, anAppend());
+    const writer = await inTime(witness.primary.lead());
+    const goOn = await inTime(writer.hold());
+    const waiting = anAppend().build();
+    writer.append(waiting);
+    witness.forget();
+    expect(await inTime(waiting.outcome)).toMatchObject({ error: { reason: "STORE_ADOPTED" } });
+    goOn();
+    expect(await appendAgain()).toBe(2n);
+  });
 });

@@ -47,6 +47,7 @@ const EVENTS = {
   "elected writer stalled": { kind: "writer ended", writer: elected, end: { kind: "stalled", error: stalled } },
   "stepped down": { kind: "stepped down", term: 3n, refusal: other },
   "stepped down from another term": { kind: "stepped down", term: 2n, refusal: other },
+  adopted: { kind: "adopted" },
   draining: { kind: "draining" },
 } satisfies Record<string, PrimaryEvent<Reign>>;
 
@@ -83,7 +84,7 @@ const TABLE: Record<StandingName, Partial<Record<EventName, Standing<Reign>>>> =
     "elected writer stalled": endedBy(stalled),
     "stepped down": fenced,
   },
-  ended: { won: preparing, opened, "stepped down": fenced },
+  ended: { won: preparing, opened, "stepped down": fenced, adopted: none },
   fenced: { won: preparing, opened },
 };
 
@@ -113,7 +114,7 @@ describe("by what right a sidecar writes", () => {
         expect(next(before, EVENTS[eventName]), `claiming: ${claiming}`).toEqual({
           standing,
           claiming: claimingAfter(claiming, eventName),
-          heldTerm: eventName === "claimed" || eventName === "won" ? 4n : 3n,
+          heldTerm: { claimed: 4n, won: 4n, adopted: 0n }[eventName as string] ?? 3n,
           isDraining: eventName === "draining",
         });
       }

@@ -90,7 +90,8 @@ export const AdminService: GenService<{
   /**
    * Accepts the store as it is now, after it was restored from a backup or moved. Until then every call is refused with
    * STORE_REPLACED (another cluster, or older data) or HISTORY_DIVERGED (entries that this sidecar has seen are lost). The
-   * sidecar forgets what it has seen of its logs, and builds views of another history anew. Nothing in the logs is changed.
+   * sidecar forgets what it has seen of its logs, and builds views of another history anew. Appends that wait here are refused
+   * with STORE_ADOPTED; the next one claims its log as it is now. Nothing in the logs is changed.
    * With etcd, the other sidecars find out that the store was adopted; to make one of them forget what it has seen, call
    * Adopt there too. Subscribers that have seen lost entries are still told so, one by one.
    *

@@ -2057,8 +2057,8 @@ export const OpLogService: GenService<{
    * The same, pipelined. Answers come in the order of the requests, each with its own status. A request that is refused for
    * what it holds does not end the stream. A request that waits for standbys delays the answers after it, not their writing.
    *
-   * When a request cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, NOT_READY, DATA_LOSS),
-   * nothing that was sent after it is written either. All of that is answered with STREAM_ENDED, and the stream ends. So a
+   * When a request cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, NOT_READY, DATA_LOSS,
+   * STORE_REPLACED, HISTORY_DIVERGED), nothing that was sent after it is written either. All of that is answered with STREAM_ENDED, and the stream ends. So a
    * client that sends the rest again, in order, on a new stream keeps the order.
    *
    * When the stream ends with a status that has an ErrorInfo, its metadata tell how many requests were answered (answered; 0
@@ -2154,7 +2154,8 @@ export const OpLogService: GenService<{
   /**
    * Tells to which history an entry belongs: its record, without the entries in it. Two logs in which an entry has the same
    * chain are the same up to there, so a few of these calls find the last entry that two histories have in common
-   * ("oplogctl where-parted" does so). Changes nothing.
+   * ("oplogctl where-parted" does so). Changes nothing. Answers also while all other calls are refused with STORE_REPLACED:
+   * then of what is in the store now, so that an operator can look before Adopt.
    *
    * Errors: INVALID_ARGUMENT, LOG_NOT_FOUND, BEYOND_HEAD, STORE_UNREACHABLE; TRIMMED if the record is no longer kept;
    * DATA_LOSS if it is damaged or missing.
