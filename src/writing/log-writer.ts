@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import type { Codec } from "../gen/oplog/store/v1/store_pb.js";
-import { QueueFullError } from "../oplog/append-errors.js";
 import type { Clock } from "../oplog/clock.js";
 import { type OplogError, ShuttingDownError } from "../oplog/errors.js";
 import type { LogKeys } from "../oplog/keys.js";
@@ -13,12 +12,14 @@ import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
 import type { CommittedRun } from "../oplog/record.js";
 import { Change, sleep } from "../oplog/timing.js";
 import type { LeaderView } from "../stored/primary.js";
-import { type AppendItem, isDuplicate, QUEUE_RETRY_MS, type QueueBudget } from "./append-item.js";
-import { TOO_MANY_BARRIERS } from "./barriers.js";
+import { type AppendItem, isDuplicate, type QueueBudget } from "./append-item.js";
+import { AppendLine } from "./append-line.js";
 import type { Claim } from "./claim.js";
 import { Committer } from "./committer.js";
+import { answerAll, type Ruling, ruleOut } from "./ruling.js";
 import { type Question, Rulings } from "./rulings.js";
-import { costOf, type RecordLimits, type Sealed, type SealedRecord, seal } from "./seal.js";
+import { type RecordLimits, type Sealed, type SealedRecord, seal } from "./seal.js";
+import { settleAll } from "./settle.js";
 import { type Failure, unknownFor, type WriterEnd } from "./writer-end.js";
 
 export interface WriterSettings {
@@ -55,8 +56,7 @@ const ANSWER_MS_MAX = 2000;
  * somebody has ruled out operations: then it is sealed again without them, under another nonce.
  */
 export class LogWriter {
-  private line: AppendItem[] = [];
-  private lineBytes = 0;
+  private readonly line: AppendLine;
   private inFlight: Sealed | undefined;
   private readonly committer: Committer;
   private readonly rulings = new Rulings();
@@ -72,6 +72,7 @@ export class LogWriter {
   private ended: WriterEnd | undefined;
 
   constructor(private readonly parts: WriterParts) {
+    this.line = new AppendLine(parts.budget);
     this.committer = new Committer({ ...parts, writeDeadlineMs: parts.settings.writeDeadlineMs });
   }
 
@@ -105,7 +106,7 @@ export class LogWriter {
   get status(): { queuedAppends: number; queuedBytes: number; stalledSinceMs: number | undefined } {
     return {
       queuedAppends: this.line.length,
-      queuedBytes: this.lineBytes,
+      queuedBytes: this.line.bytes,
       stalledSinceMs: this.committer.stalledSinceMs,
     };
   }
@@ -134,7 +135,7 @@ export class LogWriter {
 
   private hasUnsettled(writerId: string, operationId: bigint): boolean {
     const isIt = (item: AppendItem) => item.operationId === operationId && item.writerId === writerId;
-    return this.line.some(isIt) || (this.inFlight?.settlements.some(({ item }) => isIt(item)) ?? false);
+    return this.line.waiting.some(isIt) || (this.inFlight?.settlements.some(({ item }) => isIt(item)) ?? false);
   }
 
   /** Everything that was accepted is settled. */
@@ -143,12 +144,12 @@ export class LogWriter {
   }
 
   hasRoomFor(item: AppendItem): boolean {
-    return this.parts.budget.hasRoomFor(costOf(item));
+    return this.line.hasRoomFor(item);
   }
 
   /** Resolves once something has left the queue. */
   roomMade(): Promise<void> {
-    return this.parts.budget.released();
+    return this.line.roomMade();
   }
 
   /**
@@ -175,15 +176,7 @@ export class LogWriter {
   /** Queues the append or throws. What is queued is settled, always. */
   append(item: AppendItem): void {
     this.requireOpen();
-    const { budget } = this.parts;
-    const cost = costOf(item);
-    if (!budget.hasRoomFor(cost)) {
-      throw budget.appends < budget.appendsMax
-        ? new QueueFullError("bytes", cost, budget.bytesMax, QUEUE_RETRY_MS)
-        : new QueueFullError("appends", 1, budget.appendsMax, QUEUE_RETRY_MS);
-    }
-    this.account(item);
-    this.line.push(item);
+    this.line.join(item);
     this.work.notify();
   }
 
@@ -193,20 +186,13 @@ export class LogWriter {
    */
   appendFirst(item: AppendItem): void {
     this.requireOpen();
-    this.account(item);
-    this.line.unshift(item);
+    this.line.joinFirst(item);
     this.work.notify();
   }
 
   private requireOpen(): void {
     if (this.end !== undefined) throw this.end.error;
     if (this.draining !== undefined) throw this.draining;
-  }
-
-  private account(item: AppendItem): void {
-    const cost = costOf(item);
-    this.parts.budget.take(cost);
-    this.lineBytes += cost;
   }
 
   /** No further appends; `run` ends once all that are queued have been settled. */
@@ -290,7 +276,7 @@ export class LogWriter {
       const failure = written.kind === "over" && !written.isDurable ? written.ending.failure : undefined;
       if (record !== undefined && failure === undefined) this.publish(record);
       this.settleInFlight(failure);
-      if (written.kind === "durable") this.answer(questions, ruling.refused);
+      if (written.kind === "durable") answerAll(questions, ruling, this.parts.window);
       return;
     }
   }
@@ -303,38 +289,17 @@ export class LogWriter {
     return this.inFlight?.settlements.some(({ outcome }) => isDuplicate(outcome)) ?? false;
   }
 
-  /** Notes what is asked about as ruled out; `barriers`: what is to be put, if anything. */
   private ruleOut(questions: readonly Question[]): Ruling {
     const { window, clock } = this.parts;
     const { barriers, head } = this.committer;
-    const refused = new Set<Question>();
-    let hasNew = false;
-    if (questions.length > 0) barriers.prune((writer) => window.highestOf(writer));
-    for (const question of questions) {
-      const { writerId, operationId } = question;
-      if (operationId <= window.highestOf(writerId)) continue;
-      const ruling = barriers.add(writerId, operationId, clock.wallMs(), Number(head.timestampMs));
-      if (ruling === "changed") hasNew = true;
-      else if (ruling === "refused") refused.add(question);
-    }
-    return { barriers: hasNew ? barriers.encode() : undefined, refused };
-  }
-
-  private answer(questions: readonly Question[], refused: ReadonlySet<Question>): void {
-    for (const question of questions) {
-      const { writerId, operationId, settle } = question;
-      const answer = this.parts.window.resolve(writerId, operationId);
-      const isUnruled = answer.outcome === "not committed" && refused.has(question);
-      settle(isUnruled ? { outcome: "unknown", highest: answer.highest, because: TOO_MANY_BARRIERS } : answer);
-    }
+    return ruleOut(questions, barriers, window, clock.wallMs(), Number(head.timestampMs));
   }
 
   private takeFromLine(): void {
-    const sealed = this.seal(this.line);
+    const sealed = this.seal(this.line.waiting);
     this.noteClock();
     this.inFlight = sealed;
-    this.line.splice(0, sealed.settlements.length);
-    for (const { item } of sealed.settlements) this.lineBytes -= costOf(item);
+    this.line.advance(sealed.settlements.length);
   }
 
   /** The entry before is ahead of the clock here by more than clocks differ: one of the two is wrong. */
@@ -386,43 +351,24 @@ export class LogWriter {
   private settleInFlight(failure: Failure | undefined): void {
     if (this.inFlight === undefined) return;
     const { settlements, record } = this.inFlight;
-    const { budget, observer, keys } = this.parts;
-    let appends = 0;
-    let entries = 0;
-    let bytes = 0;
-    // Without a record it is the duplicates that could not be confirmed; after a loss of data nothing is sure.
-    const isInDoubt = record === undefined || this.ended?.kind === "data loss";
-    for (const { item, outcome } of settlements) {
-      budget.give(costOf(item));
-      const isOfRecord = record !== undefined && "appended" in outcome && outcome.appended.last >= record.first;
-      if (failure !== undefined && (isOfRecord || (isInDoubt && isDuplicate(outcome)))) {
-        const isSure = isOfRecord || this.ended?.kind === "fenced";
-        const error = isSure ? failure(item) : unknownFor("the log could not be confirmed")(item);
-        observer.refused(keys.log, error.reason);
-        item.settle({ error });
-      } else {
-        if ("error" in outcome) observer.refused(keys.log, outcome.error.reason);
-        else if (!outcome.appended.isDuplicate) {
-          appends++;
-          entries += item.entries.count;
-          bytes += item.entries.costBytes;
-        }
-        item.settle(outcome);
-      }
-    }
+    const { observer, keys } = this.parts;
+    for (const { item } of settlements) this.line.giveBack(item);
+    const { kind } = this.ended ?? {};
+    const done = settleAll(
+      settlements,
+      { record, failure, isFenced: kind === "fenced", isLost: kind === "data loss" },
+      (reason) => observer.refused(keys.log, reason),
+    );
     this.inFlight = undefined;
     if (this.holders > 0) this.work.notify();
-    observer.appended(keys.log, appends, entries, bytes);
+    observer.appended(keys.log, done.appends, done.entries, done.bytes);
   }
 
   private abandonLine(): void {
-    const { budget, observer, keys } = this.parts;
-    const line = this.line;
-    this.line = [];
-    this.lineBytes = 0;
+    const { observer, keys } = this.parts;
     const { error } = this.end ?? this.stopped;
-    for (const item of line) {
-      budget.give(costOf(item));
+    for (const item of this.line.abandon()) {
+      this.line.giveBack(item);
       observer.refused(keys.log, error.reason);
       item.settle({ error });
     }
@@ -445,12 +391,6 @@ export class LogWriter {
     nonce.writeBigUInt64BE(++this.records, 8);
     return nonce;
   }
-}
-
-interface Ruling {
-  readonly barriers: Uint8Array | undefined;
-  /** There was no room to rule these out. */
-  readonly refused: ReadonlySet<Question>;
 }
 
 function pending(highest: bigint): Resolution {
