@@ -94,10 +94,11 @@ async function requireStored(
     const stored = pair === undefined ? 0n : decodeHead(pair).lastSequenceId;
     const head = stored > feed.head ? stored : feed.head;
     if (id <= head) return;
-    if (chain === "" || pair === undefined || attempt > HEAD_READS_MAX) throw new BeyondHeadError(id + 1n, head);
+    if (chain === "" || attempt > HEAD_READS_MAX) throw new BeyondHeadError(id + 1n, head);
     // A subscriber that holds the chain of an entry has received it, so it was there. The head may be moving: read again.
     if (await isNewestHead(store, keys, pair)) {
-      throw new HistoryDivergedError(keys.log, id, chain, `none, since it ends at ${stored}`);
+      const end = pair === undefined ? "there is no such log" : `it ends at ${stored}`;
+      throw new HistoryDivergedError(keys.log, id, chain, `none, since ${end}`);
     }
   }
 }

@@ -57,10 +57,10 @@ async function readHeadOrigin(store: KvStore, keys: LogKeys, id: bigint): Promis
   return head?.lastSequenceId === id ? { term: head.term, chain: chainOf(head.recordNonce) } : UNKNOWN_ORIGIN;
 }
 
-/** Whether the head that was read is the newest: a read alone may be answered from the past (etcd #20418). */
-export async function isNewestHead(store: KvStore, keys: LogKeys, { modRevision }: KeyValue): Promise<boolean> {
+/** Whether the head that was read, or none, is the newest: a read alone may be answered from the past (etcd #20418). */
+export async function isNewestHead(store: KvStore, keys: LogKeys, head: KeyValue | undefined): Promise<boolean> {
   const { succeeded } = await store.txn({
-    compares: [{ key: keys.head, modRevision }],
+    compares: [{ key: keys.head, modRevision: head?.modRevision ?? 0n }],
     // Without a write it could be answered from the past too.
     writes: [{ kind: "delete", key: keys.nothing }],
   });

@@ -156,5 +156,15 @@ it.each([
 
     for (const { client } of [a, b]) await client.adopt();
     await waitFor(async () => (await a.readyz()).startsWith("200"), { what: "/readyz after the adoption" });
+    // The logs begin anew, and so do the views: at whoever led them before, and by candidates that come again.
+    expect(await a.client.append({ log: "auto", entries: [put("new")] })).toMatchObject({ firstSequenceId: 1n });
+    const isRebuilt = () =>
+      b.client.getStateHash({ log: "elected" }).then(
+        ({ appliedSequenceId }) => appliedSequenceId === 0n,
+        () => false,
+      );
+    await waitFor(isRebuilt, { what: "the view to be built anew" });
+    await stand(b.client, "again").hears("leading");
+    expect(await b.client.append({ log: "elected", entries: [put("new")] })).toMatchObject({ firstSequenceId: 1n });
   },
 );

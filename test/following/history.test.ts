@@ -114,6 +114,16 @@ describe("a subscriber that hands back a chain", () => {
     });
   });
 
+  it("of a log that is gone is refused, and does not wait for another one", async () => {
+    await append(3);
+    const lost = await originOf(3n);
+    await store.restore([]);
+    expect(await errorOf(resumed(4n, lost))).toMatchObject({
+      reason: "HISTORY_DIVERGED",
+      facts: { sequence_id: 3n, yours: lost.chain, current: "none, since there is no such log" },
+    });
+  });
+
   it("of an entry in the backup continues behind it", async () => {
     await fork(5);
     const subscriber = resumed(3n, await originOf(2n));
