@@ -39,7 +39,7 @@ export class ContiguityError extends Error {
 /**
  * Subscribes and resumes. Batches continue one another across breaks, or it throws ContiguityError. Errors that another
  * attempt cannot mend (see isTransient) are thrown; all others are told as "broken" and tried again, without end, with a
- * back-off that starts anew once a frame has come. A consumer that does not want to wait leaves the loop.
+ * back-off that starts anew once a frame has come. So is STORE_REPLACED once a frame has come. A consumer that does not want to wait leaves the loop.
  */
 export async function* follow(
   subscribe: Subscribe,
@@ -62,7 +62,10 @@ export async function* follow(
       error = new OplogRpcError({ code: "UNAVAILABLE", message: "the sidecar ended the stream" });
     } catch (caught) {
       if (signal.aborted) return;
-      if (!(caught instanceof OplogRpcError) || !isTransient(caught)) throw caught;
+      if (!(caught instanceof OplogRpcError)) throw caught;
+      // A store that is refused may be the right one again, or be adopted: what has been received tells then whether it fits.
+      const mayBeAdopted = hadConnected && caught.reason === "STORE_REPLACED";
+      if (!isTransient(caught) && !mayBeAdopted) throw caught;
       error = caught;
     }
     const retryInMs = backOffMs(attempts, error.retryAfterMs);

@@ -99,6 +99,15 @@ describe("follow", () => {
     await expect(take(script([batch(1n, 1n), trimmed]), { log: "l" }, 2)).rejects.toBe(trimmed);
   });
 
+  it("tells that the store is refused, and goes on once it is not; at the start it throws", async () => {
+    const refused = new OplogRpcError({ code: "FAILED_PRECONDITION", reason: "STORE_REPLACED", message: "adopt it" });
+    const sidecar = script([batch(1n, 3n), broken], [refused], [batch(4n, 4n)]);
+    const events = await take(sidecar, { log: "l" }, 4);
+    expect(events.map((event) => event.case)).toEqual(["batch", "broken", "broken", "batch"]);
+    expect(events[2]).toMatchObject({ value: { error: { reason: "STORE_REPLACED" } } });
+    await expect(take(script([refused]), { log: "l" }, 1)).rejects.toThrow("adopt it");
+  });
+
   it("tells whether it was ever connected, and backs off further each time", async () => {
     const sidecar = script([broken], [broken], [batch(1n, 1n), broken], [batch(2n, 2n)]);
 
