@@ -10,7 +10,7 @@ const LOG = "slow";
 const TTL_MS = 3_000;
 /** Longer than a third of the TTL: a leader that does not wait for such answers loses its lease within one. */
 const ANSWER_MS = 1_200;
-const SLOW_MS = 3 * TTL_MS;
+const SLOW_MS = 2 * TTL_MS;
 
 it("a leader leads on while each answer of etcd takes long, and stops before its lease ends", async () => {
   const etcd = await anEtcd();
