@@ -1,24 +1,12 @@
 import { OplogError, ShuttingDownError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import { NotPrimaryError, NotReadyError } from "../oplog/leadership-errors.js";
-import { HistoryDivergedError } from "../oplog/log-errors.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
 import { StoreAdoptedError } from "../oplog/store-errors.js";
-import { decodeHead } from "../stored/decode.js";
 import { readPrimary } from "../stored/leadership.js";
 import type { LeaderView } from "../stored/primary.js";
-import { toOplogError } from "../stored/store-failures.js";
-import {
-  type CandidateIdentity,
-  type Claim,
-  claimElectedTerm,
-  claimTerm,
-  confirmClaim,
-  type Ground,
-  type Identity,
-  type Turn,
-} from "./claim.js";
-import { type EntrySeen, requireKnownHistory, requireUpTo } from "./known-history.js";
+import { type CandidateIdentity, type Claim, confirmClaim, type Ground, type Identity, type Turn } from "./claim.js";
+import { Claimant, type HistorySightings } from "./claimant.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
 import {
   courseOf,
@@ -30,14 +18,10 @@ import {
   roleOf,
   UNCLAIMED,
 } from "./primary-state.js";
-import { WindowReader } from "./window-restore.js";
 
 /** Told of what comes to be known of the log, and of who leads it. */
-export interface PrimarySightings {
+export interface PrimarySightings extends HistorySightings {
   noteLog(logId: Uint8Array, head: bigint): void;
-  noteDiverged(error: HistoryDivergedError): void;
-  /** The last entry of which this process can tell whether the store still has it. */
-  lastSeen(): EntrySeen | undefined;
   /** `isVacant`: if it is known whether the leader is gone. */
   noteLeader(primary: LeaderView, isVacant?: boolean): void;
 }
@@ -87,17 +71,15 @@ export class LogPrimary {
   /** The newest claim by append, and the newest other one. */
   private claimRun: Promise<LogWriter> | undefined;
   private outrightRun: Promise<unknown> | undefined;
-  /** What has been read for a term that may come. */
-  private reader: WindowReader | undefined;
+  private readonly claimant: Claimant;
   /** Who leads is being asked. */
   private refusal: Promise<never> | undefined;
-  /** Why the newest claim failed, and none has succeeded since. */
-  private claimFailure: string | undefined;
   /** Of writers that have not ended, that of an earlier term among them. */
   private readonly running = new Set<Promise<void>>();
 
   constructor(private readonly parts: LogPrimaryParts) {
     const { rest } = parts;
+    this.claimant = new Claimant(parts);
     this.identity = rest?.identity ?? parts.identity;
     this.state = rest?.state ?? UNCLAIMED;
     this.held = rest?.held;
@@ -140,7 +122,7 @@ export class LogPrimary {
   forget(): void {
     this.writer?.forsake(new StoreAdoptedError());
     this.held = undefined;
-    this.reader = undefined;
+    this.claimant.coolDown();
     this.take({ kind: "adopted" });
   }
 
@@ -207,10 +189,9 @@ export class LogPrimary {
     candidacy: CandidateIdentity,
     turn: Turn,
   ): Promise<Claim | undefined> {
-    const { store, keys } = this.parts;
     const identity = this.identityOf(candidate);
     return this.force(async () => {
-      const claim = await this.claimKnown(() => claimElectedTerm(store, keys, identity, candidacy, turn));
+      const claim = await this.claimant.claimElected(identity, candidacy, turn);
       if (claim === undefined) return undefined;
       this.supersede(this.writer, identity, claim.term);
       this.noteClaim(identity, claim);
@@ -220,16 +201,13 @@ export class LogPrimary {
   }
 
   /** Reads beforehand most of what `open` would have to read: to be called shortly before. Rejects with StoreError. */
-  async warmUp(): Promise<void> {
-    const { pair } = await this.parts.store.get(this.parts.keys.head);
-    if (pair === undefined) return;
-    this.reader ??= this.newReader();
-    await this.reader.read(decodeHead(pair));
+  warmUp(): Promise<void> {
+    return this.claimant.warmUp();
   }
 
   /** Nothing is going to be opened: forgets what `warmUp` has read. */
   coolDown(): void {
-    this.reader = undefined;
+    this.claimant.coolDown();
   }
 
   /**
@@ -244,9 +222,7 @@ export class LogPrimary {
 
   /** Leads under a term that `claimElected` has taken. `ended` resolves when its writer has. */
   async open(claim: Claim): Promise<{ readonly writer: LogWriter; readonly ended: Promise<void> }> {
-    const { reader } = this;
-    this.reader = undefined;
-    const window = await this.telling(() => (reader ?? this.newReader()).read(claim.head));
+    const window = await this.claimant.warmWindow(claim);
     if (this.state.isDraining) throw new ShuttingDownError();
     if (!this.isPreparingFor(claim)) {
       throw new NotPrimaryError(this.identity.id, this.identity.endpoint, this.state.heldTerm);
@@ -306,10 +282,6 @@ export class LogPrimary {
   /** A writer of this sidecar finds out at once what the store would tell it. */
   private supersede(writer: LogWriter | undefined, { id, endpoint }: Identity, term: bigint): void {
     writer?.retire(new NotPrimaryError(id, endpoint, term), { id, endpoint, term });
-  }
-
-  private newReader(): WindowReader {
-    return new WindowReader(this.parts.store, this.parts.keys, this.parts.clock);
   }
 
   private newWriter(claim: Claim, window: OperationWindow): LogWriter {
@@ -376,13 +348,12 @@ export class LogPrimary {
 
   /** Claims the next term and starts its writer, which then leads; changes nothing if it fails. */
   private async openWriter(identity: Identity, ground: Ground): Promise<LogWriter> {
-    const { store, keys, logger } = this.parts;
-    const startedMs = this.parts.clock.monotonicMs();
+    const { keys, logger, clock } = this.parts;
+    const startedMs = clock.monotonicMs();
     try {
-      const claim = await this.claimKnown(() => claimTerm(store, keys, identity, ground));
+      const claim = await this.claimant.claim(identity, ground);
       this.noteClaim(identity, claim);
-      this.claimFailure = undefined;
-      const window = await this.telling(() => this.newReader().read(claim.head));
+      const window = await this.claimant.window(claim);
       const writer = this.newWriter(claim, window);
       this.start(writer);
       logger.info(
@@ -391,41 +362,8 @@ export class LogPrimary {
       );
       return writer;
     } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
-      this.noteClaimFailed(error);
-      const failedMs = Math.round(this.parts.clock.monotonicMs() - startedMs);
-      throw toOplogError(error, Math.max(failedMs, this.parts.storeUnreachableMs()), "nothing was written");
+      throw this.claimant.refusalOf(error, startedMs);
     }
-  }
-
-  /** Claims nothing, and writes nothing, where the store has lost what this process has seen of the log. */
-  private async claimKnown<C extends Claim | undefined>(claim: () => Promise<C>): Promise<C> {
-    const { store, keys, sightings } = this.parts;
-    const seen = sightings.lastSeen();
-    return this.telling(async () => {
-      await requireKnownHistory(store, keys, seen);
-      const claimed = await claim();
-      if (claimed !== undefined) requireUpTo(keys, claimed.head, seen);
-      return claimed;
-    });
-  }
-
-  /** That the store has another history concerns the whole sidecar. */
-  private async telling<T>(read: () => Promise<T>): Promise<T> {
-    try {
-      return await read();
-    } catch (error) {
-      if (error instanceof HistoryDivergedError) this.parts.sightings.noteDiverged(error);
-      throw error;
-    }
-  }
-
-  /** Each append may try: one line when it begins, and when the reason changes. */
-  private noteClaimFailed({ message }: StoreError): void {
-    if (this.claimFailure === message) return;
-    this.claimFailure = message;
-    const facts = { event: "claim_failed", log: this.parts.keys.log, error: message };
-    this.parts.logger.warn(facts, "could not claim the log; each append tries again");
   }
 
   private start(writer: LogWriter): Promise<void> {
