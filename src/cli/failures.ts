@@ -146,6 +146,8 @@ function advice(error: OplogRpcError, context: FailureContext | undefined): stri
       return ["A view that has stopped begins anew when oplogd is restarted; its log tells why it stopped."];
     case "EXPECTED_SEQUENCE_MISMATCH":
       return [`Nothing was written. To append after the present head: --expect ${metadata.head}`];
+    case "LOG_DELETED":
+      return ["A log that is made by that name is another one: start again without what is left of this one."];
     case "TRIMMED":
       return [`Start at the first entry that is left: --from ${metadata.floor}`];
     case "BEYOND_HEAD":

@@ -21,7 +21,8 @@ async function logs(session: Session): Promise<void> {
     } else if (page.logs.length > 0) {
       await session.print(table(["LOG", "HEAD", "TERM", "LOG ID"], page.logs.map(row)).join("\n"));
     }
-    for (const { log, problem } of page.logs) {
+    for (const { log, problem, deleting, logId } of page.logs) {
+      if (deleting) session.note(`log "${log}" is being deleted: ${deletionAdvice(log, logId)}`);
       if (problem !== "") session.note(`log "${log}" is damaged: ${keyText(problem)}`);
     }
     if (page.problem !== "") session.note(keyText(page.problem));
@@ -29,6 +30,11 @@ async function logs(session: Session): Promise<void> {
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
   if (count === 0) session.note("no log yet; the first append makes one");
+}
+
+/** What to do about a log that is being deleted. */
+export function deletionAdvice(log: string, logId: Uint8Array): string {
+  return `if that was interrupted, \`oplogctl delete-log ${log} ${Buffer.from(logId).toString("hex")}\` completes it`;
 }
 
 function row(summary: LogSummary): string[] {

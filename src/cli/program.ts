@@ -7,6 +7,7 @@ import { parseDurationMs, parseTarget } from "./arguments.js";
 import { campaignCommand } from "./campaign.js";
 import { backupCommand, verifyCommand } from "./data-directory.js";
 import { deleteCursorCommand } from "./delete-cursor.js";
+import { deleteLogCommand } from "./delete-log.js";
 import { handOverCommand, resignCommand } from "./hand-over.js";
 import { leaderCommand } from "./leader.js";
 import { logsCommand } from "./logs.js";
@@ -77,6 +78,7 @@ export function buildProgram(isJson = false): Command {
     wherePartedCommand(),
     adoptCommand(),
     deleteCursorCommand(),
+    deleteLogCommand(),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;

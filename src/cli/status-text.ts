@@ -9,6 +9,7 @@ import {
   type SubscriberStatus,
 } from "../gen/oplog/v1/oplog_pb.js";
 import { StandbyPhase } from "../gen/oplog/v1/standby_pb.js";
+import { deletionAdvice } from "./logs.js";
 import { humanBytes, humanDuration, keyText, table } from "./render.js";
 
 const LABEL_WIDTH = 12;
@@ -80,6 +81,7 @@ function logLines(log: LogStatus, nowMs: number): string[] {
     const stalled = writer.stalledSince ? `, STALLED for ${since(writer.stalledSince, nowMs)}` : "";
     lines.push(labelled("writer", `${writer.queuedAppends} appends queued (${bytes})${stalled}`));
   }
+  if (log.deleting) lines.push(labelled("DELETING", `it can be used no more; ${deletionAdvice(log.log, log.logId)}`));
   for (const problem of log.problems) lines.push(labelled("DAMAGED", keyText(problem)));
   if (log.observedAt) lines.push(labelled("observed", `${since(log.observedAt, nowMs)} ago`));
   lines.push(...section("subscribers", SUBSCRIBER_HEADER, log.subscribers.map(subscriberRow)));

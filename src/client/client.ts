@@ -4,6 +4,8 @@ import {
   type AdoptResponse,
   type DeleteCursorRequestSchema,
   type DeleteCursorResponse,
+  type DeleteLogRequestSchema,
+  type DeleteLogResponse,
 } from "../gen/oplog/v1/admin_pb.js";
 import {
   type ClaimTermRequestSchema,
@@ -203,6 +205,11 @@ export class OplogClient {
     options?: UnaryOptions,
   ): Promise<DeleteCursorResponse> {
     return unary(this.calls, AdminService.method.deleteCursor, request, this.withDeadline(options));
+  }
+
+  /** It goes on when the deadline has passed; the same call again completes what was interrupted. */
+  deleteLog(request: Request<typeof DeleteLogRequestSchema>, options?: UnaryOptions): Promise<DeleteLogResponse> {
+    return unary(this.calls, AdminService.method.deleteLog, request, this.withDeadline(options));
   }
 
   /** The bare AppendStream call; appender() is easier to use. */

@@ -1,6 +1,6 @@
 import type { Clock } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
-import { type KvStore, StoreError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
+import { type KvStore, StoreError, StoreUnreachableError, type WatchEvent, WatchLostError } from "../oplog/kv-store.js";
 import type { Logger } from "../oplog/logger.js";
 import { Backoff, linkSignals, sleep } from "../oplog/timing.js";
 import { type CursorsRead, readCursors } from "../stored/cursors.js";
@@ -11,6 +11,8 @@ export interface CursorTailParts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly pollMs: number;
+  /** Answers from before this revision are of no use. */
+  readonly sinceRevision: bigint;
   /** All of them, at one revision. */
   readonly onRead: (read: CursorsRead) => void;
   readonly onChanged: (events: readonly WatchEvent[]) => void;
@@ -99,6 +101,9 @@ export class CursorTail {
 
   private async read(signal: AbortSignal): Promise<CursorsRead> {
     const read = await readCursors(this.parts.store, this.parts.keys);
+    if (read.revision < this.parts.sinceRevision) {
+      throw new StoreUnreachableError("the store answers reads from the past");
+    }
     if (!signal.aborted) this.parts.onRead(read);
     return read;
   }

@@ -4,11 +4,12 @@ import type { Clock } from "../oplog/clock.js";
 import { OplogError, TooManyError } from "../oplog/errors.js";
 import { wholeRange } from "../oplog/kv-pages.js";
 import type { Compare, KeyValue, TxnResult, Write } from "../oplog/kv-store.js";
-import { CursorDamagedError, CursorNotFoundError, LogNotFoundError } from "../oplog/log-errors.js";
+import { CursorDamagedError, CursorNotFoundError } from "../oplog/log-errors.js";
 import { chainOf } from "../oplog/record.js";
 import { CURSORS_MAX, openCursor, type StoredCursor, storedCursorKey } from "../stored/cursors.js";
-import { decodeHead } from "../stored/decode.js";
-import { decodeFloor, isNewestHead } from "../stored/history.js";
+import { fenceOf, requireHead } from "../stored/deletion.js";
+import { decodeFloor } from "../stored/history.js";
+import { isNewestHead } from "../stored/newest-head.js";
 import { AppliedHistory, type AppliedHistoryParts } from "./applied-history.js";
 import { type CursorUpdate, completeUpdate, moveCursor } from "./cursor-rules.js";
 
@@ -72,7 +73,7 @@ export class CursorWriter {
     const key = storedCursorKey(keys, consumer);
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const [head, { pair }] = await Promise.all([store.get(keys.head), store.get(key)]);
-      if (head.pair === undefined) throw new LogNotFoundError(keys.log);
+      requireHead(keys, head.pair);
       if (pair === undefined) throw new CursorNotFoundError(keys.log, consumer);
       const { succeeded } = await store.txn({
         compares: [{ key, modRevision: pair.modRevision }],
@@ -108,8 +109,9 @@ export class CursorWriter {
         store.get(keys.floor),
         store.get(key),
       ]);
-      if (headRead.pair === undefined) throw new LogNotFoundError(keys.log);
-      const head = decodeHead(headRead.pair);
+      const head = requireHead(keys, headRead.pair);
+      // Then it may be of another log of this name, that has come since the head was read.
+      if (cursorRead.pair !== undefined && cursorRead.pair.modRevision > headRead.revision) continue;
       const isAhead = calls.some(({ update }) => update.appliedChain !== "" && update.applied > head.lastSequenceId);
       // An entry that was seen is told to be lost, so this must not be an answer from the past.
       if (isAhead && !(await isNewestHead(store, keys, headRead.pair))) continue;
@@ -132,8 +134,8 @@ export class CursorWriter {
         const written = await (cursorRead.pair !== undefined
           ? store.txn({ compares: [compare], writes: [put] })
           : attempt === 0
-            ? this.make(compare, put)
-            : this.makeInTurn(compare, put));
+            ? this.make(head.logId, compare, put)
+            : this.makeInTurn(head.logId, compare, put));
         if (!written.succeeded) continue;
         if (this.written.size >= CURSORS_MAX) this.written.clear();
         this.written.set(consumer, written.revision);
@@ -189,23 +191,23 @@ export class CursorWriter {
    * One more cursor, if there is room. Each transaction that makes a cursor compares and puts `cursorsMade`, so the count,
    * which is taken after that key was read, still holds.
    */
-  private async make(compare: Compare, put: Write): Promise<TxnResult> {
+  private async make(logId: Uint8Array, compare: Compare, put: Write): Promise<TxnResult> {
     const { store, keys } = this.parts;
-    const { pair } = await store.get(keys.cursorsMade);
+    const [{ pair }, fence] = await Promise.all([store.get(keys.cursorsMade), fenceOf(store, keys, logId)]);
     const { pairs } = await wholeRange(store, { from: keys.cursorsFrom, to: keys.cursorsTo, keysOnly: true });
     if (pairs.length >= CURSORS_MAX) {
       const what = `cursors of log "${keys.log}" (DeleteCursor removes one, --cursor-expiry those that are silent)`;
       throw new TooManyError(what, CURSORS_MAX);
     }
     return store.txn({
-      compares: [compare, { key: keys.cursorsMade, modRevision: pair?.modRevision ?? 0n }],
+      compares: [compare, { key: keys.cursorsMade, modRevision: pair?.modRevision ?? 0n }, fence.compare],
       writes: [put, { kind: "put", key: keys.cursorsMade, value: NOTHING }],
     });
   }
 
   /** One at a time: several at once would fail each other's compare. */
-  private makeInTurn(compare: Compare, put: Write): Promise<TxnResult> {
-    const made = this.making.then(() => this.make(compare, put));
+  private makeInTurn(logId: Uint8Array, compare: Compare, put: Write): Promise<TxnResult> {
+    const made = this.making.then(() => this.make(logId, compare, put));
     this.making = made.catch(() => undefined);
     return made;
   }

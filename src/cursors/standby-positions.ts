@@ -65,6 +65,7 @@ export class StandbyPositions {
   private highest: Record<StandbyDemand["position"], bigint[]> = { received: [], applied: [] };
   private readonly levels = new Map<string, Level>();
   private waiting = 0;
+  private sinceRevision = 0n;
   private isDraining = false;
   private tail: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
   private idle: Timer | undefined;
@@ -95,9 +96,20 @@ export class StandbyPositions {
     return this.waiting === 0;
   }
 
+  /**
+   * A term has been claimed here: only what the store tells as of this revision, or later, counts. What was known may be of
+   * cursors of a deleted log of the same name.
+   */
+  renew(revision: bigint): void {
+    this.sinceRevision = revision;
+    if (this.tail === undefined) return;
+    void this.stop();
+    if (this.waiting > 0) this.follow();
+  }
+
   /** A position that has become durable through this sidecar. */
   note(stored: StoredCursor): void {
-    if (this.tail === undefined) return;
+    if (this.tail === undefined || stored.modRevision < this.sinceRevision) return;
     this.remember(stored);
     this.release();
   }
@@ -160,6 +172,7 @@ export class StandbyPositions {
     const stop = new AbortController();
     const tail = new CursorTail({
       ...this.parts,
+      sinceRevision: this.sinceRevision,
       onRead: (read) => this.take(read),
       onChanged: (events) => this.apply(events),
     });

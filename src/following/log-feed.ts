@@ -12,13 +12,14 @@ import {
   type WatchEvent,
   WatchLostError,
 } from "../oplog/kv-store.js";
-import { DataLossError, HistoryDivergedError, LogReplacedError, TrimmedError } from "../oplog/log-errors.js";
+import { DataLossError, HistoryDivergedError, LogDeletedError, TrimmedError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import type { ReplicationObserver } from "../oplog/observer.js";
 import { type CommittedRun, chainOf, isOtherChain } from "../oplog/record.js";
 import { StoreAdoptedError, StoreLostError } from "../oplog/store-errors.js";
 import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { isLogGone, isSameLog, requireStillThere, requireUsable } from "../stored/deletion.js";
 import {
   decodeFloor,
   HoleWatch,
@@ -29,9 +30,10 @@ import {
   readHistory,
   requireContinued,
 } from "../stored/history.js";
+import { requireNewestHead } from "../stored/newest-head.js";
 import { claimantOf, type LeaderView, NOBODY } from "../stored/primary.js";
-import { replacementOf } from "../stored/store-probe.js";
 import { FeedCache, type FramedRun } from "./feed-cache.js";
+import { HeadWentBackError, realCauseOf } from "./misfit.js";
 
 export interface FeedParts {
   readonly store: KvStore;
@@ -51,17 +53,6 @@ export interface FeedParts {
 
 const RETRY_FIRST_MS = 20;
 const RETRY_MAX_MS = 1000;
-
-/** It may be an answer from the past. */
-class HeadWentBackError extends DataLossError {
-  constructor(
-    log: string,
-    seen: bigint,
-    readonly head: bigint,
-  ) {
-    super(log, head + 1n, `the head went back from ${seen} to ${head}`);
-  }
-}
 
 /**
  * The tail of one log for all of its subscribers: one watch, and the newest runs in memory.
@@ -90,6 +81,8 @@ export class LogFeed {
   gap: { readonly first: bigint; readonly last: bigint } | undefined;
   private readonly cache: FeedCache;
   private headChain = "";
+  /** That `head` is of before the first reading. */
+  private writtenLogId: Uint8Array | undefined;
   private isSynced = false;
   private confirmedMs = 0;
   private broughtMs = 0;
@@ -108,6 +101,11 @@ export class LogFeed {
     return this.isSynced;
   }
 
+  /** It has ended because the log that it followed is no more. */
+  get isOfGoneLog(): boolean {
+    return isLogGone(this.broken);
+  }
+
   /** How long ago the store was last asked for the head and answered. What the watch brings may be of any age. */
   get headAgeMs(): number {
     return Math.round(this.parts.clock.monotonicMs() - this.confirmedMs);
@@ -124,7 +122,16 @@ export class LogFeed {
   }
 
   /** What this process has written itself. */
-  publish(run: CommittedRun): void {
+  publish(run: CommittedRun, logId: Uint8Array): void {
+    if (!isSameLog(this.logId ?? this.writtenLogId ?? logId, logId)) {
+      if (this.logId !== undefined) {
+        this.resync();
+        return;
+      }
+      this.forgetWritten();
+    }
+    if (this.isSynced) this.logId ??= logId;
+    else this.writtenLogId = logId;
     if (this.isSynced && run.first <= this.last + 1n) {
       try {
         this.accept(run);
@@ -160,18 +167,16 @@ export class LogFeed {
 
   /** Follows the log until the signal aborts, through every break of the store. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, store } = this.parts;
+    const { store, keys, clock } = this.parts;
     const backoff = new Backoff(clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     while (!signal.aborted && this.broken === undefined) {
       try {
         await this.follow(signal, backoff);
       } catch (error) {
         if (signal.aborted) return;
-        // What does not fit what was seen may be of another store, and then says nothing of the log.
-        const isMisfit = error instanceof LogReplacedError || error instanceof DataLossError;
-        const replaced = isMisfit ? await replacementOf(store) : undefined;
+        const cause = await realCauseOf(store, keys, this.logId, error);
         if (signal.aborted) return;
-        this.noteFailure(replaced ?? error);
+        this.noteFailure(cause);
         if (this.broken !== undefined) return;
         await this.retry.waitAtMost(clock, backoff.delayMs(), this.retry.version, signal);
       }
@@ -227,6 +232,7 @@ export class LogFeed {
     const askedMs = this.parts.clock.monotonicMs();
     const [term, floor, head] = await Promise.all([store.get(keys.term), store.get(keys.floor), store.get(keys.head)]);
     this.refusal = undefined;
+    await this.requireLog(head);
     this.noteHead(head, lastBefore);
     this.confirmedMs = askedMs;
     this.noteClaim(decodeTerm(term.pair));
@@ -281,7 +287,7 @@ export class LogFeed {
         this.accept(run);
         this.change.notify();
       }
-      if (this.head > this.last) throw await holeAt(store, keys, this.last + 1n, this.head + 1n);
+      if (this.head > this.last) throw await holeAt(store, keys, this.last + 1n, this.head + 1n, this.logId);
     } catch (error) {
       if (!(error instanceof TrimmedError)) throw error;
       // Nobody can read what has been trimmed; subscribers that wanted it find out from the floor.
@@ -321,6 +327,7 @@ export class LogFeed {
       let head: GetResult;
       try {
         const [headRead, floor] = await Promise.all([store.get(keys.head), store.get(keys.floor)]);
+        await this.requireLog(headRead);
         head = headRead;
         this.noteFloor(decodeFloor(floor.pair).sequenceId);
       } catch (error) {
@@ -341,6 +348,24 @@ export class LogFeed {
     }
   }
 
+  /** What was seen of a log, or written to it here, says nothing of the next one of its name. */
+  private async requireLog({ pair }: GetResult): Promise<void> {
+    const { store, keys } = this.parts;
+    if (this.logId !== undefined) {
+      if (pair === undefined) await requireStillThere(store, keys, this.logId);
+    } else if (this.writtenLogId !== undefined) {
+      if (pair !== undefined && isSameLog(decodeHead(pair).logId, this.writtenLogId)) return;
+      await requireNewestHead(store, keys, pair);
+      this.forgetWritten();
+    }
+  }
+
+  private forgetWritten(): void {
+    this.head = 0n;
+    this.headChain = "";
+    this.writtenLogId = undefined;
+  }
+
   /** `lastBefore`: what had been seen before the head was asked for. A head below it means that the store went back. */
   private noteHead({ pair }: GetResult, lastBefore: bigint): void {
     const { keys } = this.parts;
@@ -350,9 +375,7 @@ export class LogFeed {
       return;
     }
     const head = decodeHead(pair);
-    if (this.logId !== undefined && Buffer.compare(this.logId, head.logId) !== 0) {
-      throw new LogReplacedError(hex(this.logId), hex(head.logId));
-    }
+    requireUsable(keys, head, this.logId);
     this.logId = head.logId;
     if (head.lastSequenceId < lastBefore) {
       throw new HeadWentBackError(keys.log, lastBefore, head.lastSequenceId);
@@ -390,7 +413,7 @@ export class LogFeed {
 
   private noteFailure(error: unknown): void {
     const { keys, logger, observer } = this.parts;
-    if (error instanceof LogReplacedError || error instanceof HistoryDivergedError) {
+    if (isLogGone(error) || error instanceof HistoryDivergedError) {
       this.breakFor(error);
     } else if (error instanceof DataLossError) {
       this.noteHole(error);
@@ -425,14 +448,13 @@ export class LogFeed {
   private breakFor(error: OplogError): void {
     if (error instanceof HistoryDivergedError) this.parts.onDiverged(error);
     this.broken = error;
-    this.parts.logger.error(
+    const isDeleted = error instanceof LogDeletedError;
+    // Whoever waits for the next log of this name finds it so again and again.
+    const level = !isDeleted ? "error" : this.logId === undefined ? "debug" : "warn";
+    this.parts.logger[level](
       { event: "log_broken", log: this.parts.keys.log, last: String(this.last), err: error },
       error.message,
     );
     this.change.notify();
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString("hex");
 }

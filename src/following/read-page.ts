@@ -1,9 +1,9 @@
 import { runFrom } from "../oplog/batch-frame.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
-import { BeyondHeadError, LogNotFoundError, TrimmedError } from "../oplog/log-errors.js";
+import { BeyondHeadError, TrimmedError } from "../oplog/log-errors.js";
 import { entryOffsets } from "../oplog/record.js";
-import { decodeHead } from "../stored/decode.js";
+import { requireHead } from "../stored/deletion.js";
 import { readFloor, readHistory } from "../stored/history.js";
 
 export interface ReadPage {
@@ -23,8 +23,7 @@ export async function readPage(
   bytesMax: number,
 ): Promise<ReadPage> {
   const [headRead, { sequenceId: floor }] = await Promise.all([store.get(keys.head), readFloor(store, keys)]);
-  if (headRead.pair === undefined) throw new LogNotFoundError(keys.log);
-  const { lastSequenceId: head, logId } = decodeHead(headRead.pair);
+  const { lastSequenceId: head, logId } = requireHead(keys, headRead.pair);
   if (from !== 0n && from < floor) throw new TrimmedError(from, floor);
   if (from > head + 1n) throw new BeyondHeadError(from, head);
 

@@ -11,7 +11,9 @@ import {
 import { chainOf, isOtherChain, type Origin, UNKNOWN_ORIGIN } from "../oplog/record.js";
 import { readCursor } from "../stored/cursors.js";
 import { decodeHead } from "../stored/decode.js";
-import { isNewestHead, readFloor, readHeader, readOrigin } from "../stored/history.js";
+import { hex, isSameLog, requireStillThere } from "../stored/deletion.js";
+import { readFloor, readHeader, readOrigin } from "../stored/history.js";
+import { isNewestHead } from "../stored/newest-head.js";
 import type { LogFeed } from "./log-feed.js";
 
 export type Start =
@@ -52,9 +54,11 @@ export async function resolveStart(store: KvStore, keys: LogKeys, feed: LogFeed,
   }
 }
 
-export function requireLogId(feed: LogFeed, expected: Uint8Array): void {
-  if (expected.length === 0 || feed.logId === undefined || Buffer.compare(feed.logId, expected) === 0) return;
-  throw new LogReplacedError(Buffer.from(expected).toString("hex"), Buffer.from(feed.logId).toString("hex"));
+/** A log that has never been is waited for, and so is one that the store has lost; one that was deleted never comes back. */
+export async function requireLogId(store: KvStore, keys: LogKeys, feed: LogFeed, expected: Uint8Array): Promise<void> {
+  if (expected.length === 0) return;
+  if (feed.logId === undefined) await requireStillThere(store, keys, expected);
+  else if (!isSameLog(feed.logId, expected)) throw new LogReplacedError(hex(expected), hex(feed.logId));
 }
 
 async function requireReadable(

@@ -189,7 +189,7 @@ export class Subscription {
       try {
         await this.sendPages(turn, signal);
         if (this.next > feed.last || feed.find(this.next) !== undefined) return;
-        if (this.next === from) throw await holeAt(store, keys, from, feed.head + 1n);
+        if (this.next === from) throw await holeAt(store, keys, from, feed.head + 1n, feed.logId);
       } catch (error) {
         if (error instanceof TrimmedError) {
           const floor = BigInt(error.facts.floor ?? 0);
@@ -198,6 +198,7 @@ export class Subscription {
         const isPassing = error instanceof DataLossError && !hole.isLasting(this.next);
         if (error instanceof StoreDataLossError) throw new StoreLostError(error.message);
         if (!isPassing && !(error instanceof StoreError)) throw error;
+        if (isPassing && feed.broken !== undefined) throw feed.broken;
       } finally {
         turn.end();
       }

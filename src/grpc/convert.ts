@@ -278,6 +278,7 @@ export function toLogStatus(log: Log, state: LogState, queueBytesMax: number, vi
       ...state.damagedCursors.slice(0, ITEMS_MAX).map(({ consumer, problem }) => ({ consumer, problem })),
     ],
     problems: [...state.problems],
+    deleting: state.isDeleting,
     subscribersLeftOut: Math.max(0, log.subscriptions.size - ITEMS_MAX),
     cursorsLeftOut:
       Math.max(0, state.cursors.length - ITEMS_MAX) + Math.max(0, state.damagedCursors.length - ITEMS_MAX),

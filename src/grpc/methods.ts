@@ -62,5 +62,6 @@ export function methodsOf({ opLog, leadership, standby, admin }: Services, limit
 
     unary(Admin.method.adopt, "operate", calls, (request) => admin.adopt(request)),
     unary(Admin.method.deleteCursor, "operate", calls, (request) => admin.deleteCursor(request)),
+    unary(Admin.method.deleteLog, "operate", calls, (request) => admin.deleteLog(request)),
   ];
 }

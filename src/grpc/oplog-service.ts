@@ -217,7 +217,11 @@ export class OpLogService {
     const limit = pageSize === 0 ? PAGE_SIZE_DEFAULT : requireWithin("page_size", pageSize, 1, PAGE_SIZE_MAX, "logs");
     const { logs, last, foreign, isLast } = await this.parts.logs.list(pageToken, limit);
     return {
-      logs: logs.map(({ log, logId, head, term, problem }) => ({ log, logId, headSequenceId: head, term, problem })),
+      logs: logs.map(({ head, isDeleting, ...summary }) => ({
+        ...summary,
+        headSequenceId: head,
+        deleting: isDeleting,
+      })),
       nextPageToken: isLast ? "" : (last ?? ""),
       problem:
         foreign === undefined

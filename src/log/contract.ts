@@ -55,6 +55,9 @@ export interface ServedLog {
 
   deleteCursor(consumer: string): Promise<void>;
 
+  /** `logId`: of the log that is meant. Of one that is gone already that is no error. */
+  delete(logId: Uint8Array): Promise<void>;
+
   /** Read from the store. While the store is away: what was seen last, or "unknown", as a missing log may exist by now. */
   observe(): Promise<LogState | "missing" | "unknown">;
 }

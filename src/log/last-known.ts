@@ -1,3 +1,4 @@
+import { isSameLog } from "../stored/deletion.js";
 import type { Leadership } from "../stored/leadership.js";
 import type { LogState } from "../stored/log-state.js";
 import { claimantOf, type LeaderView, NOBODY } from "../stored/primary.js";
@@ -8,7 +9,8 @@ import type { EntrySeen } from "../writing/known-history.js";
  * refused. A status tells this while the store is away. Head, floor and term only ever rise.
  */
 export class LastKnown {
-  private logId: Uint8Array | undefined;
+  /** Undefined: it has not been seen. */
+  logId: Uint8Array | undefined;
   private head = 0n;
   private floor = 1n;
   private term = 0n;
@@ -34,17 +36,17 @@ export class LastKnown {
   }
 
   noteLog(logId: Uint8Array, head: bigint, floor = 1n): void {
-    if (this.logId !== undefined && Buffer.compare(this.logId, logId) !== 0) this.forget();
+    if (this.logId !== undefined && !isSameLog(this.logId, logId)) this.forget();
     this.logId = logId;
     this.noteHead(head);
     if (floor > this.floor) this.floor = floor;
   }
 
-  noteEntry(id: bigint, chain: string): void {
+  noteEntry({ logId, id, chain }: EntrySeen): void {
+    // The writer of a log that was deleted may be told late.
+    if (this.logId === undefined || !isSameLog(this.logId, logId)) return;
     this.noteHead(id);
-    const { logId, newest } = this;
-    if (logId !== undefined && chain !== "" && (newest === undefined || id >= newest.id))
-      this.newest = { logId, id, chain };
+    if (chain !== "" && (this.newest === undefined || id >= this.newest.id)) this.newest = { logId, id, chain };
   }
 
   /** The highest entry whose chain is known. It proves later that the store still has the same history. */
@@ -87,6 +89,7 @@ export class LastKnown {
       leaseLeftMs: undefined,
       cursors: reading?.cursors ?? [],
       damagedCursors: reading?.damagedCursors ?? [],
+      isDeleting: reading?.isDeleting ?? false,
       problems: [],
       observedWallMs: reading?.observedWallMs,
     };

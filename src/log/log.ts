@@ -13,6 +13,7 @@ import { StoreDataLossError, StoreError } from "../oplog/kv-store.js";
 import type { Resolution } from "../oplog/operation-window.js";
 import { StoreLostError, StoreUnavailableError } from "../oplog/store-errors.js";
 import { readCandidates } from "../stored/candidates.js";
+import { isSameLog, readDeletion } from "../stored/deletion.js";
 import { watchLeadership } from "../stored/leader-watch.js";
 import { type Leadership, readLeadership, readPrimary } from "../stored/leadership.js";
 import { type LogState, readLogState } from "../stored/log-state.js";
@@ -20,6 +21,7 @@ import type { LeaderView } from "../stored/primary.js";
 import { describeRecord, type RecordDescription } from "../stored/record-description.js";
 import { throughStore, toOplogError } from "../stored/store-failures.js";
 import type { AppendItem } from "../writing/append-item.js";
+import { deleteLog } from "../writing/delete-log.js";
 import { LogPrimary, type PrimaryRest } from "../writing/log-primary.js";
 import type { LogWriter } from "../writing/log-writer.js";
 import { StoreResolver } from "../writing/resolve.js";
@@ -78,7 +80,10 @@ export class Log implements ServedLog {
       ...parts,
       keys: this.keys,
       sightings: {
-        noteLog: (logId, head) => this.sightings.noteLog(logId, head),
+        noteClaim: ({ head, headRevision }) => {
+          this.sightings.noteLog(head.logId, head.lastSequenceId);
+          this.standbys.renew(headRevision);
+        },
         noteLeader: (primary, isVacant) => this.sightings.noteLeader(primary, isVacant),
         noteDiverged: (error) => this.parts.onDiverged(name, error),
         lastSeen: () => {
@@ -86,9 +91,9 @@ export class Log implements ServedLog {
           return this.sightings.lastSeen;
         },
       },
-      onCommitted: (run) => {
-        this.sightings.noteEntry(run.last, run.chain);
-        this.feed.publish(run);
+      onCommitted: (run, logId) => {
+        this.sightings.noteEntry({ logId, id: run.last, chain: run.chain });
+        this.feed.publish(run, logId);
       },
       onLeading: (isLeading) => {
         if (isLeading) this.noteFound();
@@ -147,13 +152,10 @@ export class Log implements ServedLog {
 
   /** What has been seen of the log is no longer valid. Each follower finds out whether its own entries are concerned. */
   forget(): void {
-    const run = this.feedRun;
-    this.feedRun = undefined;
     this.sightings.forget();
     this.primary.forget();
     this.feed.abandon();
-    this.feed = this.newFeed();
-    run?.stop.abort();
+    this.replaceFeed();
   }
 
   /** Makes the feed read the store again at once. */
@@ -179,7 +181,7 @@ export class Log implements ServedLog {
       await this.awaitReady(feed, signal);
       if (signal.aborted) return;
       if (feed.logId !== undefined) this.noteFound();
-      requireLogId(feed, logId);
+      await this.throughStore(requireLogId(store, this.keys, feed, logId));
       const next = await this.throughStore(resolveStart(store, this.keys, feed, start));
       const parts = { store, keys: this.keys, feed, clock, observer, sink, pageTurns };
       const subscription = new Subscription(parts, options, next);
@@ -235,10 +237,27 @@ export class Log implements ServedLog {
     return this.throughStore(this.cursors.delete(consumer), "the cursor may have been deleted or not: delete it again");
   }
 
+  async delete(logId: Uint8Array): Promise<void> {
+    const { store, signal } = this.parts;
+    const release = this.retain();
+    try {
+      const deleting = deleteLog(store, this.keys, logId, signal);
+      await this.throughStore(deleting, "the log may be deleted in part, or be gone: delete it again");
+      this.noteDeleted(logId);
+    } finally {
+      release();
+      // Who follows is told at once, also where it was only begun.
+      this.feed.resync();
+    }
+  }
+
   async observe(): Promise<LogState | "missing" | "unknown"> {
     try {
       const state = await readLogState(this.parts.store, this.keys, this.parts.clock);
-      if (state === "missing") return state;
+      if (state === "missing") {
+        await this.noteMissing();
+        return state;
+      }
       this.noteFound();
       if (state.problems.length === 0) this.sightings.noteReading(state);
       return state;
@@ -307,10 +326,24 @@ export class Log implements ServedLog {
   }
 
   private noteFeed(): void {
-    const { logId, head, floor, last, lastChain } = this.feed;
-    if (logId === undefined) return;
+    const { logId, head, floor, last, lastChain, isOfGoneLog } = this.feed;
+    if (logId === undefined || isOfGoneLog) return;
     this.sightings.noteLog(logId, head, floor);
-    this.sightings.noteEntry(last, lastChain);
+    this.sightings.noteEntry({ logId, id: last, chain: lastChain });
+  }
+
+  private async noteMissing(): Promise<void> {
+    const deletion = await readDeletion(this.parts.store, this.keys);
+    if (deletion?.isOver) this.noteDeleted(deletion.logId);
+  }
+
+  /** What is known of the log says nothing of one that may come by its name. */
+  private noteDeleted(logId: Uint8Array): void {
+    const { logId: seen } = this.sightings;
+    // Another one has come meanwhile.
+    if (seen !== undefined && !isSameLog(seen, logId)) return;
+    this.sightings.forget();
+    this.primary.logDeleted(logId);
   }
 
   private noteFound(): void {
@@ -338,6 +371,11 @@ export class Log implements ServedLog {
 
   private acquireFeed(): LogFeed {
     this.feedIdle?.cancel();
+    // Somebody who is slow to take what came before it broke must not keep it for all others.
+    if (this.feed.broken !== undefined) {
+      this.noteFeed();
+      this.replaceFeed();
+    }
     this.feedUsers++;
     if (this.feedRun === undefined) {
       const stop = new AbortController();
@@ -351,6 +389,13 @@ export class Log implements ServedLog {
     // A broken feed is not kept: the next subscriber looks at the store afresh.
     const idleMs = this.feed.broken === undefined ? FEED_IDLE_MS : 0;
     this.feedIdle = this.parts.clock.setTimer(idleMs, () => void this.stopFeed(), true);
+  }
+
+  /** Who follows keeps the old one. */
+  private replaceFeed(): void {
+    this.feedRun?.stop.abort();
+    this.feedRun = undefined;
+    this.feed = this.newFeed();
   }
 
   private async stopFeed(): Promise<void> {

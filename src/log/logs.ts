@@ -3,6 +3,7 @@ import { LogKeys, logListing, requireLogName, storeAnchorKey } from "../oplog/ke
 import { DataLossError } from "../oplog/log-errors.js";
 import { sleep } from "../oplog/timing.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { isBeingDeleted } from "../stored/deletion.js";
 import { throughStore } from "../stored/store-failures.js";
 import { forgotten } from "../writing/log-primary.js";
 import type { LogParts } from "./contract.js";
@@ -15,6 +16,7 @@ export interface LogSummary {
   readonly term: bigint;
   /** What of it is damaged in the store; empty = nothing is. */
   readonly problem: string;
+  readonly isDeleting: boolean;
 }
 
 export interface LogList {
@@ -183,6 +185,7 @@ export class Logs {
       head: stored?.lastSequenceId ?? 0n,
       term: current?.term ?? 0n,
       problem: problems.join("; "),
+      isDeleting: stored !== undefined && isBeingDeleted(stored, current),
     };
   }
 

@@ -80,7 +80,7 @@ export class NotOfferedError extends OplogError {
 }
 
 export class ShuttingDownError extends OplogError {
-  constructor() {
-    super("UNAVAILABLE", "SHUTTING_DOWN", "this sidecar is shutting down; nothing was written");
+  constructor(consequence = "nothing was written") {
+    super("UNAVAILABLE", "SHUTTING_DOWN", `this sidecar is shutting down; ${consequence}`);
   }
 }

@@ -24,6 +24,17 @@ export class LogReplacedError extends OplogError {
   }
 }
 
+export class LogDeletedError extends OplogError {
+  /** `logId`: in hex. */
+  constructor(log: string, logId: string, state: "is being deleted" | "was deleted") {
+    const remedy =
+      state === "was deleted"
+        ? "a log that is made by that name is another one"
+        : `nothing was read or written. If that was interrupted, DeleteLog with log_id ${logId} completes it`;
+    super("FAILED_PRECONDITION", "LOG_DELETED", `log "${log}" ${state}; ${remedy}`, { log, log_id: logId });
+  }
+}
+
 /** The store has another history than the one that was seen or handed back. `yours`, `current`: chains, in hex. */
 export class HistoryDivergedError extends OplogError {
   constructor(log: string, sequenceId: bigint, yours: string, current: string) {

@@ -115,6 +115,7 @@ export class Bid {
       const { term } = leadership;
       notices.looked();
       this.vacancy.note(leadership);
+      this.candidacy.requireNotDeleted(leadership);
       if (term !== undefined && term.token !== 0n) throw new LeadershipByTokenError(log.name, term.token, term.owner);
       if (stands) await this.candidacy.heed(leadership);
       // One that has failed would win, be of no use, and win again.
@@ -155,6 +156,7 @@ export class Bid {
     this.isHolding = true;
     life.take({ kind: "won" });
     try {
+      this.candidacy.requireSameLog(won);
       const claim = await this.handshake.won(won, prepared);
       if (claim === undefined) return;
       const caughtUpMs = clock.monotonicMs();

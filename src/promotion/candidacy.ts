@@ -10,7 +10,9 @@ import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { CandidateExistsError } from "../oplog/leadership-errors.js";
+import { LogDeletedError, LogReplacedError } from "../oplog/log-errors.js";
 import { openCandidate } from "../stored/candidates.js";
+import { deletedIn, hex, isSameLog, readLogId } from "../stored/deletion.js";
 import type { Leadership } from "../stored/leadership.js";
 import type { Claim, Turn } from "../writing/claim.js";
 import type { HeldTerm } from "./held-term.js";
@@ -31,6 +33,8 @@ export class Candidacy {
   /** Of the announcement that it has prepared for. */
   private warmForRevision = 0n;
   private hasEntered = false;
+  /** Of the log that it stands for. Undefined: there has been none, and it stands for whatever comes. */
+  private logId: Uint8Array | undefined;
   /** Whose entry is in the way, when its lease ends at the latest unless it is renewed, and how often it was. */
   private namesake: { readonly nonce: Uint8Array; endsMs: number; renewals: number } | undefined;
 
@@ -53,6 +57,7 @@ export class Candidacy {
     const { store, log, nonce, warmForRevision: preparedForRevision } = this;
     const { id, endpoint } = this.candidate;
     const key = log.keys.candidate(id);
+    this.logId ??= await readLogId(store, log.keys);
     const { pair } = await store.get(key);
     const opened = pair && openCandidate(pair, log.keys.candidatesFrom);
     const current = opened !== undefined && "problem" in opened ? undefined : opened;
@@ -81,6 +86,19 @@ export class Candidacy {
     if (!isForUs || successorRevision === this.warmForRevision) return;
     const isWarm = await unlessStoreFails(() => this.log.primary.warmUp().then(() => true), false);
     if (isWarm) this.warmForRevision = successorRevision;
+  }
+
+  /** The candidate has the state of a log that is gone; to lead the next one of its name, it enters again. */
+  requireNotDeleted({ term }: Leadership): void {
+    const deleted = deletedIn(term);
+    if (deleted === undefined || this.logId === undefined || !isSameLog(deleted, this.logId)) return;
+    throw new LogDeletedError(this.log.name, hex(deleted), "was deleted");
+  }
+
+  /** The same where the deletion has not been seen, because the next log has come already. */
+  requireSameLog({ head: { logId } }: Claim): void {
+    if (this.logId === undefined || isSameLog(logId, this.logId)) return;
+    throw new LogReplacedError(hex(this.logId), hex(logId));
   }
 
   /** Undefined: it is not its turn. */

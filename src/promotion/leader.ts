@@ -2,8 +2,10 @@ import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import type { KvStore } from "../oplog/kv-store.js";
 import { HandOverRunningError, NotPrimaryError } from "../oplog/leadership-errors.js";
+import { LogDeletedError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { settledOrAborted } from "../oplog/timing.js";
+import { deletedIn } from "../stored/deletion.js";
 import { awaitChange } from "../stored/leader-watch.js";
 import { primaryIn } from "../stored/leadership.js";
 import { type LeaderView, NOBODY } from "../stored/primary.js";
@@ -104,11 +106,11 @@ export class Leader {
     }
   }
 
-  private noteTaken(primary: LeaderView): void {
+  private noteTaken(primary: LeaderView, because?: string): void {
     const isPlanned = this.handingOverTo !== undefined && primary.id === this.handingOverTo;
     const { term } = this.claim;
     const isBack = primary.term < term;
-    const message = isBack ? goneBack(term, primary) : `"${primary.id}" leads term ${primary.term}`;
+    const message = because ?? (isBack ? goneBack(term, primary) : takenBy(primary));
     const instead = isBack ? this.instead : primary;
     this.end({ kind: "taken", reason: isPlanned ? "handed over" : "fenced", message }, instead);
   }
@@ -128,7 +130,8 @@ export class Leader {
     if (leadership === undefined) return;
     const primary = primaryIn(leadership);
     const isTaken = leadership.termRevision !== claim.termRevision || leadership.leader !== undefined;
-    if (isTaken) this.noteTaken(primary);
+    const isDeleted = deletedIn(leadership.term) !== undefined;
+    if (isTaken) this.noteTaken(primary, isDeleted ? `log "${log.name}" was deleted` : undefined);
     else this.end({ kind: "vacated" }, primary);
   }
 
@@ -146,9 +149,14 @@ export class Leader {
     if (end === undefined || end.kind === "stalled") life.take({ kind: "stalled" });
     else if (end.kind === "data loss") throw end.error;
     else if (end.kind === "stopped") life.take({ kind: "stopped", why: end.error.message });
+    else if (end.error instanceof LogDeletedError) this.noteTaken(end.by ?? this.instead, end.error.message);
     else if (end.by === undefined || end.by.term === this.claim.term) life.take({ kind: "vacated" });
     else this.noteTaken(end.by);
   }
+}
+
+function takenBy({ id, term }: LeaderView): string {
+  return id === "" ? `term ${term} has been taken, and nobody leads it` : `"${id}" leads term ${term}`;
 }
 
 function refusal({ id, endpoint, term }: LeaderView): NotPrimaryError {

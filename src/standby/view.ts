@@ -3,11 +3,18 @@ import type { FeedView } from "../log/contract.js";
 import type { Log } from "../log/log.js";
 import type { Clock } from "../oplog/clock.js";
 import { OplogError, ShuttingDownError } from "../oplog/errors.js";
-import { HistoryDivergedError, LogReplacedError, TermDivergedError, ViewFailedError } from "../oplog/log-errors.js";
+import {
+  HistoryDivergedError,
+  LogDeletedError,
+  LogReplacedError,
+  TermDivergedError,
+  ViewFailedError,
+} from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { StoreReplacedRefusal } from "../oplog/store-errors.js";
 import { Backoff, Change, linkSignals, sleep } from "../oplog/timing.js";
 import { WireError, WireReader } from "../oplog/wire.js";
+import { isLogGone } from "../stored/deletion.js";
 import { ApplyRate } from "./apply-rate.js";
 import { type Divergence, HashComparison } from "./hash-comparison.js";
 import type { LifeState, Phase, Sight } from "./life-cycle.js";
@@ -66,6 +73,8 @@ export class View implements LogView {
   private readonly change = new Change();
   /** Ends the waiting before the next attempt. */
   private readonly retry = new Change();
+  /** It has stopped because its log was deleted; another one may have come by the same name. */
+  isOfGoneLog = false;
   private log: Log | undefined;
   private isReached = false;
   private headSeen = 0n;
@@ -235,7 +244,9 @@ export class View implements LogView {
         await this.follow(signal);
       } catch (error) {
         if (error instanceof ShuttingDownError || signal.aborted) return;
-        if (!isPassing(error)) return this.fail(error);
+        // Of a log that is being deleted nothing is shown: the next one is waited for.
+        const isNext = error instanceof LogDeletedError && this.state.applied === 0;
+        if (!isPassing(error) && !isNext) return this.fail(error);
         if (this.state.applied > before) backoff.reset();
         this.noteInterrupted(error);
         await this.retry.waitAtMost(clock, backoff.delayMs(), this.retry.version, signal);
@@ -303,6 +314,7 @@ export class View implements LogView {
 
   private fail(error: unknown): void {
     const because = isExplained(error) ? error.message : "an internal error, which the log of the sidecar tells";
+    this.isOfGoneLog = isLogGone(error);
     this.life.take({ kind: "failed", because, isOtherHistory: isOfOtherHistory(error) });
     this.change.notify();
     const facts = { event: "view_failed", log: this.name, applied: String(this.state.applied), err: error };

@@ -4,6 +4,9 @@ import { Change } from "../oplog/timing.js";
 import type { LogViews } from "./log-view.js";
 import { View, type ViewParts } from "./view.js";
 
+/** Between looks whether a log that was deleted is gone, so that the view of what comes by its name can begin. */
+const GONE_MS = 1000;
+
 /** The views that this sidecar was told to keep. */
 export class Views implements LogViews {
   private readonly byLog: Map<string, View>;
@@ -46,7 +49,8 @@ export class Views implements LogViews {
       const begun = this.rebuilding.version;
       await view.run(signal);
       if (view.phase !== "failed") return;
-      await this.rebuilding.wait(begun, signal);
+      if (view.isOfGoneLog) await this.rebuilding.waitAtMost(this.parts.clock, GONE_MS, begun, signal);
+      else await this.rebuilding.wait(begun, signal);
       if (signal.aborted) return;
       view = new View(this.parts, log);
       this.byLog.set(log, view);

@@ -16,6 +16,7 @@ import {
   UNKNOWN_ORIGIN,
 } from "../oplog/record.js";
 import { decodeHead, decodeState } from "./decode.js";
+import { requireStillThere } from "./deletion.js";
 
 const HOLE_MS_MIN = 3000;
 const HOLE_READS_MIN = 3;
@@ -57,16 +58,6 @@ async function readHeadOrigin(store: KvStore, keys: LogKeys, id: bigint): Promis
   return head?.lastSequenceId === id ? { term: head.term, chain: chainOf(head.recordNonce) } : UNKNOWN_ORIGIN;
 }
 
-/** Whether the head that was read, or none, is the newest: a read alone may be answered from the past (etcd #20418). */
-export async function isNewestHead(store: KvStore, keys: LogKeys, head: KeyValue | undefined): Promise<boolean> {
-  const { succeeded } = await store.txn({
-    compares: [{ key: keys.head, modRevision: head?.modRevision ?? 0n }],
-    // Without a write it could be answered from the past too.
-    writes: [{ kind: "delete", key: keys.nothing }],
-  });
-  return succeeded;
-}
-
 /** Throws HistoryDivergedError when the run shows that the entry `last` is not the one that was seen. */
 export function requireContinued(
   keys: LogKeys,
@@ -82,7 +73,7 @@ export function requireContinued(
 /** The header of the record that holds this id, or of the next one there is. */
 export async function readHeader(store: KvStore, keys: LogKeys, id: bigint, logId: Uint8Array | undefined) {
   const pair = await firstOf(store, { from: keys.record(id), to: keys.recordsTo });
-  return pair && openRecord(keys, pair, logId).header;
+  return pair && (await openOwn(store, keys, pair, logId)).header;
 }
 
 /** Decodes a record of this log; a damaged or foreign one is DATA_LOSS. */
@@ -100,6 +91,21 @@ export function openRecord(keys: LogKeys, pair: KeyValue, logId: Uint8Array | un
     return record;
   } catch (error) {
     if (error instanceof RecordDamagedError) throw new DataLossError(keys.log, last ?? 0n, error.message);
+    throw error;
+  }
+}
+
+/** The same. Throws, as `requireStillThere` does, where the record is of another log that has come by this name. */
+export async function openOwn(
+  store: KvStore,
+  keys: LogKeys,
+  pair: KeyValue,
+  logId: Uint8Array | undefined,
+): Promise<StoredRecord> {
+  try {
+    return openRecord(keys, pair, logId);
+  } catch (error) {
+    if (error instanceof DataLossError) await requireStillThere(store, keys, logId);
     throw error;
   }
 }
@@ -146,9 +152,9 @@ export async function* readHistory(
   let revision = 0n;
   for await (const page of readPages(store, keys, from)) {
     for (const pair of page.pairs) {
-      const record = openRecord(keys, pair, logId);
+      const record = await openOwn(store, keys, pair, logId);
       const { firstSequenceId: first, lastSequenceId: last } = record.header;
-      if (first > next) throw await holeAt(store, keys, next, first);
+      if (first > next) throw await holeAt(store, keys, next, first, logId);
       if (next > from && first < next) throw overlapAt(keys, record.header, next);
       const run = openRun(keys, record);
       requireContinued(keys, run, next - 1n, chain);
@@ -186,15 +192,16 @@ export function overlapAt(keys: LogKeys, { firstSequenceId: first, lastSequenceI
   return new DataLossError(keys.log, first, `records overlap: ${first}..${last} where ${next} comes next`);
 }
 
-/** Why entries that must be there are not: trimmed, or lost. */
+/** Why entries that must be there are not: trimmed, or lost. Throws, as `requireStillThere` does, where the log itself is gone. */
 export async function holeAt(
   store: KvStore,
   keys: LogKeys,
   missing: bigint,
   found: bigint,
+  logId: Uint8Array | undefined,
 ): Promise<TrimmedError | DataLossError> {
   const floor = await readFloor(store, keys);
-  return floor.sequenceId > missing
-    ? new TrimmedError(missing, floor.sequenceId)
-    : new DataLossError(keys.log, missing, `the store has no entries ${missing}..${found - 1n}`);
+  if (floor.sequenceId > missing) return new TrimmedError(missing, floor.sequenceId);
+  await requireStillThere(store, keys, logId);
+  return new DataLossError(keys.log, missing, `the store has no entries ${missing}..${found - 1n}`);
 }

@@ -5,6 +5,7 @@ import { DataLossError } from "../oplog/log-errors.js";
 import { chainOf } from "../oplog/record.js";
 import { type DamagedCursor, readCursors, type StoredCursor } from "./cursors.js";
 import { decodeHead } from "./decode.js";
+import { isBeingDeleted } from "./deletion.js";
 import { readFloor } from "./history.js";
 import { readLeadership } from "./leadership.js";
 import { claimantOf, type LeaderView, NOBODY } from "./primary.js";
@@ -23,6 +24,8 @@ export interface LogState {
   readonly leaseLeftMs: number | undefined;
   readonly cursors: readonly StoredCursor[];
   readonly damagedCursors: readonly DamagedCursor[];
+  /** DeleteLog has begun: nobody reads or writes it any more. */
+  readonly isDeleting: boolean;
   /** What of the log is damaged in the store, each with its key. The state is that of a log without it. */
   readonly problems: readonly string[];
   /** When all of this was read from the store. Undefined: it never was. */
@@ -61,6 +64,7 @@ export async function readLogState(store: KvStore, keys: LogKeys, clock: Clock):
     leaseLeftMs: leadership && leader && (await store.leaseTimeLeft(leadership.leaderLeaseId)),
     cursors: cursors.cursors,
     damagedCursors: cursors.damaged,
+    isDeleting: head !== undefined && isBeingDeleted(head, term),
     problems,
     observedWallMs: clock.wallMs(),
   };

@@ -3,7 +3,8 @@ import type { LogKeys } from "../oplog/keys.js";
 import { firstOf } from "../oplog/kv-pages.js";
 import type { CallOptions, KvStore } from "../oplog/kv-store.js";
 import { chainOf } from "../oplog/record.js";
-import { decodeHead, decodeState, decodeTerm } from "./decode.js";
+import { decodeState, decodeTerm } from "./decode.js";
+import { requireHead } from "./deletion.js";
 import { openRecord } from "./history.js";
 
 export interface HeadAtRest {
@@ -17,7 +18,7 @@ export interface HeadAtRest {
 export async function readHead(store: KvStore, keys: LogKeys, options: CallOptions): Promise<HeadAtRest> {
   const { pair } = await store.get(keys.head, options);
   if (pair === undefined) return { logId: new Uint8Array(), head: 0n, chain: "" };
-  const { logId, lastSequenceId, recordNonce } = decodeHead(pair);
+  const { logId, lastSequenceId, recordNonce } = requireHead(keys, pair);
   return { logId, head: lastSequenceId, chain: chainOf(recordNonce) };
 }
 

@@ -1,8 +1,8 @@
 import type { LogKeys } from "../oplog/keys.js";
 import type { KvStore } from "../oplog/kv-store.js";
-import { BeyondHeadError, LogNotFoundError } from "../oplog/log-errors.js";
+import { BeyondHeadError } from "../oplog/log-errors.js";
 import { chainOf, type Origin } from "../oplog/record.js";
-import { decodeHead } from "./decode.js";
+import { requireHead } from "./deletion.js";
 import { holeAt, readFloor, readHeader } from "./history.js";
 
 /** A record without its entries, and the log that it is in. */
@@ -21,8 +21,7 @@ export interface RecordDescription extends Origin {
 /** Of the record that holds this entry; 0n = the last one, of which the head tells most also when it has been trimmed. */
 export async function describeRecord(store: KvStore, keys: LogKeys, id: bigint): Promise<RecordDescription> {
   const [{ pair }, { sequenceId: floor }] = await Promise.all([store.get(keys.head), readFloor(store, keys)]);
-  if (pair === undefined) throw new LogNotFoundError(keys.log);
-  const { logId, lastSequenceId: head, term, recordNonce, timestampMs } = decodeHead(pair);
+  const { logId, lastSequenceId: head, term, recordNonce, timestampMs } = requireHead(keys, pair);
   if (id > head) throw new BeyondHeadError(id, head);
   const wanted = id === 0n ? head : id;
   const log = { logId, head, floor };
@@ -39,7 +38,7 @@ export async function describeRecord(store: KvStore, keys: LogKeys, id: bigint):
     };
   }
   if (id !== 0n || (wanted !== 0n && floor <= head)) {
-    throw await holeAt(store, keys, wanted, header?.firstSequenceId ?? head + 1n);
+    throw await holeAt(store, keys, wanted, header?.firstSequenceId ?? head + 1n, logId);
   }
   return { ...log, first: head, last: head, term, timestampMs, chain: chainOf(recordNonce), previousChain: "" };
 }

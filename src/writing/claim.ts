@@ -4,7 +4,9 @@ import { type Head, HeadSchema, LeaderLeaseSchema, type Term, TermSchema } from 
 import type { LogKeys } from "../oplog/keys.js";
 import { type Compare, type KvStore, StoreUnreachableError, type Write } from "../oplog/kv-store.js";
 import { LeadershipByTokenError, NotPrimaryError, StaleTokenError } from "../oplog/leadership-errors.js";
+import { LogDeletedError } from "../oplog/log-errors.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { deletedIn, hex, isSameLog } from "../stored/deletion.js";
 import { readOrigin } from "../stored/history.js";
 import { type LeaderView, primaryOf } from "../stored/primary.js";
 import { Barriers } from "./barriers.js";
@@ -67,6 +69,7 @@ const ATTEMPTS_MAX = 16;
  * Once this process has held a term, an append respects the higher term of somebody else. An append never claims a log
  * that is claimed by tokens or elections. Rejects with StoreError: then the claim may have been made, and claiming again is
  * safe.
+ * LogDeletedError: the log is being deleted. Once it is gone, the next term is that of another log.
  */
 export async function claimTerm(store: KvStore, keys: LogKeys, identity: Identity, ground: Ground): Promise<Claim> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -114,10 +117,17 @@ interface ClaimState {
 async function readState(store: KvStore, keys: LogKeys): Promise<ClaimState> {
   const [term, head, leader] = await Promise.all([store.get(keys.term), store.get(keys.head), store.get(keys.leader)]);
   const current = decodeTerm(term.pair);
+  const stored = head.pair && decodeHead(head.pair);
+  const deleted = deletedIn(current);
+  // Only the next claim puts the term again, and the term is compared: nobody can have missed this.
+  if (deleted !== undefined && stored !== undefined && isSameLog(stored.logId, deleted)) {
+    throw new LogDeletedError(keys.log, hex(deleted), "is being deleted");
+  }
   return {
     term: current,
     termRevision: term.pair?.modRevision ?? 0n,
-    isNew: head.pair === undefined,
+    // Any other head that is shown beside a deletion is from the past.
+    isNew: stored === undefined || deleted !== undefined,
     primary: primaryOf(current, leader.pair !== undefined),
   };
 }
@@ -194,6 +204,7 @@ function notPrimary({ id, endpoint, term }: LeaderView): NotPrimaryError {
 }
 
 function requireGround(current: Term, primary: LeaderView, { id, instance }: Identity, ground: Ground): void {
+  if (deletedIn(current) !== undefined) return;
   const isOurs = Buffer.compare(current.nonce, instance) === 0;
   if (ground.kind === "token") {
     if (ground.token < current.token || (ground.token === current.token && current.owner !== id)) {

@@ -2,6 +2,7 @@ import type { Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { LogKeys } from "../oplog/keys.js";
 import type { KeyValue, KvStore, TxnResult, Write } from "../oplog/kv-store.js";
 import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { deletedIn, isSameLog } from "../stored/deletion.js";
 import { decodeFloor, openRecord } from "../stored/history.js";
 import { type LeaderView, primaryOf } from "../stored/primary.js";
 import type { Claim } from "./claim.js";
@@ -33,8 +34,10 @@ export type WriteOutcome =
   | { readonly kind: "committed, then fenced"; readonly primary: LeaderView }
   /** Not committed, and it never will be. The term may still be ours, with nobody leading: the lease has run out. */
   | { readonly kind: "fenced"; readonly primary: LeaderView }
-  /** Fenced so long ago that the place of the record has been trimmed. */
+  /** Fenced so long ago that the place of the record has been trimmed, or the log is another one. */
   | { readonly kind: "fenced, outcome lost"; readonly primary: LeaderView }
+  /** DeleteLog has begun, or is done. Not committed, unless an attempt before this one was. */
+  | { readonly kind: "deleted"; readonly logId: Uint8Array; readonly primary: LeaderView }
   /** A sidecar that knows of no barriers has answered a ResolveAppend: not committed, and it never will be. */
   | { readonly kind: "ruled out" }
   /** The head is not what we left though the term is still ours. */
@@ -94,10 +97,15 @@ function judge(
   const isCommitted = record !== undefined && isOurs(keys, recordPair, record);
   const hasLease = claim.leaderRevision === undefined || leaderPair?.modRevision === claim.leaderRevision;
   if (termPair?.modRevision !== claim.termRevision || !hasLease) {
-    const primary = primaryOf(decodeTerm(termPair), leaderPair !== undefined);
+    const term = decodeTerm(termPair);
+    const primary = primaryOf(term, leaderPair !== undefined);
     if (isCommitted) return { kind: "committed, then fenced", primary };
+    const deleted = deletedIn(term);
+    if (deleted !== undefined) return { kind: "deleted", logId: deleted, primary };
+    // Another log has come by this name already.
+    const isGone = headPair !== undefined && !isSameLog(decodeHead(headPair).logId, before.head.logId);
     const isTrimmed = record !== undefined && decodeFloor(floorPair).sequenceId > record.last;
-    return { kind: isTrimmed ? "fenced, outcome lost" : "fenced", primary };
+    return { kind: isGone || isTrimmed ? "fenced, outcome lost" : "fenced", primary };
   }
   if (headPair === undefined) return { kind: "foreign head", problem: "the head has vanished" };
   const barriersRevision = barriersPair?.modRevision ?? 0n;
@@ -110,7 +118,7 @@ function judge(
     return { kind: "barred", pair: barriersPair };
   }
   const head = decodeHead(headPair);
-  const isSame = Buffer.compare(head.logId, before.head.logId) === 0;
+  const isSame = isSameLog(head.logId, before.head.logId);
   if (head.lastSequenceId === before.head.lastSequenceId && isSame) return { kind: "ruled out" };
   return {
     kind: "foreign head",

@@ -20,6 +20,7 @@ import {
   type EndedWriter,
   type Ending,
   endDataLoss,
+  endDeleted,
   endFenced,
   endGoneBack,
   endRuledOut,
@@ -140,10 +141,13 @@ export class Committer {
         this.position = { ...this.position, head };
         return { ...over(endFenced(this.self, verdict.primary, false)), isDurable: true };
       case "fenced":
-        if (verdict.primary.term < this.self.term) return over(endGoneBack(this.self, verdict.primary));
-        return over(endFenced(this.self, verdict.primary, false));
-      case "fenced, outcome lost":
-        return over(endFenced(this.self, verdict.primary, mayHaveBeenApplied));
+      case "fenced, outcome lost": {
+        const isLost = verdict.kind === "fenced, outcome lost" && mayHaveBeenApplied;
+        if (!isLost && verdict.primary.term < this.self.term) return over(endGoneBack(this.self, verdict.primary));
+        return over(endFenced(this.self, verdict.primary, isLost));
+      }
+      case "deleted":
+        return over(endDeleted(this.self, verdict.logId, verdict.primary, mayHaveBeenApplied));
       case "foreign head":
         return over(endDataLoss(this.self, verdict.problem));
     }

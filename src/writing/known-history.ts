@@ -4,7 +4,8 @@ import type { KvStore } from "../oplog/kv-store.js";
 import { HistoryDivergedError } from "../oplog/log-errors.js";
 import { chainOf, isOtherChain } from "../oplog/record.js";
 import { decodeHead } from "../stored/decode.js";
-import { isNewestHead, readOrigin } from "../stored/history.js";
+import { readOrigin } from "../stored/history.js";
+import { isNewestHead } from "../stored/newest-head.js";
 import { replacementOf } from "../stored/store-probe.js";
 
 /** An entry that this process has seen in a log. */

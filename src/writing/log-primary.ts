@@ -1,10 +1,13 @@
 import { OplogError, ShuttingDownError } from "../oplog/errors.js";
 import { StoreError } from "../oplog/kv-store.js";
 import { NotPrimaryError, NotReadyError } from "../oplog/leadership-errors.js";
+import { LogDeletedError } from "../oplog/log-errors.js";
 import type { OperationWindow } from "../oplog/operation-window.js";
+import type { CommittedRun } from "../oplog/record.js";
 import { StoreAdoptedError } from "../oplog/store-errors.js";
+import { hex, isSameLog, readDeletion } from "../stored/deletion.js";
 import { readPrimary } from "../stored/leadership.js";
-import type { LeaderView } from "../stored/primary.js";
+import { type LeaderView, NOBODY } from "../stored/primary.js";
 import { type CandidateIdentity, type Claim, confirmClaim, type Ground, type Identity, type Turn } from "./claim.js";
 import { Claimant, type HistorySightings } from "./claimant.js";
 import { LogWriter, type WriterParts } from "./log-writer.js";
@@ -21,7 +24,7 @@ import {
 
 /** Told of what comes to be known of the log, and of who leads it. */
 export interface PrimarySightings extends HistorySightings {
-  noteLog(logId: Uint8Array, head: bigint): void;
+  noteClaim(claim: Claim): void;
   /** `isVacant`: if it is known whether the leader is gone. */
   noteLeader(primary: LeaderView, isVacant?: boolean): void;
 }
@@ -39,7 +42,7 @@ export function forgotten({ identity, state }: PrimaryRest): PrimaryRest {
   return { identity, state: next(state, { kind: "adopted" }), held: undefined };
 }
 
-export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | "onEnded"> {
+export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | "onCommitted" | "onEnded"> {
   readonly identity: Identity;
   /** Of the one before it, if there was one. */
   readonly rest?: PrimaryRest | undefined;
@@ -52,6 +55,7 @@ export interface LogPrimaryParts extends Omit<WriterParts, "claim" | "window" | 
   readonly signal: AbortSignal;
   /** A term has been claimed, so the log exists; or the writer of it has ended. */
   readonly onLeading: (isLeading: boolean) => void;
+  readonly onCommitted: (run: CommittedRun, logId: Uint8Array) => void;
   /** A broken invariant: the process must end. */
   readonly onBroken: (error: unknown) => void;
 }
@@ -73,7 +77,7 @@ export class LogPrimary {
   private outrightRun: Promise<unknown> | undefined;
   private readonly claimant: Claimant;
   /** Who leads is being asked. */
-  private refusal: Promise<never> | undefined;
+  private refusal: Promise<void> | undefined;
   /** Of writers that have not ended, that of an earlier term among them. */
   private readonly running = new Set<Promise<void>>();
 
@@ -160,7 +164,7 @@ export class LogPrimary {
         case "refuse":
           throw course.error;
         case "refuse by who leads":
-          return this.refuse(course.error);
+          await this.refuse(course.error);
       }
     }
   }
@@ -239,6 +243,16 @@ export class LogPrimary {
     if (writer?.term === claim.term) writer.retire(refusal);
   }
 
+  /** That log is gone: nothing that was held of it counts any more. A writer of it that has not noticed yet ends. */
+  logDeleted(logId: Uint8Array): void {
+    const { log } = this.parts.keys;
+    const { writer } = this;
+    if (writer !== undefined && isSameLog(writer.claim.head.logId, logId))
+      writer.retire(new LogDeletedError(log, hex(logId), "was deleted"), { ...NOBODY, term: writer.term });
+    this.held = undefined;
+    this.take({ kind: "log deleted" });
+  }
+
   /** No further appends; resolves once all that were accepted have been settled. */
   async drain(): Promise<void> {
     this.take({ kind: "draining" });
@@ -251,11 +265,12 @@ export class LogPrimary {
     this.state = next(this.state, event);
   }
 
-  private noteClaim(identity: Identity, { term, head }: Claim): void {
+  private noteClaim(identity: Identity, claim: Claim): void {
+    const { term } = claim;
     this.take({ kind: "claimed", term });
     this.held = undefined;
     this.identity = identity;
-    this.parts.sightings.noteLog(head.logId, head.lastSequenceId);
+    this.parts.sightings.noteClaim(claim);
     this.parts.sightings.noteLeader({ id: identity.id, endpoint: identity.endpoint, term }, false);
   }
 
@@ -289,6 +304,7 @@ export class LogPrimary {
       ...this.parts,
       claim,
       window,
+      onCommitted: (run) => this.parts.onCommitted(run, claim.head.logId),
       onEnded: (end) => this.take({ kind: "writer ended", writer, end }),
     });
     return writer;
@@ -313,12 +329,19 @@ export class LogPrimary {
     return { id, endpoint: endpoint === "" ? own.endpoint : endpoint, instance: own.instance };
   }
 
-  /** Rejects with who leads now: that may have changed since this sidecar lost the log. */
-  private refuse(error: OplogError): Promise<never> {
+  /**
+   * Rejects with who leads now: that may have changed since this sidecar lost the log. Resolves when the log that was lost
+   * has been deleted: then it may be claimed, or not, like one that has never been.
+   */
+  private refuse(error: OplogError): Promise<void> {
     const { store, keys } = this.parts;
-    this.refusal ??= readPrimary(store, keys)
+    this.refusal ??= Promise.all([readPrimary(store, keys), readDeletion(store, keys)])
       .then(
-        (primary) => {
+        ([primary, deletion]) => {
+          if (deletion?.isOver === false) {
+            throw new LogDeletedError(keys.log, hex(deletion.logId), "is being deleted");
+          }
+          if (deletion !== undefined && this.state.standing.kind === "fenced") return this.logDeleted(deletion.logId);
           this.parts.sightings.noteLeader(primary);
           // An answer from the past: a later term is known.
           if (error instanceof NotPrimaryError && error.term > primary.term) throw error;

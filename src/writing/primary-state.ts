@@ -17,6 +17,7 @@ export interface Reign {
  *   leading ── a higher term ──▶ fenced          leading ── drained, or the log is broken ──▶ ended, for good
  *   preparing, leading, ended ── stepped down ──▶ fenced
  *   none ── a claim by append was refused ──▶ fenced          ended ── the store was adopted ──▶ none
+ *   ended, fenced ── the log was deleted ──▶ none: what comes by its name is another log
  */
 export type Standing<W extends Reign> =
   | { readonly kind: "none" }
@@ -49,6 +50,7 @@ export type PrimaryEvent<W extends Reign> =
   | { readonly kind: "stepped down"; readonly term: bigint; readonly refusal: OplogError }
   /** The store has been adopted as it is: what was found out in it before holds no more. */
   | { readonly kind: "adopted" }
+  | { readonly kind: "log deleted" }
   | { readonly kind: "draining" };
 
 export const UNCLAIMED = {
@@ -90,6 +92,10 @@ export function next<W extends Reign>(state: PrimaryState<W>, event: PrimaryEven
       const isBroken = standing.kind === "ended" && !state.isDraining;
       return { ...state, heldTerm: 0n, standing: isBroken ? UNCLAIMED.standing : standing };
     }
+    case "log deleted":
+      // Who leads, or is about to, finds out by itself: it is fenced.
+      if (standing.kind === "leading" || standing.kind === "preparing") return state;
+      return { ...state, standing: { kind: "none" }, heldTerm: 0n };
     case "draining":
       return { ...state, isDraining: true };
   }

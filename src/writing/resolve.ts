@@ -2,10 +2,10 @@ import type { Head } from "../gen/oplog/store/v1/store_pb.js";
 import type { Clock } from "../oplog/clock.js";
 import type { LogKeys } from "../oplog/keys.js";
 import { type KvStore, StoreUnreachableError } from "../oplog/kv-store.js";
-import { LogNotFoundError } from "../oplog/log-errors.js";
+import { LogReplacedError } from "../oplog/log-errors.js";
 import type { OperationWindow, Resolution } from "../oplog/operation-window.js";
 import { Backoff, sleep } from "../oplog/timing.js";
-import { decodeHead, decodeTerm } from "../stored/decode.js";
+import { fenceOf, hex, isSameLog, requireHead } from "../stored/deletion.js";
 import { Barriers, TOO_MANY_BARRIERS } from "./barriers.js";
 import { type Question, Rulings } from "./rulings.js";
 import { restoreMarks, restoreWindow } from "./window-restore.js";
@@ -58,9 +58,10 @@ export class StoreResolver {
   }
 
   private async decide(questions: readonly Question[]): Promise<void> {
-    const seen = await this.readHead(0n);
-    const ruling = await this.ruleOut(questions, await this.marksOf(seen), Number(seen.timestampMs));
+    const before = await this.readHead(0n);
+    const ruling = await this.ruleOut(questions, before, await this.marksOf(before));
     const head = await this.readHead(ruling.revision);
+    if (!isSameLog(head.logId, before.logId)) throw new LogReplacedError(hex(before.logId), hex(head.logId));
     const marks = await this.marksOf(head);
     let window: OperationWindow | undefined;
     for (const question of questions) {
@@ -80,20 +81,22 @@ export class StoreResolver {
   }
 
   /** Answers the revision as of which all is ruled out that is not `refused`, with why. */
-  private async ruleOut(questions: readonly Question[], marks: OperationWindow, headMs: number): Promise<StoreRuling> {
+  private async ruleOut(questions: readonly Question[], seen: Head, marks: OperationWindow): Promise<StoreRuling> {
     const { store, keys, clock } = this;
+    const headMs = Number(seen.timestampMs);
     const open = questions.filter(({ writerId, operationId }) =>
       isOpen(marks.resolve(writerId, operationId), operationId),
     );
     const refuseAll = (why: string) => new Map(open.map((question) => [question, why]));
     if (open.length === 0) return { revision: 0n, refused: new Map() };
-    const term = decodeTerm((await store.get(keys.term)).pair);
-    if (term?.heedsBarriers !== true) {
-      return { revision: 0n, refused: refuseAll("the leader is of a version that only tells itself; ask there") };
-    }
     const backoff = new Backoff(this.clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-      const { pair } = await store.get(keys.barriers);
+      const fence = await fenceOf(store, keys, seen.logId);
+      const { pair, revision: readRevision } = await store.get(keys.barriers);
+      if (fence.term?.heedsBarriers !== true) {
+        return { revision: 0n, refused: refuseAll("the leader is of a version that only tells itself; ask there") };
+      }
+      if (readRevision < fence.sinceRevision) throw new StoreUnreachableError("the store answers reads from the past");
       const barriers = Barriers.decode(pair);
       const refused = new Map<Question, string>();
       let hasNew = false;
@@ -106,7 +109,7 @@ export class StoreResolver {
       }
       if (!hasNew) return { revision: pair?.modRevision ?? 0n, refused };
       const { succeeded, revision } = await store.txn({
-        compares: [{ key: keys.barriers, modRevision: pair?.modRevision ?? 0n }],
+        compares: [{ key: keys.barriers, modRevision: pair?.modRevision ?? 0n }, fence.compare],
         writes: [{ kind: "put", key: keys.barriers, value: barriers.encode() }],
       });
       if (succeeded) return { revision, refused };
@@ -120,10 +123,7 @@ export class StoreResolver {
     const backoff = new Backoff(this.clock, RETRY_FIRST_MS, RETRY_MAX_MS);
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const read = await this.store.get(this.keys.head);
-      if (read.revision >= revision) {
-        if (read.pair === undefined) throw new LogNotFoundError(this.keys.log);
-        return decodeHead(read.pair);
-      }
+      if (read.revision >= revision) return requireHead(this.keys, read.pair);
       await sleep(this.clock, backoff.delayMs());
     }
     throw new StoreUnreachableError(`the store answers reads of before revision ${revision}`);

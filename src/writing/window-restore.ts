@@ -13,7 +13,7 @@ import { type Operation, OperationWindow } from "../oplog/operation-window.js";
 import { chainOf, isOtherChain } from "../oplog/record.js";
 import { sleep } from "../oplog/timing.js";
 import { decodeState } from "../stored/decode.js";
-import { holeAt, openRecord, overlapAt, readFloor, readPages, requireContinued } from "../stored/history.js";
+import { holeAt, openOwn, overlapAt, readFloor, readPages, requireContinued } from "../stored/history.js";
 
 const READS_MAX = 10;
 const REREAD_MS = 50;
@@ -162,10 +162,10 @@ export class WindowReader {
   private async readFrom(from: bigint, head: Head): Promise<DataLossError | undefined> {
     for await (const page of readPages(this.store, this.keys, from)) {
       for (const pair of page.pairs) {
-        const { header } = openRecord(this.keys, pair, head.logId);
+        const { header } = await openOwn(this.store, this.keys, pair, head.logId);
         const { firstSequenceId: first, lastSequenceId: last } = header;
         if (first > head.lastSequenceId) return undefined;
-        const hole = await this.holeBefore(header);
+        const hole = await this.holeBefore(header, head.logId);
         if (hole !== undefined) return hole;
         this.records.push({ first, last, bytes: pair.value.length, operations: [...operationsOf(header)] });
         this.lastChain = chainOf(header.nonce);
@@ -175,7 +175,7 @@ export class WindowReader {
   }
 
   /** Throws if the record does not continue the one before it. */
-  private async holeBefore(header: RecordHeader): Promise<DataLossError | undefined> {
+  private async holeBefore(header: RecordHeader, logId: Uint8Array): Promise<DataLossError | undefined> {
     const { store, keys } = this;
     const { firstSequenceId: first, lastSequenceId: last } = header;
     const before = this.records.at(-1)?.last;
@@ -184,7 +184,7 @@ export class WindowReader {
     const run = { first, last, chain: chainOf(header.nonce), previousChain: chainOf(header.previousNonce) };
     requireContinued(keys, run, before, this.lastChain);
     if (first === before + 1n) return undefined;
-    const hole = await holeAt(store, keys, before + 1n, first);
+    const hole = await holeAt(store, keys, before + 1n, first, logId);
     return hole instanceof TrimmedError ? undefined : hole;
   }
 }

@@ -7,9 +7,10 @@ import {
   type StoreReplacedError,
 } from "../oplog/kv-store.js";
 import { NotPrimaryError } from "../oplog/leadership-errors.js";
-import { DataLossError } from "../oplog/log-errors.js";
+import { DataLossError, LogDeletedError } from "../oplog/log-errors.js";
 import type { Logger } from "../oplog/logger.js";
 import { StoreLostError, StoreReplacedRefusal } from "../oplog/store-errors.js";
+import { hex } from "../stored/deletion.js";
 import type { LeaderView } from "../stored/primary.js";
 import { toOplogError } from "../stored/store-failures.js";
 import type { AppendItem } from "./append-item.js";
@@ -70,6 +71,20 @@ export function endGoneBack({ logger, log, term }: EndedWriter, primary: LeaderV
 export function goneBack(term: bigint, { term: found }: LeaderView): string {
   const is = found === 0n ? "holds no term of the log" : `is at term ${found} of the log`;
   return `the store ${is}, after term ${term}: its data was deleted or put back`;
+}
+
+export function endDeleted(
+  { logger, log, term }: EndedWriter,
+  logId: Uint8Array,
+  by: LeaderView,
+  isOutcomeLost: boolean,
+): Ending {
+  const error = new LogDeletedError(log, hex(logId), "was deleted");
+  logger.warn({ event: "writer_fenced", log, term: String(term), byTerm: String(by.term) }, error.message);
+  return {
+    end: { kind: "fenced", error, by },
+    failure: isOutcomeLost ? unknownFor("the log was deleted") : always(error),
+  };
 }
 
 export function endRuledOut({ logger, log, term }: EndedWriter): Ending {

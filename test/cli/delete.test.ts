@@ -30,3 +30,26 @@ describe("delete-cursor", () => {
     expect(again.stderr).toContain('has no cursor "pod-1"');
   });
 });
+
+describe("delete-log", () => {
+  it("deletes the log that is meant, and no other one", async () => {
+    const client = connect(oplogd.target);
+    let logId: string;
+    try {
+      await client.append({ log: "old", entries: [{ key: "a", opType: 1 }] });
+      logId = Buffer.from((await client.getStatus({ log: "old" })).log!.logId).toString("hex");
+    } finally {
+      client.close();
+    }
+    const other = await oplogctl("delete-log", "old", "0".repeat(32));
+    expect(other).toMatchObject({ exitCode: 73, stdout: "" });
+    expect(other.stderr).toContain(`this log is ${logId}`);
+    expect(await oplogctl("delete-log", "old", "abc")).toMatchObject({ exitCode: 2 });
+    expect(await oplogctl("delete-log", "old", logId)).toMatchObject({
+      exitCode: 0,
+      stdout: 'log "old" is deleted\n',
+    });
+    expect(await oplogctl("delete-log", "old", logId)).toMatchObject({ exitCode: 0 });
+    expect(await oplogctl("status", "old")).toMatchObject({ exitCode: 69 });
+  });
+});

@@ -230,6 +230,33 @@ describe("the cursors in the store", () => {
     expect(waiting.reached).toBe(1);
   });
 
+  it("are those that the store tells of as of the term that was claimed last, or later", async () => {
+    await report("a", 10);
+    const past = await store.page({ from: keys.cursorsFrom, to: keys.cursorsTo, limit: 10, bytesMax: 1000 });
+    await forget("a");
+    const { revision } = await store.txn({ compares: [], writes: [{ kind: "delete", key: keys.nothing }] });
+    const page = store.page.bind(store);
+    store.page = () => Promise.resolve(past);
+    standbys.renew(revision);
+    const waiting = wait(10, received(1, 60_000));
+    note("a", 10, past.revision);
+    await passTime(3 * POLL_MS);
+    expect(waiting.reached).toBeUndefined();
+    store.page = page;
+    await report("a", 10);
+    await until(() => waiting.reached === 1, "the standby to be known", 3 * POLL_MS);
+  });
+
+  it("are known again when a term is claimed while an append waits", async () => {
+    await report("a", 5);
+    const waiting = wait(10, received(1, 60_000));
+    await passTime(0);
+    const { revision } = await store.get(keys.term);
+    standbys.renew(revision);
+    await report("a", 10);
+    await until(() => waiting.reached === 1, "the standby to be known", 3 * POLL_MS);
+  });
+
   it("are read again until they can be, when one of them makes no sense", async () => {
     await store.txn({ compares: [], writes: [{ kind: "put", key: keys.cursor("x"), value: Buffer.from([0xff]) }] });
     const waiting = wait(10, received(1, 60_000));

@@ -41,6 +41,7 @@ const EXAMPLES: general.OplogError[] = [
   new errors.StaleTokenError(1n, 2n, "other"),
   new errors.TermDivergedError(1n, 2n, 3n),
   new errors.LogReplacedError("aa", "bb"),
+  new errors.LogDeletedError("l", "aa", "is being deleted"),
   new errors.CursorRegressedError("applied_sequence_id", 1n, 2n),
   new errors.HistoryDivergedError("l", 9n, "0a", "0b"),
   new errors.StoreReplacedRefusal("another cluster"),

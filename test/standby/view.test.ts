@@ -38,7 +38,7 @@ async function append(...operations: Operation[]): Promise<void> {
   for (const operation of operations) model.apply(operation);
 }
 
-function aView(logger: Logger = silentLogger) {
+function aView(logger: Logger = silentLogger, howLong: "until it fails" | "for good" = "until it fails") {
   const told = { applied: 0, keys: 0, violations: 0 };
   const phases: string[] = [];
   const views = new Views(
@@ -59,7 +59,7 @@ function aView(logger: Logger = silentLogger) {
     ["log"],
   );
   const gone = new AbortController();
-  const ended = views.run(gone.signal);
+  const ended = howLong === "for good" ? views.keepRunning(gone.signal) : views.run(gone.signal);
   const view = views.get("log");
   return { views, view, told, phases, leave: () => gone.abort(), ended };
 }
@@ -333,6 +333,59 @@ describe("a view that is to be promoted", () => {
     await inTime(ended);
     await expect(view.promote(1n, forever)).rejects.toThrow(ViewFailedError);
     expect(view.phase).toBe("failed");
+  });
+});
+
+describe("the view of a log that is deleted", () => {
+  /** Deletes the log, and what is left of it when the view learns of that. */
+  async function aDeletedLog(isReplacedUnseen: boolean): Promise<void> {
+    const state = await inTime(primary.observe());
+    if (typeof state === "string") throw new Error(state);
+    if (isReplacedUnseen) store.dropWatchEvents();
+    await inTime(primary.delete(state.logId));
+    model = new Model();
+    if (isReplacedUnseen) await append(put("c", "3"));
+    store.dropWatchEvents(false);
+  }
+
+  it.each([false, true])(
+    "begins anew with the log that comes next; unseen until then: %s",
+    async (isReplacedUnseen) => {
+      await append(put("a", "1"), put("b", "2"));
+      const { logger, lines } = aLogger();
+      const { views, view, ended, leave } = aView(logger, "for good");
+      await until(isFollowing(view), "the view to follow");
+      await aDeletedLog(isReplacedUnseen);
+      await until(() => view.phase === "failed", "the view to notice", 5000);
+      await passTime(3000);
+      await append(put("d", "4"));
+      const next = () => views.find("log")!;
+      await until(() => next() !== view && next().state.applied === model.applied, "the view of the next log", 5000);
+      expect(hex(next().state.stateHash)).toBe(model.hash);
+      expect(lines.filter(({ event }) => event === "view_failed")).toHaveLength(1);
+      leave();
+      await inTime(ended);
+    },
+  );
+
+  it("waits for the next log without a word while the deletion lasts", async () => {
+    await append(put("a", "1"));
+    const state = await inTime(primary.observe());
+    const { logId } = state as Exclude<typeof state, string>;
+    store.passNextTxns(2);
+    store.failNextTxns(1);
+    await inTime(primary.delete(logId)).catch(() => undefined);
+    const { logger, lines } = aLogger();
+    const { view, ended, leave } = aView(logger, "for good");
+    await passTime(10_000);
+    expect(view.phase).not.toBe("failed");
+    expect(lines.filter(({ event }) => event === "view_interrupted")).toHaveLength(1);
+    await inTime(primary.delete(logId));
+    model = new Model();
+    await append(put("b", "2"));
+    await until(() => view.state.applied === 1, "the view of the next log", 5000);
+    leave();
+    await inTime(ended);
   });
 });
 

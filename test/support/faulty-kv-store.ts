@@ -65,6 +65,7 @@ export class FaultyKvStore implements KvStore {
   private readsFail = false;
   private leasesFail = false;
   private watchesAreDeaf = false;
+  private readonly past = new Map<string, GetResult[]>();
 
   constructor(private readonly inner: KvStore) {
     this.kind = inner.kind;
@@ -156,8 +157,27 @@ export class FaultyKvStore implements KvStore {
     this.watchesAreDeaf = drop;
   }
 
+  /** The next reads of this key are answered as it was answered once (etcd #20418). */
+  answerFromPast(key: string, answer: GetResult, count = 1): void {
+    this.past.set(
+      key,
+      Array.from({ length: count }, () => answer),
+    );
+  }
+
+  /** Reads of this key that are to be answered from the past, and have not come. */
+  pastAnswersLeft(key: string): number {
+    return this.past.get(key)?.length ?? 0;
+  }
+
+  forgetPast(): void {
+    this.past.clear();
+  }
+
   get(key: string, options?: CallOptions): Promise<GetResult> {
     this.calls.reads++;
+    const past = this.past.get(key)?.shift();
+    if (past !== undefined) return Promise.resolve(past);
     return this.pass(this.readsFail, () => this.inner.get(key, options));
   }
 

@@ -48,6 +48,7 @@ const EVENTS = {
   "stepped down": { kind: "stepped down", term: 3n, refusal: other },
   "stepped down from another term": { kind: "stepped down", term: 2n, refusal: other },
   adopted: { kind: "adopted" },
+  "log deleted": { kind: "log deleted" },
   draining: { kind: "draining" },
 } satisfies Record<string, PrimaryEvent<Reign>>;
 
@@ -84,8 +85,8 @@ const TABLE: Record<StandingName, Partial<Record<EventName, Standing<Reign>>>> =
     "elected writer stalled": endedBy(stalled),
     "stepped down": fenced,
   },
-  ended: { won: preparing, opened, "stepped down": fenced, adopted: none },
-  fenced: { won: preparing, opened },
+  ended: { won: preparing, opened, "stepped down": fenced, adopted: none, "log deleted": none },
+  fenced: { won: preparing, opened, "log deleted": none },
 };
 
 function claimingAfter(claiming: PrimaryState<Reign>["claiming"], event: EventName) {
@@ -93,6 +94,12 @@ function claimingAfter(claiming: PrimaryState<Reign>["claiming"], event: EventNa
   if (event === "claim begun outright") return "outright";
   if (event === "claim failed" || event === "claim refused") return "no";
   return event === "opened" && claiming === "by append" ? "no" : claiming;
+}
+
+function heldAfter(standing: Standing<Reign>, event: EventName): bigint {
+  if (event === "claimed" || event === "won") return 4n;
+  if (event === "adopted") return 0n;
+  return event === "log deleted" && standing.kind === "none" ? 0n : 3n;
 }
 
 const aState = (standing: Standing<Reign>, more: Partial<PrimaryState<Reign>> = {}): PrimaryState<Reign> => ({
@@ -114,7 +121,7 @@ describe("by what right a sidecar writes", () => {
         expect(next(before, EVENTS[eventName]), `claiming: ${claiming}`).toEqual({
           standing,
           claiming: claimingAfter(claiming, eventName),
-          heldTerm: { claimed: 4n, won: 4n, adopted: 0n }[eventName as string] ?? 3n,
+          heldTerm: heldAfter(standing, eventName),
           isDraining: eventName === "draining",
         });
       }

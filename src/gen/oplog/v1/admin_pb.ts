@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file oplog/v1/admin.proto.
  */
 export const file_oplog_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChRvcGxvZy92MS9hZG1pbi5wcm90bxIIb3Bsb2cudjEiDgoMQWRvcHRSZXF1ZXN0IicKDUFkb3B0UmVzcG9uc2USFgoOc3RvcmVfaWRlbnRpdHkYASABKAkiNAoTRGVsZXRlQ3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSEAoIY29uc3VtZXIYAiABKAkiFgoURGVsZXRlQ3Vyc29yUmVzcG9uc2UylwEKDEFkbWluU2VydmljZRI4CgVBZG9wdBIWLm9wbG9nLnYxLkFkb3B0UmVxdWVzdBoXLm9wbG9nLnYxLkFkb3B0UmVzcG9uc2USTQoMRGVsZXRlQ3Vyc29yEh0ub3Bsb2cudjEuRGVsZXRlQ3Vyc29yUmVxdWVzdBoeLm9wbG9nLnYxLkRlbGV0ZUN1cnNvclJlc3BvbnNlQiNaIW9wbG9nLXNpZGVjYXIvZ2VuL29wbG9ndjE7b3Bsb2d2MWIGcHJvdG8z");
+  fileDesc("ChRvcGxvZy92MS9hZG1pbi5wcm90bxIIb3Bsb2cudjEiDgoMQWRvcHRSZXF1ZXN0IicKDUFkb3B0UmVzcG9uc2USFgoOc3RvcmVfaWRlbnRpdHkYASABKAkiNAoTRGVsZXRlQ3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSEAoIY29uc3VtZXIYAiABKAkiFgoURGVsZXRlQ3Vyc29yUmVzcG9uc2UiLwoQRGVsZXRlTG9nUmVxdWVzdBILCgNsb2cYASABKAkSDgoGbG9nX2lkGAIgASgMIhMKEURlbGV0ZUxvZ1Jlc3BvbnNlMt0BCgxBZG1pblNlcnZpY2USOAoFQWRvcHQSFi5vcGxvZy52MS5BZG9wdFJlcXVlc3QaFy5vcGxvZy52MS5BZG9wdFJlc3BvbnNlEk0KDERlbGV0ZUN1cnNvchIdLm9wbG9nLnYxLkRlbGV0ZUN1cnNvclJlcXVlc3QaHi5vcGxvZy52MS5EZWxldGVDdXJzb3JSZXNwb25zZRJECglEZWxldGVMb2cSGi5vcGxvZy52MS5EZWxldGVMb2dSZXF1ZXN0Ghsub3Bsb2cudjEuRGVsZXRlTG9nUmVzcG9uc2VCI1ohb3Bsb2ctc2lkZWNhci9nZW4vb3Bsb2d2MTtvcGxvZ3YxYgZwcm90bzM");
 
 /**
  * @generated from message oplog.v1.AdoptRequest
@@ -82,6 +82,43 @@ export const DeleteCursorResponseSchema: GenMessage<DeleteCursorResponse> = /*@_
   messageDesc(file_oplog_v1_admin, 3);
 
 /**
+ * @generated from message oplog.v1.DeleteLogRequest
+ */
+export type DeleteLogRequest = Message<"oplog.v1.DeleteLogRequest"> & {
+  /**
+   * @generated from field: string log = 1;
+   */
+  log: string;
+
+  /**
+   * Required: that of the log that is meant, as GetStatus and ListLogs tell it. 16 bytes.
+   *
+   * @generated from field: bytes log_id = 2;
+   */
+  logId: Uint8Array;
+};
+
+/**
+ * Describes the message oplog.v1.DeleteLogRequest.
+ * Use `create(DeleteLogRequestSchema)` to create a new message.
+ */
+export const DeleteLogRequestSchema: GenMessage<DeleteLogRequest> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_admin, 4);
+
+/**
+ * @generated from message oplog.v1.DeleteLogResponse
+ */
+export type DeleteLogResponse = Message<"oplog.v1.DeleteLogResponse"> & {
+};
+
+/**
+ * Describes the message oplog.v1.DeleteLogResponse.
+ * Use `create(DeleteLogResponseSchema)` to create a new message.
+ */
+export const DeleteLogResponseSchema: GenMessage<DeleteLogResponse> = /*@__PURE__*/
+  messageDesc(file_oplog_v1_admin, 5);
+
+/**
  * For operators. Errors are those of OpLogService.
  *
  * @generated from service oplog.v1.AdminService
@@ -112,6 +149,29 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof DeleteCursorRequestSchema;
     output: typeof DeleteCursorResponseSchema;
+  },
+  /**
+   * Deletes a log with all that is kept of it: entries, cursors, who leads. First nobody can append to it or lead it any
+   * more, then nobody can read it (LOG_DELETED). Whoever writes it, follows it or waits to lead it is ended. If it is
+   * interrupted, GetStatus and ListLogs say `deleting`, and the same call again, at any sidecar, completes it. Once the log
+   * is gone, and as long as no other one has come by its name, the call is no error.
+   * A master, or a candidate, that goes on makes another log of that name, with another log_id: stop them first. Of a
+   * deleted log only its id and its last term are kept, so that terms of a name never fall. The next log of that name knows
+   * nothing of what was committed, or called NOT_COMMITTED, in this one.
+   *
+   * Takes as long as the log is large; it goes on when the caller leaves. All sidecars that use the store must know this
+   * call: one that does not could write to a log that is being deleted.
+   *
+   * Errors: INVALID_ARGUMENT; LOG_NOT_FOUND; LOG_REPLACED: log_id is that of another log, and `current` is that of this
+   * one; DATA_LOSS: its head or its term is damaged; TOO_MANY: its term was claimed too often meanwhile, call again;
+   * SHUTTING_DOWN and STORE_UNREACHABLE: it may have begun, or be done.
+   *
+   * @generated from rpc oplog.v1.AdminService.DeleteLog
+   */
+  deleteLog: {
+    methodKind: "unary";
+    input: typeof DeleteLogRequestSchema;
+    output: typeof DeleteLogResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_oplog_v1_admin, 0);
