@@ -53,6 +53,13 @@ it("what a restored etcd lacks can be found out before it is adopted, and where 
   });
 
   await client.adopt();
+  // What was under way is given up with the connection to the store as it was.
+  const isUsed = () =>
+    client.read({ log: LOG }).then(
+      () => true,
+      () => false,
+    );
+  await waitFor(isUsed, { what: "the adopted store to be used" });
   await append(3);
   const after = await whereParted();
   expect(after.exitCode, after.stderr).toBe(3);
