@@ -2074,8 +2074,8 @@ export const OpLogService: GenService<{
    * what it holds does not end the stream. A request that waits for standbys delays the answers after it, not their writing.
    *
    * When a request cannot be acknowledged for another reason (UNKNOWN, UNAVAILABLE, NOT_PRIMARY, NOT_READY, DATA_LOSS,
-   * STORE_REPLACED, HISTORY_DIVERGED), nothing that was sent after it is written either. All of that is answered with STREAM_ENDED, and the stream ends. So a
-   * client that sends the rest again, in order, on a new stream keeps the order.
+   * STORE_REPLACED, HISTORY_DIVERGED), nothing that was sent after it is written either. All of that is answered with
+   * STREAM_ENDED, and the stream ends. So a client that sends the rest again, in order, on a new stream keeps the order.
    *
    * When the stream ends with a status that has an ErrorInfo, its metadata tell how many requests were answered (answered; 0
    * if it is missing); what was sent after those was not written. A client library may drop answers that have not been read
@@ -2092,8 +2092,8 @@ export const OpLogService: GenService<{
   /**
    * Tells what became of an append whose answer was lost, or what the highest operation of a writer is. Any sidecar may be
    * asked. A sidecar that does not lead asks the leader's sidecar, and the store if no answer comes within a second. Before
-   * an operation is called NOT_COMMITTED it is ruled out for good, at every sidecar and for every later term. No other
-   * operation is ruled out, and the leader goes on. Questions are answered up to 20 times a second; those that have come
+   * an operation is called NOT_COMMITTED it is ruled out, at every sidecar and for every later term. No other operation is
+   * ruled out, but for what follows below, and the leader goes on. Questions are answered up to 20 times a second; those that have come
    * meanwhile are answered together.
    *
    * A log keeps 1,024 operations that are ruled out and that their writers have not passed. Beyond that, where a writer has
