@@ -7,7 +7,7 @@ import { type GetResult, StoreError, type TxnRequest, type TxnResult } from "../
 import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import { decodeRecord, openBody } from "../../src/oplog/record.js";
 import { aLog, aSubscriber, type Subscriber } from "../following/followers.js";
-import { FaultyKvStore, type HeldTxn } from "../support/faulty-kv-store.js";
+import { BadNetwork } from "./bad-network.js";
 import { anAppend, anIdentity, Dice, inTime, keysOf, passTime, readAtRest, SETTINGS, testClock } from "./support.js";
 
 const keys = keysOf();
@@ -93,8 +93,7 @@ class ArbiterStore extends MemoryKvStore {
 /** A sidecar with a network of its own to the store, and one who follows the log there. */
 class Sidecar {
   readonly log: Log;
-  readonly network: FaultyKvStore;
-  private readonly held: HeldTxn[] = [];
+  readonly network: BadNetwork;
   private readonly past: { readonly key: string; readonly answer: GetResult }[] = [];
   private follower: Subscriber | undefined;
 
@@ -104,33 +103,13 @@ class Sidecar {
     private readonly dice: Dice,
     private readonly violations: string[],
   ) {
-    this.network = new FaultyKvStore(store);
+    this.network = new BadNetwork(store, dice, true);
     this.log = aLog(this.network, {
       identity: anIdentity(name),
       settings: { ...SETTINGS, writeDeadlineMs: WRITE_DEADLINE_MS },
       onBroken: (error) => void violations.push(`${name} broke: ${String(error)}`),
       onDiverged: (_, error) => void violations.push(`${name}: ${error.message}`),
     });
-  }
-
-  misbehave(): void {
-    const { network, dice } = this;
-    const faults = [
-      () => network.failNextTxns(1 + dice.below(3)),
-      () => network.loseNextReplies(1 + dice.below(2)),
-      () => this.held.push(network.holdNextTxn()),
-      () => network.refuseNextTxns(1),
-      () => network.breakWatches(),
-      () => network.goAway(),
-      () => network.comeBack(),
-      () => network.comeBack(),
-    ];
-    faults[dice.below(faults.length)]!();
-  }
-
-  deliverLate(): void {
-    const [late] = this.held.splice(0, 1);
-    late?.applyNow().catch(() => undefined);
   }
 
   /** Of etcd #20418: what was read once is read again. */
@@ -162,12 +141,6 @@ class Sidecar {
     if (seen.length > 0 && !this.store.lives.some(isOf))
       this.violations.push(`a follower has seen ${seen.length} entries of no one log`);
     return seen.length;
-  }
-
-  heal(): void {
-    this.network.comeBack();
-    this.network.forgetPast();
-    while (this.held.length > 0) this.deliverLate();
   }
 
   leave(): void {
@@ -237,8 +210,8 @@ export async function deletionRivalry(seed: number, steps: number) {
     const roll = dice.roll();
     if (roll < 0.3) void send(someone(), `${++operation}`, operation);
     else if (roll < 0.36) void quietly("delete", remove(someone()));
-    else if (roll < 0.46) someone().misbehave();
-    else if (roll < 0.52) someone().deliverLate();
+    else if (roll < 0.46) someone().network.misbehave();
+    else if (roll < 0.52) someone().network.deliverLate();
     else if (roll < 0.57) await someone().remember();
     else if (roll < 0.62) someone().tellAgain();
     else if (roll < 0.68) void quietly("report", report(someone()));
@@ -247,7 +220,7 @@ export async function deletionRivalry(seed: number, steps: number) {
     else await passTime(dice.below(80));
   }
 
-  for (const sidecar of sidecars) sidecar.heal();
+  for (const sidecar of sidecars) sidecar.network.heal();
   await passTime(10_000);
   for (const sidecar of sidecars) counts.seen += sidecar.check();
   const last = aLog(store, { identity: anIdentity("last") });

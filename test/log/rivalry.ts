@@ -7,7 +7,7 @@ import { MemoryKvStore } from "../../src/oplog/memory-kv-store.js";
 import type { Resolution } from "../../src/oplog/operation-window.js";
 import { decodeRecord } from "../../src/oplog/record.js";
 import { type AppendOutcome, QueueBudget } from "../../src/writing/append-item.js";
-import { FaultyKvStore, type HeldTxn } from "../support/faulty-kv-store.js";
+import { BadNetwork } from "./bad-network.js";
 import {
   anAppend,
   anIdentity,
@@ -54,19 +54,14 @@ class ArbiterStore extends MemoryKvStore {
 
 /** A sidecar with a network of its own to the store. */
 class Contender {
-  readonly network: FaultyKvStore;
+  readonly network: BadNetwork;
   readonly budget = new QueueBudget(1 << 20, 1000);
   private readonly identity;
-  private readonly held: HeldTxn[] = [];
   private current: TestWriter | undefined;
   private isClaiming = false;
 
-  constructor(
-    name: string,
-    store: ArbiterStore,
-    private readonly dice: Dice,
-  ) {
-    this.network = new FaultyKvStore(store);
+  constructor(name: string, store: ArbiterStore, dice: Dice) {
+    this.network = new BadNetwork(store, dice);
     this.identity = anIdentity(name);
   }
 
@@ -86,31 +81,6 @@ class Contender {
     } finally {
       this.isClaiming = false;
     }
-  }
-
-  misbehave(): void {
-    const { network, dice } = this;
-    const faults = [
-      () => network.failNextTxns(1 + dice.below(3)),
-      () => network.loseNextReplies(1 + dice.below(2)),
-      () => this.held.push(network.holdNextTxn()),
-      () => network.refuseNextTxns(1),
-      () => network.goAway(),
-      () => network.comeBack(),
-      () => network.comeBack(),
-    ];
-    faults[dice.below(faults.length)]!();
-  }
-
-  /** A transaction from long ago reaches the store. */
-  deliverLate(): void {
-    const [late] = this.held.splice(0, 1);
-    late?.applyNow().catch(() => undefined);
-  }
-
-  heal(): void {
-    this.network.comeBack();
-    while (this.held.length > 0) this.deliverLate();
   }
 
   async retire(): Promise<void> {
@@ -265,15 +235,15 @@ export async function rivalry(seed: number, steps: number): Promise<Verdict> {
     const roll = dice.roll();
     if (roll < 0.36) clients[dice.below(3)]!.act(someone(), dice);
     else if (roll < 0.52) history.sendPlain(someone(), dice);
-    else if (roll < 0.62) someone().misbehave();
-    else if (roll < 0.69) someone().deliverLate();
+    else if (roll < 0.62) someone().network.misbehave();
+    else if (roll < 0.69) someone().network.deliverLate();
     else if (roll < 0.73) void someone().claim();
     else if (roll < 0.86) resolveSomething(someone(), clients[dice.below(3)]!, history, dice);
     else await passTime(dice.below(60));
     if (contenders.every(({ leads }) => leads === undefined) && dice.chance(0.3)) void someone().claim();
   }
 
-  for (const contender of contenders) contender.heal();
+  for (const contender of contenders) contender.network.heal();
   await passTime(WRITE_DEADLINE_MS * 3);
   for (const contender of contenders) {
     await inTime(contender.retire());
